@@ -1,0 +1,117 @@
+"""
+A real database, or any other server, in a container: ready in a second or two, gone afterwards whatever happens.
+
+    import psycopg
+    import dockertest
+
+    with dockertest.Pool() as pool:
+        pg = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
+        url = f"postgresql://postgres:secret@{pg.get_host_port('5432/tcp')}/postgres"
+        with pool.retry(lambda: psycopg.connect(url)) as connection:
+            print(connection.execute("SELECT version()").fetchone())
+
+Names are handed on when they are first used, so that importing this package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
+    from dockertest._image import PullProgress as PullProgress
+    from dockertest._options import AuthConfig as AuthConfig
+    from dockertest._options import PortBinding as PortBinding
+    from dockertest._options import RunOptions as RunOptions
+    from dockertest._pool import Pool as Pool
+    from dockertest._report import Report as Report
+    from dockertest._resource import Resource as Resource
+    from dockertest._retry import retry as retry
+    from dockertest.errors import CleanupError as CleanupError
+    from dockertest.errors import ContainerCreateError as ContainerCreateError
+    from dockertest.errors import ContainerExitedError as ContainerExitedError
+    from dockertest.errors import ContainerStartError as ContainerStartError
+    from dockertest.errors import DockertestError as DockertestError
+    from dockertest.errors import DockerUnavailableError as DockerUnavailableError
+    from dockertest.errors import EngineError as EngineError
+    from dockertest.errors import ExecError as ExecError
+    from dockertest.errors import ExecTimeoutError as ExecTimeoutError
+    from dockertest.errors import ImageBuildError as ImageBuildError
+    from dockertest.errors import ImagePullError as ImagePullError
+    from dockertest.errors import InvalidOptionError as InvalidOptionError
+    from dockertest.errors import NotInContainerError as NotInContainerError
+    from dockertest.errors import NotInNetworkError as NotInNetworkError
+    from dockertest.errors import PortNotPublishedError as PortNotPublishedError
+    from dockertest.errors import ResourceClosedError as ResourceClosedError
+    from dockertest.errors import RetryTimeoutError as RetryTimeoutError
+
+__all__ = [
+    "AuthConfig",
+    "CleanupError",
+    "ContainerCreateError",
+    "ContainerExitedError",
+    "ContainerStartError",
+    "DockerUnavailableError",
+    "DockertestError",
+    "EngineError",
+    "ExecError",
+    "ExecTimeoutError",
+    "ImageBuildError",
+    "ImagePullError",
+    "InvalidOptionError",
+    "NotInContainerError",
+    "NotInNetworkError",
+    "Pool",
+    "PortBinding",
+    "PortNotPublishedError",
+    "PullProgress",
+    "Report",
+    "Resource",
+    "ResourceClosedError",
+    "RetryTimeoutError",
+    "RunOptions",
+    "retry",
+]
+
+_HOMES = {
+    "_image": ("PullProgress",),
+    "_options": ("AuthConfig", "PortBinding", "RunOptions"),
+    "_pool": ("Pool",),
+    "_report": ("Report",),
+    "_resource": ("Resource",),
+    "_retry": ("retry",),
+    "errors": (
+        "CleanupError",
+        "ContainerCreateError",
+        "ContainerExitedError",
+        "ContainerStartError",
+        "DockertestError",
+        "DockerUnavailableError",
+        "EngineError",
+        "ExecError",
+        "ExecTimeoutError",
+        "ImageBuildError",
+        "ImagePullError",
+        "InvalidOptionError",
+        "NotInContainerError",
+        "NotInNetworkError",
+        "PortNotPublishedError",
+        "ResourceClosedError",
+        "RetryTimeoutError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        value: object = getattr(import_module(f"dockertest.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dockertest-py")
+    raise AttributeError(f"module 'dockertest' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,148 @@
+"""Turn `RunOptions` into the engine's create request. Pure: contacts nothing, reads no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dockertest import _options, _specs
+from dockertest._options import PortBinding, RunOptions
+
+Modifier = Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """
+    What to send.
+
+    Attributes:
+        body: The JSON body of `POST /containers/create`.
+        published: The container ports that will be bound, so that one knows when they are.
+        networks: The networks to connect to before the start, besides the first one, which is in the body.
+    """
+
+    body: dict[str, Any]
+    published: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+def create_request(
+    options: RunOptions,
+    image: Mapping[str, Any],
+    *,
+    image_name: str,
+    labels: Mapping[str, str],
+    publish_ip: str,
+    modifiers: tuple[Modifier, ...] = (),
+) -> CreateRequest:
+    """
+    Give the request for a container of *image*.
+
+    Args:
+        image: The engine's inspection of the image, for the ports that it exposes.
+        image_name: The name or id to create it from.
+        labels: Our own labels, besides the user's.
+        publish_ip: The address for ports that no binding names one for.
+    """
+    host_config, published = _host_config(options, image, options.publish_ip or publish_ip)
+    networks = _networks(options)
+    if networks:
+        host_config["NetworkMode"] = networks[0]
+    for modify in modifiers:
+        modify(host_config)
+    body: dict[str, Any] = {
+        "Image": image_name,
+        "Hostname": options.hostname,
+        "User": options.user,
+        "Tty": options.tty,
+        "Env": list(_specs.environment("env", options.env)),
+        "WorkingDir": options.working_dir,
+        "Labels": {**options.labels, **labels},
+        "ExposedPorts": {port: {} for port in published},
+        "HostConfig": host_config,
+    }
+    if options.entrypoint:
+        body["Entrypoint"] = list(options.entrypoint)
+    if options.cmd:
+        body["Cmd"] = list(options.cmd)
+    if options.stop_timeout is not None:
+        body["StopTimeout"] = round(options.stop_timeout)
+    if options.healthcheck is not None:
+        body["Healthcheck"] = _options.healthcheck(options.healthcheck)
+    if networks:
+        body["NetworkingConfig"] = {
+            "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
+        }
+    return CreateRequest(body, _bound(host_config), networks[1:])
+
+
+def endpoint_config(aliases: tuple[str, ...] | Any) -> dict[str, Any]:
+    """Give a container's end of a network, as the engine writes it."""
+    return {"Aliases": list(aliases)} if aliases else {}
+
+
+def _host_config(
+    options: RunOptions, image: Mapping[str, Any], publish_ip: str
+) -> tuple[dict[str, Any], list[str]]:
+    bindings = _options.port_bindings(options.port_bindings)
+    exposed = (image.get("Config") or {}).get("ExposedPorts") or {}
+    ports = list(
+        dict.fromkeys([*exposed, *_specs.container_ports("exposed_ports", options.exposed_ports), *bindings])
+    )
+    host_config: dict[str, Any] = {
+        "PortBindings": {
+            port: _bindings(bindings.get(port) or (PortBinding(),), publish_ip) for port in ports
+        },
+        "Links": list(options.links),
+        "ExtraHosts": list(options.extra_hosts),
+        "CapAdd": list(options.cap_add),
+        "SecurityOpt": list(options.security_opt),
+        "Dns": list(options.dns),
+        "Privileged": options.privileged,
+        **_mounts(options),
+    }
+    if options.shm_size is not None:
+        host_config["ShmSize"] = _specs.size("shm_size", options.shm_size)
+    if options.tmpfs:
+        host_config["Tmpfs"] = _options.tmpfs(options.tmpfs)
+    if options.init is not None:
+        host_config["Init"] = options.init
+    return host_config, ports
+
+
+def _bindings(bindings: tuple[PortBinding, ...], publish_ip: str) -> list[dict[str, str]]:
+    return [{"HostIp": each.host_ip or publish_ip, "HostPort": str(each.host_port)} for each in bindings]
+
+
+def _mounts(options: RunOptions) -> dict[str, Any]:
+    """
+    Give mounts as the engine writes them.
+
+    A plain path goes as `Mounts`, since the engine then refuses one that is not there; as `Binds` it would make an
+    empty folder of that name on its host, owned by root. `Binds` alone knows the other modes, such as SELinux's `z`.
+    """
+    mounts = [_specs.mount("mounts", each) for each in options.mounts]
+    plain = [each for each in mounts if each.is_bind and set(each.modes) <= {"ro", "rw"}]
+    return {
+        "Mounts": [
+            {"Type": "bind", "Source": each.source, "Target": each.target, "ReadOnly": "ro" in each.modes}
+            for each in plain
+        ],
+        "Binds": [str(each) for each in mounts if each not in plain],
+    }
+
+
+def _networks(options: RunOptions) -> tuple[str, ...]:
+    named = [options.network_id] if options.network_id else []
+    named += [network if isinstance(network, str) else network.id for network in options.networks]
+    return tuple(dict.fromkeys(named))
+
+
+def _bound(host_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the ports that the engine will bind, the modifiers' changes taken into account."""
+    mode = str(host_config.get("NetworkMode") or "")
+    if mode in ("host", "none") or mode.startswith("container:"):
+        return ()
+    return tuple(host_config.get("PortBindings") or ())

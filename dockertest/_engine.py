@@ -1,0 +1,359 @@
+"""
+One container engine, through the docker SDK: the only module that imports it, and the border at which its errors,
+and those of requests and urllib3, become ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from dockertest._endpoint import Endpoint
+from dockertest.errors import (
+    ContainerCreateError,
+    DockertestError,
+    DockerUnavailableError,
+    EngineError,
+    InvalidOptionError,
+)
+
+if TYPE_CHECKING:  # the SDK takes 0.2 s to import: only what talks to an engine pays for it
+    from docker import DockerClient as DockerClient
+    from docker.models.containers import Container
+    from docker.models.networks import Network
+
+    SdkContainer = Container
+    SdkNetwork = Network
+
+
+# The newest API that the tests of this package have met. Older engines are spoken to in theirs.
+NEWEST_API = "1.45"
+
+
+class Engine:
+    """
+    A connection to one engine.
+
+    Attributes:
+        endpoint: Where it is.
+        timeout: Seconds that it may be silent within one request.
+    """
+
+    def __init__(self, client: DockerClient, endpoint: Endpoint, timeout: float, *, owned: bool) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self._client = client
+        self._owned = owned
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> DockerClient:
+        """The docker SDK's client; a new one in a forked child, which must not talk on its parent's sockets."""
+        if self._owned and self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._client = _client(self.endpoint, self.timeout, self._client.api.api_version)
+                    self._pid = os.getpid()
+        return self._client
+
+    def container(self, attrs: Mapping[str, Any]) -> SdkContainer:
+        """Give what an inspection answered as the docker SDK's container, without asking again."""
+        return self.client.containers.prepare_model(dict(attrs))
+
+    def network(self, attrs: Mapping[str, Any]) -> SdkNetwork:
+        """Give what an inspection answered as the docker SDK's network, without asking again."""
+        return self.client.networks.prepare_model(dict(attrs))
+
+    def send(
+        self,
+        method: Literal["get", "post", "put", "delete"],
+        path: str,
+        *,
+        what: str,
+        params: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+        within: float | None = None,
+        error: type[DockertestError] = EngineError,
+    ) -> Any:
+        """
+        Send one request and give the engine's response, a `requests.Response`; a refusal is an error.
+
+        The docker SDK's own methods drop parts of some answers and have no limit of time in others; its transport is
+        sound.
+
+        Args:
+            method: The HTTP method.
+            path: What is asked for, without the version of the API.
+            what: What is being done, for the error: "inspect container 'pg'".
+            params: The query.
+            body: Sent as JSON, unless it is bytes or an iterator of them already.
+            headers: More headers.
+            stream: Leave the answer's body to be read by the caller, who has to close it.
+            within: Seconds that the engine may be silent, where that is less than `timeout`.
+            error: The class of error for a refusal.
+        """
+        with border(self, what, error):
+            api: Any = self.client.api
+            sent = dict(headers or {})
+            if isinstance(body, dict):
+                sent["Content-Type"], body = "application/json", json.dumps(body)
+            response = getattr(api, f"_{method}")(
+                api._url(path),
+                params=dict(params or {}),
+                data=body,
+                headers=sent,
+                stream=stream,
+                timeout=self.timeout if within is None else min(within, self.timeout),
+            )
+            api._raise_for_status(response)
+            return response
+
+    def get(
+        self, path: str, *, what: str, params: Mapping[str, object] | None = None, within: float | None = None
+    ) -> Any:
+        """Ask for *path* and give the answer, read from JSON."""
+        response = self.send("get", path, what=what, params=params, within=within)
+        with border(self, what):
+            return response.json()
+
+    def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
+        """Give the JSON messages of a streamed answer as they come."""
+        with border(self, what), response:
+            for line in response.iter_lines(chunk_size=65536):
+                if line.strip():
+                    yield json.loads(line)
+
+    def inspect(self, container: str, *, within: float | None = None) -> dict[str, Any]:
+        """Ask for all that is known of a container."""
+        answer: dict[str, Any] = self.get(
+            f"/containers/{container}/json", what=f"inspect container {container[:12]}", within=within
+        )
+        return answer
+
+    def containers(
+        self, labels: Iterable[str], *, within: float | None = None, status: str = ""
+    ) -> list[dict[str, Any]]:
+        """List the containers that have all of *labels* (`"key=value"`), running or not, in one request."""
+        filters: dict[str, list[str]] = {"label": list(labels)}
+        if status:
+            filters["status"] = [status]
+        answer: list[dict[str, Any]] = self.get(
+            "/containers/json",
+            what="list containers",
+            params={"all": "1", "filters": json.dumps(filters)},
+            within=within,
+        )
+        return answer
+
+    def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
+        """
+        Create a container and give its id.
+
+        Raises:
+            ContainerCreateError: The engine refused.
+        """
+        params = {key: value for key, value in (("name", name), ("platform", platform)) if value}
+        what = (
+            f"create container {name!r} of {body['Image']}"
+            if name
+            else f"create a container of {body['Image']}"
+        )
+        response = self.send(
+            "post", "/containers/create", what=what, params=params, body=body, error=ContainerCreateError
+        )
+        with border(self, what):
+            return str(response.json()["Id"])
+
+    def connect_network(self, network: str, container: str, endpoint_config: Mapping[str, Any]) -> None:
+        """Connect a container to a network, named or by id."""
+        self.send(
+            "post",
+            f"/networks/{quote(network, safe='')}/connect",
+            what=f"connect container {container[:12]} to network {network!r}",
+            body={"Container": container, "EndpointConfig": dict(endpoint_config)},
+        )
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not, and its anonymous volumes; one that is gone already is no error."""
+        what = f"remove container {container[:12]}"
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                self.send("delete", f"/containers/{container}", what=what, params={"force": 1, "v": 1})
+            except EngineError as error:
+                if error.status == 404:
+                    return
+                # Somebody else is removing it at this moment: it is not gone before they are done.
+                if error.status != 409 or "in progress" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the connections, unless the client is the user's own."""
+        if self._owned and self._pid == os.getpid():
+            with suppress(Exception):
+                self._client.close()
+
+
+def find(candidates: list[Endpoint], timeout: float) -> Engine:
+    """
+    Connect to the first of *candidates* that answers.
+
+    Raises:
+        DockerUnavailableError: None does; its text has each of them and why.
+    """
+    failures: list[DockertestError] = []
+    for endpoint in candidates:
+        try:
+            return connect(endpoint, timeout)
+        except DockertestError as error:
+            failures.append(error)
+    tried = "".join(f"\n  {each} ({each.why}): {why}" for each, why in zip(candidates, failures, strict=True))
+    raise DockerUnavailableError(
+        f"no container engine answers; start one, or say in DOCKER_HOST where it is; tried:{tried}"
+    ) from failures[-1]
+
+
+def connect(endpoint: Endpoint, timeout: float) -> Engine:
+    """
+    Connect to the engine at *endpoint* and agree on the version of its API.
+
+    The version comes with the header of a ping: the SDK's own `version="auto"` asks for what takes some engines 0.4 s.
+    """
+    with border(None, ""):
+        client = _client(endpoint, timeout, NEWEST_API)
+        api: Any = client.api
+        response = api._get(api._url("/_ping", versioned_api=False), timeout=min(timeout, 5.0))
+        api._raise_for_status(response)
+        offered = response.headers.get("Api-Version", "")
+    if not offered:
+        client.close()
+        raise EngineError("what answers there is no container engine")
+    if _version(offered) < _version(NEWEST_API):
+        client.close()
+        with border(None, ""):
+            client = _client(endpoint, timeout, offered)
+    return Engine(client, endpoint, timeout, owned=True)
+
+
+def adopt(client: DockerClient, timeout: float) -> Engine:
+    """Use a client of the user's own, which is theirs to close."""
+    url = str(getattr(getattr(client, "api", None), "base_url", ""))
+    if not url:
+        raise InvalidOptionError(f"client must be a docker.DockerClient: got {client!r}")
+    local = url.startswith("http+docker://")
+    return Engine(client, Endpoint("unix://" if local else url, "client="), timeout, owned=False)
+
+
+def _client(endpoint: Endpoint, timeout: float, version: str) -> DockerClient:
+    import docker
+
+    make: Any = docker.DockerClient  # whose stubs want whole seconds
+    tls: Any = endpoint.url.startswith("https://")
+    if endpoint.cert_path:
+        tls = docker.tls.TLSConfig(
+            client_cert=(f"{endpoint.cert_path}/cert.pem", f"{endpoint.cert_path}/key.pem"),
+            ca_cert=f"{endpoint.cert_path}/ca.pem",
+            verify=True,
+        )
+    client: DockerClient = make(base_url=endpoint.url, version=version, timeout=timeout, tls=tls)
+    client.api.trust_env = (
+        False  # no proxy and no CA bundle of the environment gets between us and the engine
+    )
+    return client
+
+
+def _version(written: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in written.split(".") if part.isdigit())
+
+
+@contextmanager
+def border(engine: Engine | None, what: str, error: type[DockertestError] = EngineError) -> Iterator[None]:
+    """
+    Let no foreign error out: what the docker SDK, requests, urllib3 or a socket raises becomes ours, with it as cause.
+
+    Only calls to the engine stand within; a user's callback stands outside, since its errors are the user's.
+
+    Args:
+        what: What is being done, for the text: "remove container 'pg'".
+        error: The class for what the engine refuses; silence and lost connections have their own.
+    """
+    try:
+        yield
+    except DockertestError:
+        raise
+    except Exception as foreign:
+        raise translate(foreign, what, error, engine) from foreign
+
+
+def translate(
+    foreign: Exception,
+    what: str = "",
+    error: type[DockertestError] = EngineError,
+    engine: Engine | None = None,
+) -> DockertestError:
+    """Give our error for a foreign one."""
+    import docker.errors
+    import requests.exceptions as http
+    import urllib3.exceptions as wire
+
+    failed = f"cannot {what}: " if what else ""
+    chain = list(_chain(foreign))
+    if isinstance(foreign, docker.errors.APIError):
+        return _answer(foreign, failed, error)
+    if any(isinstance(each, (wire.ConnectTimeoutError, http.ConnectTimeout)) for each in chain):
+        return DockerUnavailableError(f"{failed}no connection in time")
+    if any(isinstance(each, (TimeoutError, wire.ReadTimeoutError, http.ReadTimeout)) for each in chain):
+        return EngineError(f"{failed}the engine did not answer within {engine.timeout if engine else 5:g} s")
+    refused = (
+        ConnectionRefusedError,
+        FileNotFoundError,
+        PermissionError,
+        socket.gaierror,
+        wire.NewConnectionError,
+    )
+    if any(isinstance(each, (*refused, ssl.SSLError)) for each in chain):
+        return DockerUnavailableError(failed + _words(chain))
+    if any(isinstance(each, (ConnectionError, wire.ProtocolError)) for each in chain):
+        return EngineError(f"{failed}the engine broke off the connection: {_words(chain)}")
+    return EngineError(failed + _words(chain))
+
+
+def _answer(foreign: Any, failed: str, error: type[DockertestError]) -> DockertestError:
+    said = foreign.explanation or (foreign.response.reason if foreign.response is not None else str(foreign))
+    text = f"{failed}{str(said).strip()}"
+    return EngineError(text, status=foreign.status_code) if error is EngineError else error(text)
+
+
+def _chain(foreign: BaseException) -> Iterator[BaseException]:
+    """Give an error and what it was made from: requests and urllib3 keep the reason in `args`, in `reason` or as context."""
+    todo, seen = [foreign], set[int]()
+    while todo:
+        each = todo.pop(0)
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            linked = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+            todo.extend(link for link in linked if isinstance(link, BaseException))
+
+
+def _words(chain: list[BaseException]) -> str:
+    """Say in the system's own words what is behind it all, where the system said something."""
+    for each in chain:
+        if isinstance(each, OSError) and each.strerror and not isinstance(each, ssl.SSLError):
+            return each.strerror.lower()
+    last = chain[-1]
+    return f"{type(last).__name__}: {last}" if str(last) else type(last).__name__

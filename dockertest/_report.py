@@ -1,0 +1,125 @@
+"""Say what became of a container, the same everywhere: in a time-out, after a death, for a failed start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dockertest.errors import ContainerExitedError
+
+_SIGNALS = {
+    129: "SIGHUP",
+    130: "SIGINT",
+    131: "SIGQUIT",
+    132: "SIGILL",
+    134: "SIGABRT",
+    135: "SIGBUS",
+    136: "SIGFPE",
+}
+_SIGNALS |= {137: "SIGKILL", 139: "SIGSEGV", 141: "SIGPIPE", 143: "SIGTERM"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """
+    The state of a container when something went wrong.
+
+    Attributes:
+        name: Its name.
+        id: Its full id.
+        image: The image's name.
+        status: The engine's word for its state: `"running"`, `"exited"`, `"removed"`, …
+        exit_code: The exit code of its first process once it has ended.
+        oom_killed: Whether the engine says that it was killed for want of memory.
+        error: What the engine says went wrong at its start.
+        health: The last output of its health check.
+        ports: What is published where, such as `"5432/tcp -> 127.0.0.1:49153"`.
+        logs: The last lines of its log.
+    """
+
+    name: str
+    id: str
+    image: str
+    status: str
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    health: str = ""
+    ports: tuple[str, ...] = ()
+    logs: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{label(self.name, self.id)} of {self.image} {self.verdict}"]
+        if self.error:
+            lines.append(f"the engine says: {self.error}")
+        if self.health:
+            lines.append(f"health check: {self.health}")
+        if self.ports:
+            lines.append(f"published: {', '.join(self.ports)}")
+        if self.status != "removed":
+            lines.append(f"more: docker logs {self.id[:12]}")
+        return "\n  ".join(lines) + (indented(self.logs) or "\n    (its log is empty)")
+
+    @property
+    def verdict(self) -> str:
+        """What became of it, as the end of a sentence: "has ended with exit code 1"."""
+        if self.status == "removed":
+            return "is gone: it was removed, or removed itself when it ended"
+        if self.exit_code is None:
+            return f"is {self.status}"
+        return f"has ended with exit code {self.exit_code}{_meaning(self.exit_code, self.oom_killed)}"
+
+
+def label(name: str, container: str) -> str:
+    """Name a container in an error."""
+    return f"container {name!r} ({container[:12]})" if name else f"container {container[:12]}"
+
+
+def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
+    """Make a report of what the engine's inspection says."""
+    state = attrs.get("State") or {}
+    status = state.get("Status") or "unknown"
+    ended = status in ("exited", "dead")
+    checks = (state.get("Health") or {}).get("Log") or []
+    ports = (attrs.get("NetworkSettings") or {}).get("Ports") or {}
+    return Report(
+        name=str(attrs.get("Name", "")).lstrip("/"),
+        id=str(attrs.get("Id", "")),
+        image=image,
+        status=status,
+        exit_code=state.get("ExitCode") if ended else None,
+        oom_killed=ended and bool(state.get("OOMKilled")),
+        error=str(state.get("Error") or ""),
+        health=str(checks[-1].get("Output", "")).strip() if checks else "",
+        ports=tuple(
+            f"{port} -> {bound['HostIp']}:{bound['HostPort']}"
+            for port in ports
+            for bound in ports[port] or ()
+        ),
+        logs=logs,
+    )
+
+
+def exited(found: Report) -> ContainerExitedError:
+    """Make the error for a container that has ended."""
+    return ContainerExitedError(
+        str(found), exit_code=found.exit_code, oom_killed=found.oom_killed, logs=found.logs
+    )
+
+
+def _meaning(code: int, oom_killed: bool) -> str:
+    if oom_killed:
+        return ": out of memory, killed by the kernel; give it more, or make it need less"
+    if code == 137:
+        return ": killed by SIGKILL, not known to be for want of memory"
+    if code in _SIGNALS:
+        return f": ended by {_SIGNALS[code]}"
+    return {0: ": success", 126: ": its command cannot be executed", 127: ": its command was not found"}.get(
+        code, ""
+    )
+
+
+def indented(logs: str) -> str:
+    """Put log lines below an error's sentence, indented; nothing where there are none."""
+    return "".join(f"\n    {line}" for line in logs.splitlines())

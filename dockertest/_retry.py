@@ -1,0 +1,178 @@
+"""Call something until it works, or the time is up. Knows containers only as something that may have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from typing_extensions import Self
+
+from dockertest import _specs
+from dockertest.errors import (
+    InvalidOptionError,
+    NotInNetworkError,
+    PortNotPublishedError,
+    ResourceClosedError,
+    RetryTimeoutError,
+)
+
+T = TypeVar("T")
+Wait = Callable[[], Iterable["float | None"]]
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+# Mistakes in the program: waiting does not mend them.
+MISTAKES = (
+    InvalidOptionError,
+    PortNotPublishedError,
+    NotInNetworkError,
+    ResourceClosedError,
+    NameError,
+    ImportError,
+)
+
+
+class Watched(Protocol):
+    """Something whose end ends the wait for it."""
+
+    def _check_alive(self, within: float) -> None:
+        """Raise `ContainerExitedError` if it has ended; ask for no longer than *within* seconds."""
+
+    def _evidence(self) -> str:
+        """Tell its state and its last log lines, `""` if there is nothing to tell."""
+        ...
+
+
+def default_wait() -> Iterator[float | None]:
+    """
+    Pause 10 ms at first, then about a twentieth of the time already waited, at most 0.5 s.
+
+    So a service is noticed soon after it is ready, and a slow one is not pestered.
+    """
+    import backoff
+
+    return backoff.expo(base=1.05, factor=0.01, max_value=0.5)
+
+
+def retry(
+    op: Callable[[], T],
+    *,
+    max_wait: float = 60.0,
+    wait: Wait | None = None,
+    max_attempts: int | None = None,
+    on: ExceptionTypes = Exception,
+    giveup: Callable[[BaseException], bool] | None = None,
+    watch: Sequence[Watched] = (),
+) -> T:
+    """
+    Call *op* until it returns, and return what it returned.
+
+    An exception in *on*, or the value `False` itself, means not yet. A mistake in the program ends the wait at once
+    (`InvalidOptionError`, `PortNotPublishedError`, `NotInNetworkError`, `ResourceClosedError`, `NameError`,
+    `ImportError`), unless *on* names it.
+
+    Args:
+        max_wait: Seconds after which to give up. At least one call is made.
+        wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`; when they end, so does
+            the wait. By default 10 ms at first, then about a twentieth of the time waited, at most 0.5 s.
+        max_attempts: Calls of *op* after which to give up.
+        on: The exceptions that mean not yet.
+        giveup: Asked about each failure; a true answer raises it at once.
+        watch: Containers whose end, however it came, ends the wait.
+
+    Raises:
+        RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
+        ContainerExitedError: A watched container has ended.
+    """
+    with Attempts(max_wait, wait, max_attempts, on, giveup, watch) as attempts:
+        while True:
+            try:
+                value = op()
+            except attempts.on as failure:
+                attempts.failed(failure)
+            else:
+                if value is not False:
+                    return value
+                attempts.failed(None)
+            time.sleep(attempts.pause())
+
+
+class Attempts:
+    """The bookkeeping between two calls: what `retry` and `retry_async` share."""
+
+    def __init__(
+        self,
+        max_wait: float,
+        wait: Wait | None,
+        max_attempts: int | None,
+        on: ExceptionTypes,
+        giveup: Callable[[BaseException], bool] | None,
+        watch: Sequence[Watched],
+    ) -> None:
+        self.max_wait = _specs.seconds("max_wait", max_wait)
+        if wait is not None and not callable(wait):
+            raise InvalidOptionError(
+                f"wait must be a callable that gives pauses: got {wait!r}; write wait=backoff.fibo, not wait=backoff.fibo()"
+            )
+        if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
+            raise InvalidOptionError(f"max_attempts must be a whole number from 1: got {max_attempts!r}")
+        self.on = on if isinstance(on, tuple) else (on,)
+        if not all(isinstance(each, type) and issubclass(each, BaseException) for each in self.on):
+            raise InvalidOptionError(f"on must be an exception class or a tuple of them: got {on!r}")
+        self.max_attempts = max_attempts
+        self._wait = wait or default_wait
+        self._giveup = giveup
+        self._watch = watch
+        self._pauses: Iterator[float | None] | None = None
+        self._count = 0
+        self._last: BaseException | None = None
+        self._began = self._failed_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The last failure's traceback holds the caller's frames, and these hold this: let go of what they keep open.
+        self._last = None
+
+    def failed(self, failure: BaseException | None) -> None:
+        """Take note of a failed call; raise if that ends the wait."""
+        self._failed_at = time.monotonic()
+        self._count += 1
+        self._last = failure
+        if failure is not None and (self._is_mistake(failure) or (self._giveup and self._giveup(failure))):
+            raise failure
+        for each in self._watch:
+            each._check_alive(max(0.5, self._remaining()))
+        if self._remaining() <= 0 or self._count == self.max_attempts:
+            raise self._timeout() from failure
+
+    def pause(self) -> float:
+        """Give the seconds until the next call, the time spent since the failure already taken off."""
+        if self._pauses is None:
+            self._pauses = iter(self._wait())
+        pause = next((each for each in self._pauses if each is not None), None)
+        if pause is None:
+            raise self._timeout() from self._last
+        due = self._failed_at + _specs.seconds("wait: a pause", pause)
+        return max(0.0, min(due - time.monotonic(), self._remaining()))
+
+    def _remaining(self) -> float:
+        return self._began + self.max_wait - time.monotonic()
+
+    def _is_mistake(self, failure: BaseException) -> bool:
+        named = any(isinstance(failure, each) and issubclass(each, MISTAKES) for each in self.on)
+        return isinstance(failure, MISTAKES) and not named
+
+    def _timeout(self) -> RetryTimeoutError:
+        elapsed = time.monotonic() - self._began
+        last = (
+            "the call returned False" if self._last is None else f"{type(self._last).__name__}: {self._last}"
+        )
+        tries = "1 attempt" if self._count == 1 else f"{self._count} attempts"
+        evidence = "".join("\n" + text for each in self._watch if (text := each._evidence()))
+        return RetryTimeoutError(
+            f"gave up after {elapsed:.1f} s and {tries}: {last.strip()}{evidence}",
+            attempts=self._count,
+            elapsed=elapsed,
+        )

@@ -1,0 +1,328 @@
+"""
+Turn the strings people write ("5432/tcp", "src:dst:ro", "repo:tag", "K=V") into values. Knows nothing of Docker.
+
+Every function takes what was written and gives the one canonical form, or raises `InvalidOptionError` that names the
+field. Each takes its own results as well, so that a value may be checked early and used late.
+"""
+
+import ipaddress
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dockertest.errors import InvalidOptionError
+
+_PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
+_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
+_REGISTRY = re.compile(rf"(?:{_HOST}|\[[0-9a-fA-F:]+\])(?::[0-9]+)?", re.ASCII)
+_REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}", re.ASCII)
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_DRIVE = re.compile(r"[a-zA-Z]:[\\/]", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)b?", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(s|m|h|d)?", re.ASCII)
+_MOUNT_MODES = frozenset(
+    [
+        "ro",
+        "rw",
+        "z",
+        "Z",
+        "U",
+        "nocopy",
+        "cached",
+        "delegated",
+        "consistent",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "private",
+        "rprivate",
+    ]
+)
+RESERVED_LABELS = "dockertest."
+
+
+def text(field: str, value: object) -> str:
+    """Give *value* back if it is a string that the engine can take."""
+    if not isinstance(value, str):
+        raise InvalidOptionError(f"{field} must be a string: got {_shown(value)}")
+    if "\0" in value:
+        raise InvalidOptionError(f"{field} contains a NUL character")
+    return value
+
+
+def texts(field: str, values: object) -> tuple[str, ...]:
+    """Give a sequence of strings as a tuple; one string alone is a mistake, since it would be taken apart."""
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidOptionError(
+            f"{field} must be a sequence of strings: got {_shown(values)}; write [{values!r}]"
+        )
+    return tuple(text(f"{field}[{index}]", value) for index, value in enumerate(values))
+
+
+def container_port(field: str, value: "str | int") -> str:
+    """Give a container port as the engine writes it: `5432` and `"5432"` are `"5432/tcp"`."""
+    match = _PORT.fullmatch(_digits(value))
+    if match and 1 <= int(match[1]) <= 65535:
+        return f"{int(match[1])}/{(match[2] or 'tcp').lower()}"
+    raise InvalidOptionError(f"{field}: {_shown(value)} is no port; write '5432/tcp', '5432' or 5432")
+
+
+def container_ports(field: str, values: "Iterable[str | int]") -> tuple[str, ...]:
+    """Give several container ports, each once and in the order written."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidOptionError(
+            f"{field} must be a sequence of ports: got {_shown(values)}; write [{values!r}]"
+        )
+    return tuple(dict.fromkeys(container_port(f"{field}[{i}]", value) for i, value in enumerate(values)))
+
+
+def host_port(field: str, value: "str | int") -> str:
+    """Give a port of the host; `""` is any free one, and so are `0` and `"0"`."""
+    match = _PORT.fullmatch(_digits(value) or ("0" if value == "" else ""))
+    if match and not match[2] and int(match[1]) <= 65535:
+        return str(int(match[1])) if int(match[1]) else ""
+    raise InvalidOptionError(
+        f"{field}: {_shown(value)} is no port of the host; write a number up to 65535, or '' for any free one"
+    )
+
+
+def address(field: str, value: object) -> str:
+    """Give an IP address to publish on; `""` stands for the default."""
+    if value is None or value == "":
+        return ""
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        raise InvalidOptionError(
+            f"{field}: {_shown(value)} is no IP address; write one such as '127.0.0.1'"
+        ) from None
+
+
+def environment(field: str, value: object) -> tuple[str, ...]:
+    """
+    Give an environment, a mapping or `"K=V"` strings, as `"K=V"` strings.
+
+    No value is ever shown in an error: environments hold passwords.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        return tuple(_assignment(field, key, val) for key, val in value.items())
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidOptionError(
+            f"{field} must be a mapping or a sequence of 'K=V' strings: got a {_kind(value)}"
+        )
+    pairs = []
+    for index, item in enumerate(value):
+        if not isinstance(item, str) or "=" not in item:
+            raise InvalidOptionError(
+                f"{field}[{index}] is not of the form 'K=V' (not shown here: it may be a secret)"
+            )
+        pairs.append(_assignment(field, *item.split("=", 1)))
+    return tuple(pairs)
+
+
+def _assignment(field: str, key: object, value: object) -> str:
+    if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+        raise InvalidOptionError(f"{field}: {_shown(key)} is no name of an environment variable")
+    if value is None or isinstance(value, (bytes, bytearray)):
+        raise InvalidOptionError(
+            f"{field}: the value of {key!r} is {_kind(value)}; give a string, or leave the key out"
+        )
+    if "\0" in str(value):
+        raise InvalidOptionError(f"{field}: the value of {key!r} contains a NUL character")
+    return f"{key}={value}"
+
+
+def labels(field: str, value: "Mapping[str, str]") -> dict[str, str]:
+    """Give labels as a dict; those that begin with `dockertest.` are refused."""
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError(f"{field} must be a mapping: got {_shown(value)}")
+    for key, val in value.items():
+        if not text(f"{field}: a key", key):
+            raise InvalidOptionError(f"{field}: a key is empty")
+        if key.startswith(RESERVED_LABELS):
+            raise InvalidOptionError(
+                f"{field}: {key!r} is reserved; labels beginning with 'dockertest.' are dockertest's own"
+            )
+        text(f"{field}[{key!r}]", val)
+    return dict(value)
+
+
+def container_name(field: str, value: object) -> str:
+    """Give a container's or network's name that engines accept; `""` leaves the choice to the engine."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, str) and _CONTAINER_NAME.fullmatch(value):
+        return value
+    raise InvalidOptionError(
+        f"{field}: {_shown(value)} is no name that engines accept; use two or more of a-z A-Z 0-9 _ . -, beginning with a letter or digit"
+    )
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host folder or a named volume, and where it appears in the container."""
+
+    source: str
+    target: str
+    modes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ":".join([self.source, self.target, *([",".join(self.modes)] if self.modes else [])])
+
+    @property
+    def is_bind(self) -> bool:
+        """Whether the source is a path of the engine's host, not the name of a volume."""
+        return self.source.startswith("/") or bool(_DRIVE.match(self.source))
+
+
+def mount(field: str, value: "str | Mount") -> Mount:
+    """Read `"source:target[:mode]"`; the source is an absolute path (Windows drives too) or a volume's name."""
+    written = text(field, str(value) if isinstance(value, Mount) else value)
+    drive = 2 if _DRIVE.match(written) else 0
+    source, *rest = written[drive:].split(":")
+    source = written[:drive] + source
+    modes = tuple(rest[1].split(",")) if len(rest) == 2 else ()
+    if (
+        len(rest) not in (1, 2)
+        or not rest[0].startswith("/")
+        or any(mode not in _MOUNT_MODES for mode in modes)
+    ):
+        raise InvalidOptionError(
+            f"{field}: {written!r} is no mount; write '/host/path:/container/path', ':ro' behind it to make it read-only"
+        )
+    found = Mount(source, rest[0], modes)
+    if not found.is_bind and not _CONTAINER_NAME.fullmatch(source):
+        raise InvalidOptionError(
+            f"{field}: {source!r} is neither an absolute path nor the name of a volume; write an absolute path"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name of an image; `tag` and `digest` are empty where not written."""
+
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        return (
+            self.repository
+            + (f":{self.tag}" if self.tag else "")
+            + (f"@{self.digest}" if self.digest else "")
+        )
+
+    @property
+    def is_id(self) -> bool:
+        """Whether this is the id of an image, which can neither be pulled nor prefixed."""
+        return bool(_IMAGE_ID.fullmatch(self.repository))
+
+    @property
+    def registry(self) -> str:
+        """The registry that the name says, `""` if it leaves that to the engine."""
+        first, slash, _ = self.repository.partition("/")
+        return (
+            first
+            if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower())
+            else ""
+        )
+
+    def prefixed(self, prefix: str) -> "Reference":
+        """Put *prefix* before a name that names no registry."""
+        if not prefix or self.registry or self.is_id:
+            return self
+        return Reference(prefix.rstrip("/") + "/" + self.repository, self.tag, self.digest)
+
+
+def reference(field: str, repository: object, tag: "str | None" = None) -> Reference:
+    """Read an image's name: `"postgres"`, `"postgres:15"`, `"host:5000/team/app@sha256:…"`, or an image id."""
+    written = text(field, repository)
+    if _IMAGE_ID.fullmatch(written):
+        found = Reference(written)
+    else:
+        name, at, digest = written.partition("@")
+        head, slash, last = name.rpartition("/")
+        last, colon, own_tag = last.partition(":")
+        found = Reference(head + slash + last, own_tag, digest)
+        path = found.repository[len(found.registry) + 1 :] if found.registry else found.repository
+        well_formed = (
+            _REPOSITORY.fullmatch(path)
+            and (not found.registry or _REGISTRY.fullmatch(found.registry))
+            and (not colon or _TAG.fullmatch(own_tag))
+            and (not at or _DIGEST.fullmatch(digest))
+        )
+        if not well_formed:
+            raise InvalidOptionError(
+                f"{field}: {written!r} is no image name; write one such as 'postgres' or 'registry:5000/team/app'"
+            )
+    if not tag:
+        return found if found.tag or found.digest or found.is_id else Reference(found.repository, "latest")
+    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+        raise InvalidOptionError(f"tag: {_shown(tag)} is no image tag")
+    if found.tag or found.digest or found.is_id:
+        raise InvalidOptionError(
+            f"tag: {tag!r} is a second tag, since {field} says {written!r} already; give one of them"
+        )
+    return Reference(found.repository, tag)
+
+
+def size(field: str, value: "int | str | None") -> "int | None":
+    """Give a size in bytes: `67108864`, or `"64m"` with a unit of `b`, `k`, `m` or `g`."""
+    if value is None:
+        return None
+    match = _SIZE.fullmatch(_digits(value))
+    if not match or not int(match[1]):
+        raise InvalidOptionError(f"{field}: {_shown(value)} is no size; write bytes, or '64m'")
+    return int(match[1]) << 10 * "bkmg".index(match[2].lower() or "b")
+
+
+def seconds(field: str, value: object) -> float:
+    """Give a length of time in seconds; not negative, not endless."""
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    ):
+        return float(value)
+    raise InvalidOptionError(f"{field} must be a number of seconds, zero or more: got {_shown(value)}")
+
+
+def duration(field: str, value: str) -> float:
+    """Read a length of time as people write it in an environment variable, `"90"` or `"2h"`, in seconds."""
+    match = _DURATION.fullmatch(value.strip())
+    if not match:
+        raise InvalidOptionError(
+            f"{field}: {value!r} is no length of time; write seconds, or '90s', '30m', '2h', '1d'"
+        )
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"]
+
+
+def _digits(value: object) -> str:
+    """Give what was written where a number may be given as such or as a string; `""` for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if 0 <= value < 10**18 else ""
+    return value if isinstance(value, str) else ""
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        shown = "a number of thousands of digits"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
