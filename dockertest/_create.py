@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dockertest import _options, _specs
@@ -23,7 +23,7 @@ class CreateRequest:
         networks: The networks to connect to before the start, besides the first one, which is in the body.
     """
 
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)  # has the environment in it
     published: tuple[str, ...]
     networks: tuple[str, ...]
 

@@ -149,7 +149,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         _specs.reference("repository", self.repository, self.tag)
         for name in ("hostname", "working_dir", "network_id", "user", "platform"):
-            _set(self, **{name: _specs.text(name, getattr(self, name) or "")})
+            value = getattr(self, name)
+            _set(self, **{name: "" if value is None else _specs.text(name, value)})
         for name in _LISTS:
             _set(self, **{name: _specs.texts(name, getattr(self, name))})
         for name in ("privileged", "tty"):
@@ -176,7 +177,9 @@ class RunOptions:
         if self.auth is not None and not isinstance(self.auth, AuthConfig):
             raise InvalidOptionError("auth must be an AuthConfig (not shown here: it may be a secret)")
         if self.pull not in ("missing", "always", "never"):
-            raise InvalidOptionError(f"pull: {self.pull!r} is none of 'missing', 'always', 'never'")
+            raise InvalidOptionError(
+                f"pull: {_specs.shown(self.pull)} is none of 'missing', 'always', 'never'"
+            )
         if self.network_aliases and not (self.networks or self.network_id):
             raise InvalidOptionError(
                 "network_aliases: only a network of one's own has aliases; give networks too"
@@ -186,7 +189,8 @@ class RunOptions:
         if self.stop_timeout is not None:
             _specs.seconds("stop_timeout", self.stop_timeout)
         for index, server in enumerate(self.dns):
-            _specs.address(f"dns[{index}]", server)
+            if not _specs.address(f"dns[{index}]", server):
+                raise InvalidOptionError(f"dns[{index}]: '' is no IP address")
         if self.healthcheck is not None:
             healthcheck(self.healthcheck)
 
@@ -242,7 +246,7 @@ def port_bindings(value: BindingSpecs) -> dict[str, tuple[PortBinding, ...]]:
     """Give port bindings with canonical ports, each bound to one or more `PortBinding`."""
     if not isinstance(value, Mapping):
         raise InvalidOptionError(
-            f"port_bindings must be a mapping: got {value!r}; write {{'5432/tcp': 15432}}"
+            f"port_bindings must be a mapping: got {_specs.shown(value)}; write {{'5432/tcp': 15432}}"
         )
     found: dict[str, tuple[PortBinding, ...]] = {}
     for written, bound in value.items():
@@ -250,9 +254,9 @@ def port_bindings(value: BindingSpecs) -> dict[str, tuple[PortBinding, ...]]:
         if port in found:
             raise InvalidOptionError(f"port_bindings: {port} is there twice; write a list of its host ports")
         several = [bound] if isinstance(bound, (str, int, PortBinding)) else bound
-        if not isinstance(several, Iterable):
+        if isinstance(several, (bytes, Mapping)) or not isinstance(several, Iterable):
             raise InvalidOptionError(
-                f"port_bindings[{written!r}]: {bound!r} is no port, PortBinding or list of them"
+                f"port_bindings[{written!r}]: {_specs.shown(bound)} is no port, PortBinding or list of them"
             )
         found[port] = tuple(
             each
@@ -285,37 +289,48 @@ def healthcheck(value: Healthcheck) -> dict[str, Any]:
     }
     if not isinstance(written, Mapping) or not set(written) <= set(known):
         raise InvalidOptionError(
-            f"healthcheck: {value!r} is neither a command nor a mapping of {', '.join(known)}"
+            f"healthcheck: {_specs.shown(value)} is neither a command nor a mapping of {', '.join(known)}"
         )
     request: dict[str, Any] = {}
     for key, given in written.items():
         if key == "test":
             request["Test"] = (
-                ["CMD-SHELL", given]
+                ["CMD-SHELL", _specs.text("healthcheck: test", given)]
                 if isinstance(given, str)
                 else list(_specs.texts("healthcheck: test", given))
             )
         elif key == "retries":
-            request["Retries"] = int(_specs.seconds("healthcheck: retries", given))
+            request["Retries"] = _retries(given)
         else:
             request[known[key]] = int(_specs.seconds(f"healthcheck: {key}", given) * 1e9)
     return request
 
 
-def _networks(value: Sequence[NetworkSpec]) -> tuple[NetworkSpec, ...]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+def _retries(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10**9:
         raise InvalidOptionError(
-            f"networks must be a sequence of networks, names or ids: got {value!r}; write [{value!r}]"
+            f"healthcheck: retries must be a whole number, zero or more: got {_specs.shown(value)}"
         )
-    for index, network in enumerate(value):
-        if not isinstance(getattr(network, "id", network), str):
-            raise InvalidOptionError(f"networks[{index}]: {network!r} is no Network, name or id")
-    return tuple(value)
+    return value
+
+
+def _networks(value: Sequence[NetworkSpec]) -> tuple[NetworkSpec, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        shown = _specs.shown(value)
+        raise InvalidOptionError(
+            f"networks must be a sequence of networks, names or ids: got {shown}; write [{shown}]"
+        )
+    networks = tuple(value)
+    for index, network in enumerate(networks):
+        named = getattr(network, "id", network)
+        if not isinstance(named, str) or not _specs.text(f"networks[{index}]", named):
+            raise InvalidOptionError(f"networks[{index}]: {_specs.shown(network)} is no Network, name or id")
+    return networks
 
 
 def _boolean(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise InvalidOptionError(f"{name} must be True or False: got {value!r}")
+        raise InvalidOptionError(f"{name} must be True or False: got {_specs.shown(value)}")
 
 
 def _set(value: object, **changes: object) -> None:

@@ -112,13 +112,18 @@ class Attempts:
         self.max_wait = _specs.seconds("max_wait", max_wait)
         if wait is not None and not callable(wait):
             raise InvalidOptionError(
-                f"wait must be a callable that gives pauses: got {wait!r}; write wait=backoff.fibo, not wait=backoff.fibo()"
+                f"wait must be a callable that gives pauses: got {_specs.shown(wait)}; "
+                "write wait=backoff.fibo, not wait=backoff.fibo()"
             )
         if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
-            raise InvalidOptionError(f"max_attempts must be a whole number from 1: got {max_attempts!r}")
+            raise InvalidOptionError(
+                f"max_attempts must be a whole number from 1: got {_specs.shown(max_attempts)}"
+            )
         self.on = on if isinstance(on, tuple) else (on,)
         if not all(isinstance(each, type) and issubclass(each, BaseException) for each in self.on):
-            raise InvalidOptionError(f"on must be an exception class or a tuple of them: got {on!r}")
+            raise InvalidOptionError(
+                f"on must be an exception class or a tuple of them: got {_specs.shown(on)}"
+            )
         self.max_attempts = max_attempts
         self._wait = wait or default_wait
         self._giveup = giveup

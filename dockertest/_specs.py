@@ -6,9 +6,9 @@ field. Each takes its own results as well, so that a value may be checked early 
 """
 
 import ipaddress
-import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dockertest.errors import InvalidOptionError
@@ -20,37 +20,23 @@ _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z
 _REGISTRY = re.compile(rf"(?:{_HOST}|\[[0-9a-fA-F:]+\])(?::[0-9]+)?", re.ASCII)
 _REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}", re.ASCII)
+_DIGEST = re.compile(
+    r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+    r"|(?!sha256:|sha512:)[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}",
+    re.ASCII,
+)
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _DRIVE = re.compile(r"[a-zA-Z]:[\\/]", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)b?", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(s|m|h|d)?", re.ASCII)
-_MOUNT_MODES = frozenset(
-    [
-        "ro",
-        "rw",
-        "z",
-        "Z",
-        "U",
-        "nocopy",
-        "cached",
-        "delegated",
-        "consistent",
-        "shared",
-        "rshared",
-        "slave",
-        "rslave",
-        "private",
-        "rprivate",
-    ]
-)
+_MOUNT_MODE = re.compile(r"ro|rw|z|Z|U|nocopy|cached|delegated|consistent|r?shared|r?slave|r?private")
 RESERVED_LABELS = "dockertest."
 
 
 def text(field: str, value: object) -> str:
     """Give *value* back if it is a string that the engine can take."""
     if not isinstance(value, str):
-        raise InvalidOptionError(f"{field} must be a string: got {_shown(value)}")
+        raise InvalidOptionError(f"{field} must be a string: got {shown(value)}")
     if "\0" in value:
         raise InvalidOptionError(f"{field} contains a NUL character")
     return value
@@ -62,7 +48,7 @@ def texts(field: str, values: object) -> tuple[str, ...]:
         return ()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidOptionError(
-            f"{field} must be a sequence of strings: got {_shown(values)}; write [{values!r}]"
+            f"{field} must be a sequence of strings: got {shown(values)}; write [{shown(values)}]"
         )
     return tuple(text(f"{field}[{index}]", value) for index, value in enumerate(values))
 
@@ -72,14 +58,14 @@ def container_port(field: str, value: "str | int") -> str:
     match = _PORT.fullmatch(_digits(value))
     if match and 1 <= int(match[1]) <= 65535:
         return f"{int(match[1])}/{(match[2] or 'tcp').lower()}"
-    raise InvalidOptionError(f"{field}: {_shown(value)} is no port; write '5432/tcp', '5432' or 5432")
+    raise InvalidOptionError(f"{field}: {shown(value)} is no port; write '5432/tcp', '5432' or 5432")
 
 
 def container_ports(field: str, values: "Iterable[str | int]") -> tuple[str, ...]:
     """Give several container ports, each once and in the order written."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidOptionError(
-            f"{field} must be a sequence of ports: got {_shown(values)}; write [{values!r}]"
+            f"{field} must be a sequence of ports: got {shown(values)}; write [{shown(values)}]"
         )
     return tuple(dict.fromkeys(container_port(f"{field}[{i}]", value) for i, value in enumerate(values)))
 
@@ -90,7 +76,7 @@ def host_port(field: str, value: "str | int") -> str:
     if match and not match[2] and int(match[1]) <= 65535:
         return str(int(match[1])) if int(match[1]) else ""
     raise InvalidOptionError(
-        f"{field}: {_shown(value)} is no port of the host; write a number up to 65535, or '' for any free one"
+        f"{field}: {shown(value)} is no port of the host; write a number up to 65535, or '' for any free one"
     )
 
 
@@ -98,12 +84,10 @@ def address(field: str, value: object) -> str:
     """Give an IP address to publish on; `""` stands for the default."""
     if value is None or value == "":
         return ""
-    try:
-        return str(ipaddress.ip_address(str(value)))
-    except ValueError:
-        raise InvalidOptionError(
-            f"{field}: {_shown(value)} is no IP address; write one such as '127.0.0.1'"
-        ) from None
+    with suppress(ValueError):
+        if "%" not in str(value):  # engines take no zone, as in fe80::1%eth0
+            return str(ipaddress.ip_address(str(value)))
+    raise InvalidOptionError(f"{field}: {shown(value)} is no IP address; write one such as '127.0.0.1'")
 
 
 def environment(field: str, value: object) -> tuple[str, ...]:
@@ -118,7 +102,7 @@ def environment(field: str, value: object) -> tuple[str, ...]:
         return tuple(_assignment(field, key, val) for key, val in value.items())
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidOptionError(
-            f"{field} must be a mapping or a sequence of 'K=V' strings: got a {_kind(value)}"
+            f"{field} must be a mapping or a sequence of 'K=V' strings: got a value {_kind(value)}"
         )
     pairs = []
     for index, item in enumerate(value):
@@ -132,20 +116,27 @@ def environment(field: str, value: object) -> tuple[str, ...]:
 
 def _assignment(field: str, key: object, value: object) -> str:
     if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-        raise InvalidOptionError(f"{field}: {_shown(key)} is no name of an environment variable")
+        name = shown(key.split("=", 1)[0]) if isinstance(key, str) else f"a key {_kind(key)}"
+        raise InvalidOptionError(f"{field}: {name} is no name of an environment variable")
     if value is None or isinstance(value, (bytes, bytearray)):
         raise InvalidOptionError(
             f"{field}: the value of {key!r} is {_kind(value)}; give a string, or leave the key out"
         )
-    if "\0" in str(value):
+    try:
+        written = str(value)
+    except ValueError:
+        raise InvalidOptionError(
+            f"{field}: the value of {key!r} is a number of thousands of digits"
+        ) from None
+    if "\0" in written:
         raise InvalidOptionError(f"{field}: the value of {key!r} contains a NUL character")
-    return f"{key}={value}"
+    return f"{key}={written}"
 
 
 def labels(field: str, value: "Mapping[str, str]") -> dict[str, str]:
     """Give labels as a dict; those that begin with `dockertest.` are refused."""
     if not isinstance(value, Mapping):
-        raise InvalidOptionError(f"{field} must be a mapping: got {_shown(value)}")
+        raise InvalidOptionError(f"{field} must be a mapping: got {shown(value)}")
     for key, val in value.items():
         if not text(f"{field}: a key", key):
             raise InvalidOptionError(f"{field}: a key is empty")
@@ -164,7 +155,7 @@ def container_name(field: str, value: object) -> str:
     if isinstance(value, str) and _CONTAINER_NAME.fullmatch(value):
         return value
     raise InvalidOptionError(
-        f"{field}: {_shown(value)} is no name that engines accept; use two or more of a-z A-Z 0-9 _ . -, beginning with a letter or digit"
+        f"{field}: {shown(value)} is no name that engines accept; use two or more of a-z A-Z 0-9 _ . -, beginning with a letter or digit"
     )
 
 
@@ -195,7 +186,8 @@ def mount(field: str, value: "str | Mount") -> Mount:
     if (
         len(rest) not in (1, 2)
         or not rest[0].startswith("/")
-        or any(mode not in _MOUNT_MODES for mode in modes)
+        or not all(_MOUNT_MODE.fullmatch(mode) for mode in modes)
+        or {"ro", "rw"} <= set(modes)
     ):
         raise InvalidOptionError(
             f"{field}: {written!r} is no mount; write '/host/path:/container/path', ':ro' behind it to make it read-only"
@@ -266,10 +258,10 @@ def reference(field: str, repository: object, tag: "str | None" = None) -> Refer
             raise InvalidOptionError(
                 f"{field}: {written!r} is no image name; write one such as 'postgres' or 'registry:5000/team/app'"
             )
-    if not tag:
+    if tag is None or tag == "":
         return found if found.tag or found.digest or found.is_id else Reference(found.repository, "latest")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise InvalidOptionError(f"tag: {_shown(tag)} is no image tag")
+        raise InvalidOptionError(f"tag: {shown(tag)} is no image tag")
     if found.tag or found.digest or found.is_id:
         raise InvalidOptionError(
             f"tag: {tag!r} is a second tag, since {field} says {written!r} already; give one of them"
@@ -283,30 +275,29 @@ def size(field: str, value: "int | str | None") -> "int | None":
         return None
     match = _SIZE.fullmatch(_digits(value))
     if not match or not int(match[1]):
-        raise InvalidOptionError(f"{field}: {_shown(value)} is no size; write bytes, or '64m'")
+        raise InvalidOptionError(f"{field}: {shown(value)} is no size; write bytes, or '64m'")
     return int(match[1]) << 10 * "bkmg".index(match[2].lower() or "b")
 
 
 def seconds(field: str, value: object) -> float:
-    """Give a length of time in seconds; not negative, not endless."""
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    ):
+    """Give a length of time in seconds; not negative, and not endless: clocks and engines count in 64 bits."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 10**9:
         return float(value)
-    raise InvalidOptionError(f"{field} must be a number of seconds, zero or more: got {_shown(value)}")
+    raise InvalidOptionError(
+        f"{field} must be a number of seconds from 0 to 1,000,000,000: got {shown(value)}"
+    )
 
 
-def duration(field: str, value: str) -> float:
+def duration(field: str, value: "str | float") -> float:
     """Read a length of time as people write it in an environment variable, `"90"` or `"2h"`, in seconds."""
+    if not isinstance(value, str):
+        return seconds(field, value)
     match = _DURATION.fullmatch(value.strip())
     if not match:
         raise InvalidOptionError(
-            f"{field}: {value!r} is no length of time; write seconds, or '90s', '30m', '2h', '1d'"
+            f"{field}: {shown(value)} is no length of time; write seconds, or '90s', '30m', '2h', '1d'"
         )
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"]
+    return seconds(field, float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"])
 
 
 def _digits(value: object) -> str:
@@ -320,9 +311,10 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Show a value in an error, shortened; whatever it is, that is no second error."""
     try:
-        shown = repr(value)
+        written = repr(value)
     except ValueError:  # a whole number of more digits than Python prints
-        shown = "a number of thousands of digits"
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+        return "a number of thousands of digits"
+    return written if len(written) <= 80 else written[:77] + "..."

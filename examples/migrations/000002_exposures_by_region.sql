@@ -1,0 +1,1 @@
+CREATE INDEX exposures_by_region ON exposures (region, interval_number);
