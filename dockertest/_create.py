@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,10 @@ class CreateRequest:
 
     Attributes:
         body: The JSON body of `POST /containers/create`.
-        published: The container ports that will be bound, so that one knows when they are.
         networks: The networks to connect to before the start, besides the first one, which is in the body.
     """
 
     body: dict[str, Any] = field(repr=False)  # has the environment in it
-    published: tuple[str, ...]
     networks: tuple[str, ...]
 
 
@@ -46,8 +44,11 @@ def create_request(
         labels: Our own labels, besides the user's.
         publish_ip: The address for ports that no binding names one for.
     """
-    host_config, published = _host_config(options, image, options.publish_ip or publish_ip)
     networks = _networks(options)
+    # What shares another container's network publishes nothing: engines refuse to create it otherwise.
+    shares = bool(networks) and networks[0].startswith("container:")
+    exposed = {} if shares else (image.get("Config") or {}).get("ExposedPorts") or {}
+    host_config = _host_config(options, exposed, options.publish_ip or publish_ip)
     if networks:
         host_config["NetworkMode"] = networks[0]
     for modify in modifiers:
@@ -60,7 +61,8 @@ def create_request(
         "Env": list(_specs.environment("env", options.env)),
         "WorkingDir": options.working_dir,
         "Labels": {**options.labels, **labels},
-        "ExposedPorts": {port: {} for port in published},
+        # After the modifiers: a port that is bound but not exposed, engines leave out without a word.
+        "ExposedPorts": {port: {} for port in host_config.get("PortBindings") or ()},
         "HostConfig": host_config,
     }
     if options.entrypoint:
@@ -75,7 +77,7 @@ def create_request(
         body["NetworkingConfig"] = {
             "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
         }
-    return CreateRequest(body, _bound(host_config), networks[1:])
+    return CreateRequest(body, networks[1:])
 
 
 def endpoint_config(aliases: tuple[str, ...] | Any) -> dict[str, Any]:
@@ -83,13 +85,10 @@ def endpoint_config(aliases: tuple[str, ...] | Any) -> dict[str, Any]:
     return {"Aliases": list(aliases)} if aliases else {}
 
 
-def _host_config(
-    options: RunOptions, image: Mapping[str, Any], publish_ip: str
-) -> tuple[dict[str, Any], list[str]]:
+def _host_config(options: RunOptions, exposed: Iterable[str], publish_ip: str) -> dict[str, Any]:
     bindings = _options.port_bindings(options.port_bindings)
-    exposed = (image.get("Config") or {}).get("ExposedPorts") or {}
-    ports = list(
-        dict.fromkeys([*exposed, *_specs.container_ports("exposed_ports", options.exposed_ports), *bindings])
+    ports = dict.fromkeys(
+        [*exposed, *_specs.container_ports("exposed_ports", options.exposed_ports), *bindings]
     )
     host_config: dict[str, Any] = {
         "PortBindings": {
@@ -109,7 +108,7 @@ def _host_config(
         host_config["Tmpfs"] = _options.tmpfs(options.tmpfs)
     if options.init is not None:
         host_config["Init"] = options.init
-    return host_config, ports
+    return host_config
 
 
 def _bindings(bindings: tuple[PortBinding, ...], publish_ip: str) -> list[dict[str, str]]:
@@ -140,8 +139,8 @@ def _networks(options: RunOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _bound(host_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give the ports that the engine will bind, the modifiers' changes taken into account."""
+def bound_ports(host_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the container ports that the engine binds for a container with this host config."""
     mode = str(host_config.get("NetworkMode") or "")
     if mode in ("host", "none") or mode.startswith("container:"):
         return ()

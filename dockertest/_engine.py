@@ -6,6 +6,7 @@ and those of requests and urllib3, become ours.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import ssl
@@ -84,6 +85,7 @@ class Engine:
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
         within: float | None = None,
+        patience: float = 0.0,
         error: type[DockertestError] = EngineError,
     ) -> Any:
         """
@@ -101,6 +103,7 @@ class Engine:
             headers: More headers.
             stream: Leave the answer's body to be read by the caller, who has to close it.
             within: Seconds that the engine may be silent, where that is less than `timeout`.
+            patience: Seconds that it may be silent on top, where the request itself is to take that long.
             error: The class of error for a refusal.
         """
         with border(self, what, error):
@@ -114,10 +117,14 @@ class Engine:
                 data=body,
                 headers=sent,
                 stream=stream,
-                timeout=self.timeout if within is None else min(within, self.timeout),
+                timeout=self._limit(within, patience),
             )
             api._raise_for_status(response)
             return response
+
+    def _limit(self, within: float | None, patience: float) -> float | None:
+        limit = (self.timeout if within is None else min(within, self.timeout)) + patience
+        return limit if math.isfinite(limit) else None
 
     def get(
         self, path: str, *, what: str, params: Mapping[str, object] | None = None, within: float | None = None
@@ -156,6 +163,14 @@ class Engine:
         )
         return answer
 
+    def list_networks(self, *, name: str = "", label: str = "") -> list[dict[str, Any]]:
+        """List networks whose name has *name* in it, or that have a label."""
+        filters = {key: [value] for key, value in (("name", name), ("label", label)) if value}
+        answer: list[dict[str, Any]] = self.get(
+            "/networks", what="list networks", params={"filters": json.dumps(filters)}
+        )
+        return answer
+
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """
         Create a container and give its id.
@@ -179,7 +194,7 @@ class Engine:
         """Connect a container to a network, named or by id."""
         self.send(
             "post",
-            f"/networks/{quote(network, safe='')}/connect",
+            f"/networks/{quoted(network)}/connect",
             what=f"connect container {container[:12]} to network {network!r}",
             body={"Container": container, "EndpointConfig": dict(endpoint_config)},
         )
@@ -201,11 +216,30 @@ class Engine:
             else:
                 return
 
+    def wait(self, container: str, seconds: float) -> int | None:
+        """Wait until a container ends and give its exit code; `None` if *seconds* pass first."""
+        what = f"wait for container {container[:12]}"
+        try:
+            response = self.send(
+                "post", f"/containers/{container}/wait", what=what, within=0, patience=seconds
+            )
+        except EngineError as error:
+            if error.status is None and _timed_out(error):
+                return None
+            raise
+        with border(self, what):
+            return int(response.json()["StatusCode"])
+
     def close(self) -> None:
         """Close the connections, unless the client is the user's own."""
         if self._owned and self._pid == os.getpid():
             with suppress(Exception):
                 self._client.close()
+
+
+def quoted(name: str) -> str:
+    """Make a name safe to stand in a path."""
+    return quote(name, safe="")
 
 
 def find(candidates: list[Endpoint], timeout: float) -> Engine:
@@ -249,6 +283,13 @@ def connect(endpoint: Endpoint, timeout: float) -> Engine:
         with border(None, ""):
             client = _client(endpoint, timeout, offered)
     return Engine(client, endpoint, timeout, owned=True)
+
+
+def shut(response: Any) -> None:
+    """End a streamed answer from another thread: whoever reads it gets its end."""
+    from docker.types.daemon import CancellableStream
+
+    CancellableStream(iter(()), response).close()
 
 
 def _knock(path: str, timeout: float) -> None:
@@ -327,7 +368,7 @@ def translate(
         return DockerUnavailableError(failed + _words(chain))
     if any(isinstance(each, (wire.ConnectTimeoutError, http.ConnectTimeout)) for each in chain):
         return DockerUnavailableError(f"{failed}no connection in time")
-    if any(isinstance(each, (TimeoutError, wire.ReadTimeoutError, http.ReadTimeout)) for each in chain):
+    if _timed_out(foreign):
         return EngineError(f"{failed}the engine did not answer within {engine.timeout if engine else 5:g} s")
     if any(isinstance(each, (ConnectionError, wire.ProtocolError)) for each in chain):
         return EngineError(f"{failed}the engine broke off the connection: {_words(chain)}")
@@ -335,6 +376,14 @@ def translate(
 
 
 _UNREACHED = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
+
+
+def _timed_out(error: BaseException) -> bool:
+    """Whether silence is behind it."""
+    return any(
+        isinstance(each, TimeoutError) or type(each).__name__.startswith("ReadTimeout")
+        for each in _chain(error)
+    )
 
 
 def _answer(foreign: Any, failed: str, error: type[DockertestError]) -> DockertestError:

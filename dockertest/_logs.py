@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from typing import Any
 
-from dockertest._engine import Engine
-from dockertest.errors import DockertestError
+from typing_extensions import Self
+
+from dockertest._engine import Engine, border, shut
+from dockertest._retry import Watched
+from dockertest.errors import DockertestError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error
 
@@ -42,6 +51,113 @@ def last_lines(engine: Engine, container: str, *, tty: bool, within: float | Non
         return read(engine, container, tty=tty, tail=TAIL, within=within).rstrip()
     except DockertestError as error:
         return f"({error})"
+
+
+class LogStream(Iterator[str]):
+    """
+    The lines of a container's log, from the first on, as they come; each without its line end.
+
+    It ends with the container, or on `close()` from any thread.
+    """
+
+    def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
+        self._engine = engine
+        self._what = f"follow the log of container {container[:12]}"
+        self._closed = threading.Event()
+        self._response = engine.send(
+            "get",
+            f"/containers/{container}/logs",
+            what=self._what,
+            params={"stdout": 1, "stderr": 1, "follow": 1},
+            stream=True,
+            patience=float("inf"),  # a container may be silent for as long as it likes
+        )
+        self._lines: Generator[str, None, None] = _lines(self._chunks(tty))
+
+    def __next__(self) -> str:
+        return next(self._lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream; whoever waits for its next line gets the end."""
+        self._closed.set()
+        for close in (lambda: shut(self._response), self._lines.close, self._response.close):
+            with suppress(Exception):  # it may just be ending by itself, or somebody may just be reading it
+                close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lines"):  # else it failed to open
+            self.close()
+
+    def _chunks(self, tty: bool) -> Iterator[tuple[int, bytes]]:
+        """Give what comes, by stream, until the end; what a `close` breaks off is an end and no error."""
+        try:
+            with border(self._engine, self._what), self._response:
+                yield from _raw(self._response) if tty else _framed(self._response)
+        except DockertestError:
+            if not self._closed.is_set():
+                raise
+
+
+def wait_for(
+    follow: Callable[[], LogStream], pattern: re.Pattern[str], count: int, max_wait: float, watched: Watched
+) -> re.Match[str]:
+    """
+    Wait for the *count*-th match of *pattern* in the lines that *follow* gives, and give it.
+
+    Raises:
+        RetryTimeoutError: It did not come within *max_wait* seconds.
+        ContainerExitedError: The container has ended without.
+    """
+    began = time.monotonic()
+    missing = count
+    with follow() as stream:
+        timer = threading.Timer(max_wait, stream.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            for line in stream:
+                for match in pattern.finditer(line):
+                    missing -= 1
+                    if not missing:
+                        return match
+        finally:
+            timer.cancel()
+    elapsed = time.monotonic() - began
+    if elapsed < max_wait:
+        watched._check_alive(5)
+    raise RetryTimeoutError(
+        f"no match {count} of {pattern.pattern!r} in the log within {elapsed:.1f} s\n{watched._evidence()}",
+        attempts=1,
+        elapsed=elapsed,
+    )
+
+
+def _raw(response: Any) -> Iterator[tuple[int, bytes]]:
+    while line := response.raw._fp.readline(65536):
+        yield 1, line
+
+
+def _framed(response: Any) -> Iterator[tuple[int, bytes]]:
+    read = response.raw._fp.read
+    while header := read(8):
+        stream, length = struct.unpack(">BxxxL", header)
+        yield stream, read(length)
+
+
+def _lines(chunks: Iterator[tuple[int, bytes]]) -> Generator[str, None, None]:
+    """Put chunks together to lines, each stream for itself: a chunk may end in the middle of a line or character."""
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (0, 1, 2)}
+    begun = dict.fromkeys(decoders, "")
+    for stream, chunk in chunks:
+        *whole, begun[stream] = (begun[stream] + decoders[stream].decode(chunk)).split("\n")
+        yield from (line.removesuffix("\r") for line in whole)
+    yield from (line.removesuffix("\r") for line in begun.values() if line)
 
 
 def _frames(raw: bytes) -> Iterator[bytes]:

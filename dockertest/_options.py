@@ -154,7 +154,7 @@ class RunOptions:
         for name in _LISTS:
             _set(self, **{name: _specs.texts(name, getattr(self, name))})
         for name in ("privileged", "tty"):
-            _boolean(name, getattr(self, name))
+            _specs.boolean(name, getattr(self, name))
         _set(
             self,
             name=_specs.container_name("name", self.name),
@@ -185,7 +185,7 @@ class RunOptions:
                 "network_aliases: only a network of one's own has aliases; give networks too"
             )
         if self.init is not None:
-            _boolean("init", self.init)
+            _specs.boolean("init", self.init)
         if self.stop_timeout is not None:
             _specs.seconds("stop_timeout", self.stop_timeout)
         for index, server in enumerate(self.dns):
@@ -326,11 +326,6 @@ def _networks(value: Sequence[NetworkSpec]) -> tuple[NetworkSpec, ...]:
         if not isinstance(named, str) or not _specs.text(f"networks[{index}]", named):
             raise InvalidOptionError(f"networks[{index}]: {_specs.shown(network)} is no Network, name or id")
     return networks
-
-
-def _boolean(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidOptionError(f"{name} must be True or False: got {_specs.shown(value)}")
 
 
 def _set(value: object, **changes: object) -> None:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _create, _endpoint, _engine, _image, _logs, _report, _retry, _session, _specs
+from dockertest import _create, _endpoint, _engine, _image, _logs, _network, _report, _retry, _session, _specs
 from dockertest._create import Modifier
 from dockertest._engine import Engine
 from dockertest._image import OnProgress
+from dockertest._network import Network, NetworkFields
 from dockertest._options import EnvSpec, RunFields, RunOptions
 from dockertest._resource import Resource
 from dockertest.errors import (
     CleanupError,
-    ContainerExitedError,
     ContainerStartError,
     DockertestError,
+    EngineError,
     InvalidOptionError,
+    NotInContainerError,
     ResourceClosedError,
 )
 
@@ -69,14 +70,10 @@ class Pool:
     publish_ip: str | None = None
     pull_progress: OnProgress | None = None
     _engine: Engine = field(init=False)
-    _session: str = field(init=False, default_factory=_session.new_session)
-    _resources: dict[str, Resource] = field(init=False, default_factory=dict)
-    _changed: threading.Condition = field(init=False, default_factory=threading.Condition)
-    _creating: int = field(init=False, default=0)
-    _closed: bool = field(init=False, default=False)
-    _told: set[str] = field(init=False, default_factory=set)
+    _session_id: str = field(init=False, default_factory=_session.new_session)
+    _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
+    _watch: _session.Watch = field(init=False)
     _warn_of: str = field(init=False, default="")
-    _pid: int = field(init=False, default_factory=os.getpid)
 
     def __post_init__(self) -> None:
         _specs.seconds("max_wait", self.max_wait)
@@ -90,6 +87,7 @@ class Pool:
             "DOCKERTEST_PUBLISH_IP", environ.get("DOCKERTEST_PUBLISH_IP")
         )
         self._engine = self._connect(environ)
+        self._watch = _session.Watch(self._engine, self._session_id, self._owned)
         self.client = self._engine.client
         self.endpoint = str(self._engine.endpoint)
         self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint
@@ -97,12 +95,10 @@ class Pool:
         self.publish_ip = self.publish_ip or (everywhere if self._warn_of else here)
 
     def __repr__(self) -> str:
-        return (
-            f"<Pool {self.endpoint}, {len(self._resources)} containers{' (closed)' if self._closed else ''}>"
-        )
+        return f"<Pool {self.endpoint}, {len(self._owned)} made{' (closed)' if self._owned.closed else ''}>"
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._owned.check_open()
         return self
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
@@ -149,7 +145,7 @@ class Pool:
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: It could not start it; it has been removed again.
         """
-        self._check_open()
+        self._owned.check_open()
         name = _specs.reference("repository", options.repository, options.tag).prefixed(
             self.image_prefix or ""
         )
@@ -165,11 +161,11 @@ class Pool:
             options,
             image,
             image_name=str(name),
-            labels=_session.labels(self._session),
+            labels=_session.labels(self._session_id),
             publish_ip=self.publish_ip or "",
             modifiers=modifiers,
         )
-        if request.published and self._warn_of and not options.publish_ip:
+        if request.body["HostConfig"]["PortBindings"] and self._warn_of and not options.publish_ip:
             log.warning(
                 "ports are published on all addresses of %s; set publish_ip to choose one", self._warn_of
             )
@@ -179,6 +175,125 @@ class Pool:
             self._start(resource, request, options)
         return resource
 
+    def run_all(self, options: Sequence[RunOptions], *, max_workers: int | None = None) -> list[Resource]:
+        """
+        Start several containers side by side, and give them in the order of *options*; one failure removes the rest.
+
+        Args:
+            options: What to start.
+            max_workers: How many to start at the same time; 16 by default.
+
+        Raises:
+            DockertestError: The first failure, as `run_with_options` raises it.
+        """
+        calls = [partial(self.run_with_options, each) for each in options]
+        results = _session.side_by_side(calls, max_workers or 16)
+        made = [each for each in results if isinstance(each, Resource)]
+        failure = next((each for each in results if isinstance(each, Exception)), None)
+        if failure is None:
+            return made
+        for left in _session.side_by_side([each.close for each in made]):
+            if isinstance(left, Exception):
+                log.error("%s", left)
+        raise failure
+
+    def container_by_name(self, name: str) -> Resource | None:
+        """
+        Give the container of just that name, borrowed: closing it, or this pool, leaves it running.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+        """
+        self._owned.check_open()
+        wanted = _specs.container_name("name", name.removeprefix("/"))
+        try:
+            attrs = self._engine.inspect(_engine.quoted(wanted))
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        if str(attrs["Name"]).lstrip("/") != wanted:  # the engine takes the beginning of an id as well
+            return None
+        return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
+
+    def remove_container_by_name(self, name: str) -> bool:
+        """
+        Remove the container of just that name, and its anonymous volumes, whoever made it.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+
+        Returns:
+            Whether there was one.
+        """
+        found = self.container_by_name(name)
+        if found is None:
+            return False
+        self.purge(found)
+        self._owned.forget(found.id)
+        return True
+
+    def current_container(self) -> Resource:
+        """
+        Give the container that this process runs in, borrowed.
+
+        Raises:
+            NotInContainerError: It runs in none that this engine knows.
+        """
+        self._owned.check_open()
+        for container in _session.own_container_ids():
+            try:
+                attrs = self._engine.inspect(container)
+            except EngineError as error:
+                if error.status != 404:
+                    raise
+            else:
+                return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
+        raise NotInContainerError(
+            f"this process does not run in a container that the engine at {self.endpoint} knows"
+        )
+
+    def create_network(self, name: str | None = None, **options: Unpack[NetworkFields]) -> Network:
+        """
+        Create a network, removed when it or this pool is closed and when the interpreter ends.
+
+        Args:
+            name: Its name; a random one when `None`.
+            options: `driver` (`"bridge"`), `driver_options`, `internal` (no way out), `labels`, and `subnet`, such as
+                `"10.20.30.0/24"`; by default the engine chooses, and if it has no addresses left, this library.
+
+        Raises:
+            InvalidOptionError: An option has a value that cannot work.
+            EngineError: The engine refused, because the name is taken, say.
+        """
+        called = _specs.container_name("name", name) or f"dockertest-{_session.new_session()[:12]}"
+        body = _network.network_request(called, _session.labels(self._session_id), options)
+        with self._owned.creating():
+            network_id = _network.create(self._engine, body)
+            network = self._network_handle({"Id": network_id, "Name": called})
+            self._owned.add_network(network_id, network)
+            _session.registry.add(self)
+        return network
+
+    def networks_by_name(self, name: str) -> list[Network]:
+        """
+        Give the networks of just that name, borrowed: closing them, or this pool, leaves them alone.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+        """
+        self._owned.check_open()
+        return [self._network_handle(each, borrowed=True) for each in _network.list_named(self._engine, name)]
+
+    def remove_network(self, network: Network) -> None:
+        """
+        Remove a network, whoever made it; what is still attached to it is disconnected first.
+
+        Raises:
+            EngineError: The engine did not remove it; call again to try again.
+        """
+        network._let_go(remove=True)
+
     def purge(self, resource: Resource) -> None:
         """
         Remove a container and its anonymous volumes, whoever made it; purging twice is no error.
@@ -186,7 +301,7 @@ class Pool:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        resource._remove()
+        resource._let_go(remove=True)
 
     def retry(
         self,
@@ -223,7 +338,46 @@ class Pool:
             max_attempts=max_attempts,
             on=on,
             giveup=giveup,
-            watch=(self,) if watch is None else tuple(watch),
+            watch=(self._watch,) if watch is None else tuple(watch),
+        )
+
+    async def retry_async(
+        self,
+        op: Callable[[], Awaitable[T]],
+        *,
+        max_wait: float | None = None,
+        wait: _retry.Wait | None = None,
+        max_attempts: int | None = None,
+        on: _retry.ExceptionTypes = Exception,
+        giveup: Callable[[BaseException], bool] | None = None,
+        watch: Sequence[Resource] | None = None,
+        attempt_timeout: float | None = None,
+    ) -> T:
+        """
+        Do what `retry` does for a coroutine function; other tasks go on meanwhile.
+
+        Args:
+            max_wait: Seconds after which to give up, the pool's `max_wait` by default. At least one call is made.
+            wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`.
+            max_attempts: Calls of *op* after which to give up.
+            on: The exceptions that mean not yet; so does the value `False` itself.
+            giveup: Asked about each failure; a true answer raises it at once.
+            watch: Containers whose end, however it came, ends the wait; by default as in `retry`.
+            attempt_timeout: Seconds that one call may take; one that takes longer is cancelled, and means not yet.
+
+        Raises:
+            RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
+            ContainerExitedError: A watched container has ended.
+        """
+        return await _retry.retry_async(
+            op,
+            max_wait=self.max_wait if max_wait is None else max_wait,
+            wait=wait,
+            max_attempts=max_attempts,
+            on=on,
+            giveup=giveup,
+            watch=(self._watch,) if watch is None else tuple(watch),
+            attempt_timeout=attempt_timeout,
         )
 
     def close(self) -> None:
@@ -233,23 +387,15 @@ class Pool:
         Raises:
             CleanupError: Something is left; the text says what, and how to remove it. Close again to try again.
         """
-        if self._pid != os.getpid():
-            return  # a forked child: what its parent made is its parent's
-        with self._changed:
-            self._closed = True
-            # Whoever is just creating a container gets its answer first, so that none is made behind our back.
-            self._changed.wait_for(lambda: not self._creating, timeout=self.timeout)
-            owned = [each for each in self._resources.values() if not each._borrowed]
-        failures = [
-            error
-            for error in _session.side_by_side([each.close for each in reversed(owned)])
-            if isinstance(error, Exception)
-        ]
+        if self._owned.inherited:
+            return
+        failures = self._owned.close(self.timeout)
         if failures:
             left = "".join(f"\n  {error}" for error in failures)
+            label = f"label={_session.SESSION}={self._session_id}"
             raise CleanupError(
-                f"{len(failures)} of {len(owned)} containers could not be removed; remove them with: docker rm -f -v "
-                f"$(docker ps -aq --filter label={_session.SESSION}={self._session}){left}",
+                f"{len(failures)} of what the pool made could not be removed; remove it with: "
+                f"docker rm -f -v $(docker ps -aq --filter {label}); docker network prune -f --filter {label}{left}",
                 failures=tuple(failures),
             )
         _session.registry.discard(self)
@@ -257,8 +403,7 @@ class Pool:
 
     def forget(self, resource: Resource) -> None:
         """Stop caring for a container that is gone; called by the container itself."""
-        with self._changed:
-            self._resources.pop(resource.id, None)
+        self._owned.forget(resource.id)
 
     def _connect(self, environ: Mapping[str, str]) -> Engine:
         if self.client is not None:
@@ -273,27 +418,33 @@ class Pool:
         )
 
     def _make(self, request: _create.CreateRequest, options: RunOptions, image: str) -> Resource:
-        with self._changed:
-            self._check_open()
-            self._creating += 1
-        try:
+        with self._owned.creating():
             container_id = self._engine.create(request.body, name=options.name, platform=options.platform)
-            resource = Resource(
-                id=container_id,
-                name=options.name,
-                container=self._engine.container({"Id": container_id, "Name": f"/{options.name}"}),
-                _engine=self._engine,
-                _owner=self,
-                _image=image,
-            )
-            with self._changed:
-                self._resources[container_id] = resource
+            resource = self._handle({"Id": container_id, "Name": options.name}, image)
+            self._owned.add_container(container_id, resource)
             _session.registry.add(self)
-            return resource
-        finally:
-            with self._changed:
-                self._creating -= 1
-                self._changed.notify_all()
+        return resource
+
+    def _handle(self, attrs: Mapping[str, Any], image: str, *, borrowed: bool = False) -> Resource:
+        return Resource(
+            id=str(attrs["Id"]),
+            name=str(attrs["Name"]).lstrip("/"),
+            container=self._engine.container(attrs),
+            _engine=self._engine,
+            _owner=self,
+            _image=image,
+            _borrowed=borrowed,
+        )
+
+    def _network_handle(self, attrs: Mapping[str, Any], *, borrowed: bool = False) -> Network:
+        return Network(
+            id=str(attrs["Id"]),
+            name=str(attrs["Name"]),
+            network=self._engine.network(attrs),
+            _engine=self._engine,
+            _forget=lambda network: self._owned.forget(network.id),
+            _borrowed=borrowed,
+        )
 
     @contextmanager
     def _removed_on_failure(self, resource: Resource) -> Iterator[None]:
@@ -305,7 +456,7 @@ class Pool:
                 resource.close()
             except DockertestError as error:
                 log.error("%s", error)
-            if self._closed and isinstance(failure, DockertestError):
+            if self._owned.closed and isinstance(failure, DockertestError):
                 raise ResourceClosedError("the pool was closed while it started a container") from failure
             raise
 
@@ -324,44 +475,4 @@ class Pool:
         except ContainerStartError as error:
             logs = _logs.last_lines(self._engine, resource.id, tty=options.tty)
             raise ContainerStartError(f"{error}{_report.indented(logs)}") from error.__cause__
-        self._await_ports(resource, request.published)
-
-    def _await_ports(self, resource: Resource, published: Sequence[str]) -> None:
-        """Wait until the ports are bound: on some engines that comes a moment after the start."""
-        deadline = time.monotonic() + 2
-        while True:
-            attrs = resource._refresh()
-            bound = attrs["NetworkSettings"].get("Ports") or {}
-            if all(bound.get(port) for port in published) or attrs["State"].get("Status") != "running":
-                break
-            if time.monotonic() > deadline:
-                break  # such as in an internal network, where nothing is published; `get_port` will say so
-            time.sleep(0.01)
-        resource.name = str(attrs["Name"]).lstrip("/")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ResourceClosedError("the pool is closed")
-
-    def _check_alive(self, within: float) -> None:
-        """Raise `ContainerExitedError` if a container that the pool runs has ended with a failure; tell each once."""
-        try:
-            listed = self._engine.containers([f"{_session.SESSION}={self._session}"], within=within)
-        except DockertestError:
-            return  # the engine's trouble says nothing about the containers
-        states = {each["Id"]: each.get("State") for each in listed}
-        with self._changed:
-            watched = [each for each in self._resources.values() if each.id not in self._told]
-        for resource in watched:
-            if states.get(resource.id, "removed") in ("exited", "dead", "removed"):
-                self._told.add(resource.id)
-                try:
-                    resource._check_alive(within)
-                except ContainerExitedError as error:
-                    if error.exit_code != 0:
-                        raise
-
-    def _evidence(self) -> str:
-        with self._changed:
-            watched = list(self._resources.values())
-        return "\n".join(each._evidence() for each in watched)
+        resource._await_ports()

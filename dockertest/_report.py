@@ -101,6 +101,11 @@ def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
     )
 
 
+def health(attrs: Mapping[str, Any]) -> str:
+    """Give what the health check says; `"none"` without one, where some engines have an empty status."""
+    return str(((attrs.get("State") or {}).get("Health") or {}).get("Status") or "none")
+
+
 def exited(found: Report) -> ContainerExitedError:
     """Make the error for a container that has ended."""
     return ContainerExitedError(

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, overload
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
-from dockertest import _engine, _logs, _report, _retry, _specs
+from dockertest import _create, _engine, _exec, _logs, _network, _report, _retry, _specs
 from dockertest._engine import Engine
-from dockertest.errors import DockertestError, EngineError, PortNotPublishedError, ResourceClosedError
+from dockertest._exec import ExecOptions, ExecResult
+from dockertest._options import NetworkSpec
+from dockertest.errors import (
+    DockertestError,
+    EngineError,
+    InvalidOptionError,
+    NotInNetworkError,
+    PortNotPublishedError,
+    ResourceClosedError,
+    RetryTimeoutError,
+)
+
+log = logging.getLogger("dockertest")
 
 T = TypeVar("T")
 
@@ -46,6 +63,8 @@ class Resource:
     _owner: Owner
     _image: str
     _borrowed: bool = False
+    _end_expected: bool = field(default=False, init=False)
+    _deadline: threading.Timer | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
@@ -93,6 +112,54 @@ class Resource:
         host, number = self._address(port)
         return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: Literal[True] = True, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str]: ...
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: Literal[False], **options: Unpack[ExecOptions]
+    ) -> ExecResult[bytes]: ...
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: bool, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str] | ExecResult[bytes]: ...
+    def exec(
+        self, cmd: Sequence[str], *, text: bool = True, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str] | ExecResult[bytes]:
+        """
+        Run a command in the container, and give its exit code and output.
+
+        Args:
+            cmd: The program and its arguments; `["sh", "-c", "…"]` for what a shell is to take apart.
+            text: Whether the result's output is text, read as UTF-8, or bytes.
+            options: All by keyword, none needed:
+
+                - `env`: more environment, a mapping or `"K=V"` strings.
+                - `stdin`: what the command reads: bytes, text or a binary stream, which is read by a thread. A
+                  stream whose `read` blocks keeps that thread until it returns.
+                - `stdout`, `stderr`: binary writers that get the bytes as they come; the result's are empty then.
+                - `tty`: give the command a terminal: one stream of output, and stdin ends with a typed Ctrl-D.
+                - `user`: who runs it, `"name"`, `"name:group"` or numbers; the container's own user by default.
+                - `working_dir`: the folder it starts in; the container's own by default.
+                - `timeout`: seconds that it may take; for ever by default, however silent it is.
+                - `check`: raise an error for an exit code other than 0.
+
+        Raises:
+            ExecError: The exit code is not 0, and *check* is set.
+            ExecTimeoutError: The command did not end in time. It goes on inside the container: no engine can end it.
+            InvalidOptionError: An option has a value that cannot work; the engine was not asked.
+            ContainerExitedError: The container has ended.
+        """
+        self._check_open()
+        try:
+            return _exec.run(self._engine, self.id, self._label, cmd, text=text, **options)
+        except EngineError as error:
+            if error.status in (404, 409):  # no such container, or one that does not run
+                self._check_open()
+                self._check_alive(self._engine.timeout)
+            raise
+
     def retry(
         self,
         op: Callable[[], T],
@@ -127,6 +194,211 @@ class Resource:
             watch=(self,),
         )
 
+    @property
+    def status(self) -> str:
+        """The engine's word for the container's state, asked afresh: `"running"`, `"exited"`, …; `"removed"` if it is gone."""
+        try:
+            return str(self._refresh()["State"]["Status"])
+        except EngineError as error:
+            if error.status == 404:
+                return "removed"
+            raise
+
+    @property
+    def health(self) -> str:
+        """What the health check says, asked afresh: `"starting"`, `"healthy"`, `"unhealthy"`; `"none"` where there is none."""
+        return _report.health(self._refresh())
+
+    def wait_healthy(self, max_wait: float | None = None) -> None:
+        """
+        Wait until the container's health check says that it is healthy.
+
+        Args:
+            max_wait: Seconds after which to give up, the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: The container has no health check.
+            RetryTimeoutError: It is not healthy in time.
+            ContainerExitedError: It has ended.
+        """
+
+        def is_healthy() -> bool:
+            health = self.health
+            if health == "none":
+                raise InvalidOptionError(
+                    f"{self._label} has no health check; give healthcheck=, or use retry"
+                )
+            return health == "healthy"
+
+        self.retry(is_healthy, max_wait=max_wait)
+
+    def logs(
+        self, *, tail: int | None = None, since: float | None = None, stdout: bool = True, stderr: bool = True
+    ) -> str:
+        """
+        Give what the container has written so far, standard output and error as they came.
+
+        Args:
+            tail: Only the last so many lines.
+            since: Only what was written after that time, in seconds since 1970 (`time.time()`).
+            stdout: Whether standard output is among it.
+            stderr: Whether standard error is among it.
+        """
+        tty = self._config("Tty")
+        return _logs.read(
+            self._engine, self.id, tty=tty, tail=tail, since=since, stdout=stdout, stderr=stderr
+        )
+
+    def stream_logs(self) -> _logs.LogStream:
+        """
+        Give the lines of the log as they come, from the first on.
+
+        The iterator ends with the container, or on its `close()` from any thread.
+        """
+        return _logs.LogStream(self._engine, self.id, tty=self._config("Tty"))
+
+    def wait_for_log(
+        self, pattern: str | re.Pattern[str], *, count: int = 1, max_wait: float | None = None
+    ) -> re.Match[str]:
+        """
+        Wait until the log has a match of *pattern*, and give it.
+
+        A line in a log is no proof that a service answers; where it can be asked, `retry` asks it.
+
+        Args:
+            pattern: A regular expression, searched for in each line.
+            count: The match to wait for: the second one, say.
+            max_wait: Seconds after which to give up, the pool's `max_wait` by default.
+
+        Raises:
+            RetryTimeoutError: There is no such match in time.
+            ContainerExitedError: The container has ended without.
+        """
+        limit = self._owner.max_wait if max_wait is None else _specs.seconds("max_wait", max_wait)
+        return _logs.wait_for(self.stream_logs, re.compile(pattern), count, limit, self)
+
+    def get_ip_in_network(self, network: NetworkSpec) -> str:
+        """
+        Give the container's address in a network, for other containers there to connect to.
+
+        Args:
+            network: A `Network`, its name or its id.
+
+        Raises:
+            NotInNetworkError: The container is not connected to it.
+            ContainerExitedError: The container has ended, and has no address any more.
+        """
+        self._check_open()
+        attrs = self._refresh()
+        joined = attrs["NetworkSettings"].get("Networks") or {}
+        names = {network} if isinstance(network, str) else {network.id, getattr(network, "name", network.id)}
+        for name, end in joined.items():
+            if names & {name, end.get("NetworkID")}:
+                if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
+                    return str(found)
+                if _has_ended(attrs):
+                    raise _report.exited(self._tell(attrs))
+        raise NotInNetworkError(
+            f"{self._label} has no address in network {min(names)!r}; it is in: {', '.join(joined) or 'none'}"
+        )
+
+    def connect_to_network(self, network: NetworkSpec, *, aliases: Sequence[str] = ()) -> None:
+        """
+        Connect the container to a network.
+
+        Args:
+            network: A `Network`, its name or its id.
+            aliases: Names that other containers there find it by.
+        """
+        self._check_open()
+        config = _create.endpoint_config(_specs.texts("aliases", aliases))
+        self._engine.connect_network(_network_id(network), self.id, config)
+        self._refresh()
+
+    def disconnect_from_network(self, network: NetworkSpec) -> None:
+        """
+        Disconnect the container from a network.
+
+        Raises:
+            NotInNetworkError: The container is not connected to it.
+        """
+        self._check_open()
+        try:
+            _network.disconnect(self._engine, _network_id(network), self.id)
+        except EngineError as error:
+            if "not connected" in str(error):
+                raise NotInNetworkError(
+                    f"{self._label} is not in network {_network_id(network)!r}"
+                ) from error
+            raise
+        self._refresh()
+
+    def stop(self, timeout: float = 10) -> None:
+        """
+        Stop the container; one that has ended already is no error.
+
+        Args:
+            timeout: Seconds that its command has to end before it is killed.
+        """
+        self._control("stop", _specs.seconds("timeout", timeout), ended=True)
+
+    def start(self) -> None:
+        """Start the container again; its published ports may be others than before."""
+        self._control("start", ended=False)
+
+    def restart(self, timeout: float = 10) -> None:
+        """
+        Stop the container and start it again; its published ports may be others than before.
+
+        Args:
+            timeout: Seconds that its command has to end before it is killed.
+        """
+        self._control("restart", _specs.seconds("timeout", timeout), ended=False)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """
+        Wait until the container ends, and give its exit code.
+
+        Args:
+            timeout: Seconds after which to give up; never by default.
+
+        Raises:
+            RetryTimeoutError: It has not ended in time.
+        """
+        self._check_open()
+        self._end_expected = True
+        limit = float("inf") if timeout is None else _specs.seconds("timeout", timeout)
+        code = self._engine.wait(self.id, limit)
+        if code is None:
+            raise RetryTimeoutError(
+                f"{self._label} has not ended within {limit:g} s", attempts=1, elapsed=limit
+            )
+        with suppress(EngineError):  # one that removes itself is gone now
+            self._refresh()
+        return code
+
+    def refresh(self) -> None:
+        """Ask the engine for everything in `container` again."""
+        self._check_open()
+        self._refresh()
+
+    def expire(self, seconds: float | None) -> None:
+        """
+        Have the container removed when the time is up; calling again sets a new time.
+
+        Args:
+            seconds: From now; `None` cancels.
+        """
+        self._check_open()
+        limit = None if seconds is None else _specs.seconds("seconds", seconds)
+        with self._lock:
+            if self._deadline:
+                self._deadline.cancel()
+            self._deadline = None if limit is None else threading.Timer(limit, self._expired)
+            if self._deadline:
+                self._deadline.daemon = True
+                self._deadline.start()
+
     def close(self) -> None:
         """
         Let go of the container: one that a pool started is removed, a borrowed one left alone. Closing twice is nothing.
@@ -134,23 +406,62 @@ class Resource:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
+        self._let_go(remove=not self._borrowed)
+
+    def _let_go(self, *, remove: bool) -> None:
         with self._lock:
-            if not self._closed and not self._borrowed:
+            if not self._closed and remove:
                 self._engine.remove(self.id)
             self._closed = True
+            if self._deadline and not self._borrowed:
+                self._deadline.cancel()
         self._owner.forget(self)
 
-    def _remove(self) -> None:
-        """Remove the container, whoever made it."""
-        with self._lock:
-            self._engine.remove(self.id)
-            self._closed = True
-        self._owner.forget(self)
+    def _expired(self) -> None:
+        try:
+            self._let_go(remove=True)
+        except DockertestError as error:
+            log.error("%s", error)
+
+    def _control(self, verb: str, timeout: float | None = None, *, ended: bool) -> None:
+        """Have the engine stop, start or restart the container."""
+        self._check_open()
+        self._end_expected = ended
+        self._engine.send(
+            "post",
+            f"/containers/{self.id}/{verb}",
+            what=f"{verb} {self._label}",
+            params={} if timeout is None else {"t": math.ceil(timeout)},
+            patience=timeout or 0,
+        )
+        self._await_ports() if not ended else self._refresh()
+
+    def _await_ports(self) -> None:
+        """Wait until the ports are bound: on some engines that comes a moment after the start."""
+        deadline = time.monotonic() + 2
+        while True:
+            attrs = self._refresh()
+            bound = attrs["NetworkSettings"].get("Ports") or {}
+            wanted = _create.bound_ports(attrs["HostConfig"])
+            if all(bound.get(port) for port in wanted) or attrs["State"].get("Status") != "running":
+                return
+            if time.monotonic() > deadline:
+                return  # such as in an internal network, where nothing is published; `get_port` will say so
+            time.sleep(0.01)
+
+    def _config(self, key: str) -> bool:
+        self._check_open()
+        return bool((self.container.attrs.get("Config") or {}).get(key))
+
+    @property
+    def _label(self) -> str:
+        return _report.label(self.name, self.id)
 
     def _refresh(self, within: float | None = None) -> dict[str, Any]:
         """Ask the engine what is the case now."""
         attrs = self._engine.inspect(self.id, within=within)
         self.container = self._engine.container(attrs)
+        self.name = str(attrs["Name"]).lstrip("/")
         return attrs
 
     def _address(self, port: str | int) -> tuple[str, int]:
@@ -164,8 +475,7 @@ class Resource:
                 raise _report.exited(self._tell(attrs))
             published = tuple(each for each in ports if ports[each])
             raise PortNotPublishedError(
-                f"{_report.label(self.name, self.id)} does not publish {wanted}; "
-                f"published: {', '.join(published) or 'nothing'}",
+                f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",
                 port=wanted,
                 published=published,
             )
@@ -187,7 +497,7 @@ class Resource:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ResourceClosedError(f"{_report.label(self.name, self.id)} is closed")
+            raise ResourceClosedError(f"{self._label} is closed")
 
     def _check_alive(self, within: float) -> None:
         """Raise `ContainerExitedError` if the container has ended, in whatever way."""
@@ -216,3 +526,7 @@ class Resource:
 
 def _has_ended(attrs: dict[str, Any]) -> bool:
     return attrs["State"].get("Status") in ("exited", "dead")
+
+
+def _network_id(network: NetworkSpec) -> str:
+    return network if isinstance(network, str) else network.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from typing_extensions import Self
@@ -97,6 +97,76 @@ def retry(
             time.sleep(attempts.pause())
 
 
+async def retry_async(
+    op: Callable[[], Awaitable[T]],
+    *,
+    max_wait: float = 60.0,
+    wait: Wait | None = None,
+    max_attempts: int | None = None,
+    on: ExceptionTypes = Exception,
+    giveup: Callable[[BaseException], bool] | None = None,
+    watch: Sequence[Watched] = (),
+    attempt_timeout: float | None = None,
+) -> T:
+    """
+    Do what `retry` does for a coroutine function; other tasks go on meanwhile.
+
+    Args:
+        max_wait: Seconds after which to give up. At least one call is made.
+        wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`.
+        max_attempts: Calls of *op* after which to give up.
+        on: The exceptions that mean not yet; so does the value `False` itself.
+        giveup: Asked about each failure; a true answer raises it at once.
+        watch: Containers whose end, however it came, ends the wait.
+        attempt_timeout: Seconds that one call may take; one that takes longer is cancelled, and means not yet.
+
+    Raises:
+        RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
+        ContainerExitedError: A watched container has ended.
+    """
+    import asyncio
+
+    if attempt_timeout is not None:
+        _specs.seconds("attempt_timeout", attempt_timeout)
+    with Attempts(max_wait, wait, max_attempts, on, giveup, watch) as attempts:
+        while True:
+            failure: BaseException | None = None
+            try:
+                value = await _within(attempt_timeout, op)
+            except _Overdue as overdue:
+                failure = overdue.__cause__
+            except attempts.on as error:
+                failure = error
+            else:
+                if value is not False:
+                    return value
+            # What is watched is asked in a thread: the engine's answer must not hold up the other tasks.
+            await asyncio.to_thread(attempts.failed, failure)
+            await asyncio.sleep(attempts.pause())
+
+
+class _Overdue(BaseException):
+    """An attempt took too long; a time-out of the caller's own is told apart from it."""
+
+
+async def _within(seconds: float | None, op: Callable[[], Awaitable[T]]) -> T:
+    import asyncio
+
+    if seconds is None:
+        return await op()
+    call = asyncio.ensure_future(op())
+    try:
+        done, _ = await asyncio.wait([call], timeout=seconds)
+    except BaseException:
+        call.cancel()
+        raise
+    if done:
+        return call.result()
+    call.cancel()
+    await asyncio.wait([call])
+    raise _Overdue from TimeoutError(f"the call took longer than {seconds:g} s")
+
+
 class Attempts:
     """The bookkeeping between two calls: what `retry` and `retry_async` share."""
 
@@ -155,7 +225,10 @@ class Attempts:
     def pause(self) -> float:
         """Give the seconds until the next call, the time spent since the failure already taken off."""
         if self._pauses is None:
-            self._pauses = iter(self._wait())
+            given: object = self._wait()
+            if not isinstance(given, Iterable):
+                raise InvalidOptionError(f"wait must give an iterator of seconds: got {_specs.shown(given)}")
+            self._pauses = iter(given)
         pause = next((each for each in self._pauses if each is not None), None)
         if pause is None:
             raise self._timeout() from self._last

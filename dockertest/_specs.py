@@ -30,6 +30,8 @@ _DRIVE = re.compile(r"[a-zA-Z]:[\\/]", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)b?", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(s|m|h|d)?", re.ASCII)
 _MOUNT_MODE = re.compile(r"ro|rw|z|Z|U|nocopy|cached|delegated|consistent|r?shared|r?slave|r?private")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 10**9  # seconds: clocks and engines count nanoseconds in 64 bits
 RESERVED_LABELS = "dockertest."
 
 
@@ -274,18 +276,26 @@ def size(field: str, value: "int | str | None") -> "int | None":
     if value is None:
         return None
     match = _SIZE.fullmatch(_digits(value))
-    if not match or not int(match[1]):
+    found = int(match[1]) << 10 * "bkmg".index(match[2].lower() or "b") if match else 0
+    if not 0 < found < 10**18:
         raise InvalidOptionError(f"{field}: {shown(value)} is no size; write bytes, or '64m'")
-    return int(match[1]) << 10 * "bkmg".index(match[2].lower() or "b")
+    return found
 
 
 def seconds(field: str, value: object) -> float:
-    """Give a length of time in seconds; not negative, and not endless: clocks and engines count in 64 bits."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 10**9:
+    """Give a length of time in seconds; not negative, not endless."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST:
         return float(value)
     raise InvalidOptionError(
         f"{field} must be a number of seconds from 0 to 1,000,000,000: got {shown(value)}"
     )
+
+
+def boolean(field: str, value: object) -> bool:
+    """Give *value* back if it is `True` or `False`."""
+    if not isinstance(value, bool):
+        raise InvalidOptionError(f"{field} must be True or False: got {shown(value)}")
+    return value
 
 
 def duration(field: str, value: "str | float") -> float:
@@ -293,11 +303,12 @@ def duration(field: str, value: "str | float") -> float:
     if not isinstance(value, str):
         return seconds(field, value)
     match = _DURATION.fullmatch(value.strip())
-    if not match:
+    found = float(match[1]) * _UNITS[match[2] or "s"] if match else -1.0
+    if not 0 <= found <= _LONGEST:
         raise InvalidOptionError(
             f"{field}: {shown(value)} is no length of time; write seconds, or '90s', '30m', '2h', '1d'"
         )
-    return seconds(field, float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2] or "s"])
+    return found
 
 
 def _digits(value: object) -> str:

@@ -110,10 +110,10 @@ def test_bad_options_are_refused_before_the_engine_sees_them(
     pool: dockertest.Pool, engine: Engine, options: dict[str, Any], word: str
 ) -> None:
     """The field and the value are named, and no container is made."""
-    before = len(engine.labelled(f"dockertest.session={pool._session}"))
+    before = len(engine.labelled(f"dockertest.session={pool._session_id}"))
     with pytest.raises(dockertest.InvalidOptionError, match=word):
         pool.run(**{"repository": "busybox", "cmd": SLEEP, **options})
-    assert len(engine.labelled(f"dockertest.session={pool._session}")) == before
+    assert len(engine.labelled(f"dockertest.session={pool._session_id}")) == before
 
 
 def test_a_mount_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""
+Both directions of one connection at the same time, each with an end of its own. Knows sockets and TLS, not engines.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Protocol
+
+from typing_extensions import Self
+
+from dockertest.errors import InvalidOptionError
+
+CHUNK = 65536  # bytes in hand at a time, in each direction
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Reader(Protocol):
+    """A binary stream to read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give at most *size* bytes; none at the end."""
+        ...
+
+
+class Duplex:
+    """
+    Send what a feed has and give what comes, both at once: else the two ends would wait for each other for ever.
+
+    All of it in one thread, since a TLS connection is not for two.
+
+    Attributes:
+        broken: Whether the other end broke off instead of ending: it need not have read all that was sent.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        feed: Feed,
+        guard: Callable[[], AbstractContextManager[None]],
+        *,
+        farewell: bytes = b"",
+    ) -> None:
+        """
+        Take over *connection*.
+
+        Args:
+            guard: Stands around each call to the system.
+            farewell: Sent at the end of the feed, instead of ending the direction.
+        """
+        self.broken = False
+        self._connection = connection
+        self._connection.settimeout(0)
+        self._feed = feed
+        self._guard = guard
+        self._farewell = farewell
+        self._pending = memoryview(b"")
+        self._fed = self._ended = False
+
+    def chunks(
+        self, early: Callable[[int], bytes | None], left: Callable[[], float | None]
+    ) -> Iterator[bytes]:
+        """
+        Give what comes, as it comes.
+
+        Args:
+            early: Reads what came before this took over.
+            left: Gives the seconds that are left, `None` for ever; raises when the time is up.
+        """
+        yield self._receive(early) or b""
+        while True:
+            incoming, fed, outgoing = self._wait(left())
+            # First what comes: a connection that was reset may still have something to say.
+            if incoming:
+                chunk = self._receive(self._connection.recv)
+                if chunk == b"":
+                    return
+                yield chunk or b""
+            if fed:
+                self._take()
+            if outgoing:
+                self._send()
+
+    def _wait(self, left: float | None) -> tuple[bool, bool, bool]:
+        sending = bool(self._pending) or (self._fed and not self._ended)
+        # `poll` keeps nothing of a descriptor between two calls, as `_close_notify` needs it.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as waiting:
+            waiting.register(
+                self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if sending else 0)
+            )
+            if not sending and not self._fed:
+                waiting.register(self._feed.outlet, selectors.EVENT_READ)
+            ready = {key.fileobj: events for key, events in waiting.select(left)}
+        events = ready.get(self._connection, 0)
+        fed = self._feed.outlet in ready
+        return bool(events & selectors.EVENT_READ), fed, bool(events & selectors.EVENT_WRITE)
+
+    def _receive(self, receive: Callable[[int], bytes | None]) -> bytes | None:
+        """Give what is there; `None` if there is nothing yet, nothing at the end."""
+        with self._guard():
+            try:
+                return receive(CHUNK)
+            except _LATER:
+                return None
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ConnectionError:
+                self.broken = True
+                return b""
+
+    def _take(self) -> None:
+        chunk = self._feed.take()
+        self._fed = not chunk
+        self._ended = bool(self._fed and self._farewell)
+        self._pending = memoryview(chunk or self._farewell)
+
+    def _send(self) -> None:
+        with self._guard():
+            try:
+                if self._pending:
+                    self._pending = self._pending[self._connection.send(self._pending) :]
+                else:
+                    self._ended = True
+                    _end(self._connection)
+            except _LATER:
+                pass
+            except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                # Nobody reads on there; what they wrote is still to come.
+                self.broken = self._fed = self._ended = True
+                self._pending = memoryview(b"")
+
+
+class Feed:
+    """
+    What a stream gives, as a socket that can be waited for: a thread reads the stream, since that may block.
+
+    Attributes:
+        outlet: Readable when there is something to take.
+    """
+
+    def __init__(self, stream: Reader) -> None:
+        self.outlet, self._inlet = socket.socketpair()
+        self._stream: Any = stream
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._pump, name="dockertest-stdin", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.outlet.close()
+        # A stream whose `read` does not return cannot be left otherwise than by leaving its thread to itself.
+        self._thread.join(0.5)
+        self._failure = None
+
+    def take(self) -> bytes:
+        """Give the next bytes, none at the end; raise what the stream raised."""
+        chunk = self.outlet.recv(CHUNK)
+        if not chunk and self._failure is not None:
+            raise self._failure
+        return chunk
+
+    def _pump(self) -> None:
+        read = getattr(self._stream, "read1", self._stream.read)  # what is there, not all that was asked for
+        with self._inlet:
+            try:
+                while self._await():
+                    chunk = read(CHUNK)
+                    if not isinstance(chunk, (bytes, bytearray, memoryview)):
+                        raise InvalidOptionError(
+                            f"stdin must be a binary stream: its read() gave a {type(chunk).__name__}"
+                        )
+                    if not chunk or not self._push(chunk):
+                        return
+            except BaseException as failure:  # noqa: BLE001 - raised again where the stream's owner is
+                self._failure = failure
+
+    def _push(self, chunk: bytes | bytearray | memoryview) -> bool:
+        try:
+            self._inlet.sendall(chunk)
+        except OSError:
+            return False  # nobody takes it any more
+        return True
+
+    def _await(self) -> bool:
+        """Wait until the stream has something, where the system can tell; false if nobody waits for it any more."""
+        raw = getattr(self._stream, "raw", self._stream)
+        # Only of these is it known that they hold back nothing that they have read already.
+        if not isinstance(raw, io.FileIO) or not hasattr(select, "poll"):
+            return True
+        waiting = select.poll()
+        waiting.register(raw, select.POLLIN)
+        waiting.register(self._inlet, select.POLLIN)
+        return self._inlet.fileno() not in dict(waiting.poll())
+
+
+def _end(connection: socket.socket) -> None:
+    """End the way out and leave the way in open."""
+    if isinstance(connection, ssl.SSLSocket):
+        _close_notify(connection)
+    else:
+        with suppress(OSError):  # the other end is gone already
+            connection.shutdown(socket.SHUT_WR)
+
+
+def _close_notify(connection: ssl.SSLSocket) -> None:
+    """
+    Tell the other end of a TLS connection that nothing more comes, and be ready to read on.
+
+    That is what Go's `CloseWrite` does. Python's `unwrap` says it too, but wants the answer at once, and to read
+    anything else meanwhile breaks the connection, with the output in flight. So it gets another socket under its
+    descriptor for as long as it talks, from which nothing comes; what it said is then sent on.
+    """
+    if not hasattr(select, "poll"):  # Windows has no such exchange: an error there if output is in flight
+        with suppress(ssl.SSLWantReadError):
+            connection.unwrap()
+        return
+    descriptor = connection.fileno()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        kept = os.dup(descriptor)
+        try:
+            os.dup2(theirs.fileno(), descriptor, inheritable=False)
+            try:
+                with suppress(ssl.SSLWantReadError):
+                    connection.unwrap()
+            finally:
+                os.dup2(kept, descriptor, inheritable=False)
+        finally:
+            os.close(kept)
+        os.write(descriptor, ours.recv(CHUNK))

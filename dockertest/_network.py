@@ -1,0 +1,201 @@
+"""Networks of containers."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from typing_extensions import Self
+
+from dockertest import _engine, _specs
+from dockertest._engine import Engine
+from dockertest.errors import EngineError, InvalidOptionError, ResourceClosedError
+
+# Set aside for benchmarks (RFC 2544) and routed nowhere: where the engine's own address pools are used up, a network
+# taken from here gets into nobody's way.
+_SPARE = ipaddress.IPv4Network("198.18.0.0/15")
+
+
+class NetworkFields(TypedDict, total=False):
+    """What `Pool.create_network` takes as keywords."""
+
+    driver: str
+    driver_options: Mapping[str, str]
+    internal: bool
+    labels: Mapping[str, str]
+    subnet: str
+
+
+@dataclass(eq=False, repr=False)
+class Network:
+    """
+    One network.
+
+    A network that a pool created is removed by `close()`, at the end of a `with`, when the pool is closed, and when
+    the interpreter ends. A borrowed one (found by its name) is only let go of.
+
+    Attributes:
+        id: The network's full id.
+        name: Its name.
+        network: The docker SDK's `Network`.
+    """
+
+    id: str
+    name: str
+    network: _engine.SdkNetwork
+    _engine: Engine
+    _forget: Callable[[Network], object]
+    _borrowed: bool = False
+    _closed: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Network {self.name!r} {self.id[:12]}{' (closed)' if self._closed else ''}>"
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """
+        Let go of the network: one that a pool created is removed, what is still attached to it disconnected first.
+
+        Closing twice is nothing.
+
+        Raises:
+            EngineError: The engine did not remove it; call again to try again.
+        """
+        self._let_go(remove=not self._borrowed)
+
+    def _let_go(self, *, remove: bool) -> None:
+        with self._lock:
+            if not self._closed and remove:
+                _remove(self._engine, self.id, self.name)
+            self._closed = True
+        self._forget(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ResourceClosedError(f"network {self.name!r} ({self.id[:12]}) is closed")
+
+
+def network_request(name: str, labels: Mapping[str, str], options: NetworkFields) -> dict[str, Any]:
+    """
+    Give the engine's create request.
+
+    Raises:
+        InvalidOptionError: An option has a value that cannot work.
+    """
+    unknown = set(options) - set(NetworkFields.__annotations__)
+    if unknown:
+        raise InvalidOptionError(
+            f"{min(unknown)} is no option of a network; there are {', '.join(NetworkFields.__annotations__)}"
+        )
+    body: dict[str, Any] = {
+        "Name": name,
+        "CheckDuplicate": True,  # engines before 25 would make a second network of the same name
+        "Driver": _specs.text("driver", options.get("driver", "bridge")),
+        "Internal": _specs.boolean("internal", options.get("internal", False)),
+        "Labels": {**_specs.labels("labels", options.get("labels", {})), **labels},
+        "Options": dict(options.get("driver_options", {})),
+    }
+    if options.get("subnet"):
+        body["IPAM"] = _ipam(_subnet(options["subnet"]))
+    return body
+
+
+def create(engine: Engine, body: dict[str, Any]) -> str:
+    """
+    Create a network and give its id; where the engine's address pools are used up, with a subnet chosen here.
+
+    Raises:
+        EngineError: The engine refused.
+    """
+    what = f"create network {body['Name']!r}"
+    try:
+        return _create(engine, body, what)
+    except EngineError as error:
+        if "IPAM" in body or not _is_exhausted(str(error)):
+            raise
+        failure = error
+    for subnet in random.sample(list(_SPARE.subnets(new_prefix=24)), 64):
+        try:
+            return _create(engine, {**body, "IPAM": _ipam(subnet)}, what)
+        except EngineError as error:
+            if "overlap" not in str(error).lower():
+                raise
+    raise failure
+
+
+def list_named(engine: Engine, name: str) -> list[dict[str, Any]]:
+    """List the networks of just that name; there may be several on older engines."""
+    listed = engine.list_networks(name=name)
+    return [each for each in listed if each["Name"] == name]
+
+
+def disconnect(engine: Engine, network: str, container: str) -> None:
+    """Disconnect a container from a network, whether it runs or not."""
+    engine.send(
+        "post",
+        f"/networks/{_engine.quoted(network)}/disconnect",
+        what=f"disconnect container {container[:12]} from network {network!r}",
+        body={"Container": container, "Force": True},
+    )
+
+
+def _create(engine: Engine, body: dict[str, Any], what: str) -> str:
+    return str(engine.send("post", "/networks/create", what=what, body=body).json()["Id"])
+
+
+def _remove(engine: Engine, network: str, name: str) -> None:
+    path, what = f"/networks/{_engine.quoted(network)}", f"remove network {name!r}"
+    try:
+        engine.send("delete", path, what=what)
+        return
+    except EngineError as error:
+        if error.status == 404:
+            return
+        if error.status not in (403, 409):  # something is attached to it
+            raise
+    for container in engine.get(path, what=what).get("Containers") or {}:
+        try:
+            disconnect(engine, network, container)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+    try:
+        engine.send("delete", path, what=what)
+    except EngineError as error:
+        if error.status != 404:
+            raise
+
+
+def _is_exhausted(said: str) -> bool:
+    """Whether the engine says that it has no addresses left; in the words of Docker 20.10, of later ones, of Podman."""
+    words = (
+        "non-overlapping",
+        "address pools have been fully subnetted",
+        "could not find free subnet",
+        "no free subnet",
+    )
+    return any(each in said.lower() for each in words)
+
+
+def _subnet(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(written)
+    except ValueError:
+        raise InvalidOptionError(
+            f"subnet: {written!r} is no network; write one such as '10.20.30.0/24'"
+        ) from None
+
+
+def _ipam(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> dict[str, Any]:
+    return {"Config": [{"Subnet": str(subnet)}]}
