@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
     from dockertest._image import PullProgress as PullProgress
+    from dockertest._network import Network as Network
     from dockertest._options import AuthConfig as AuthConfig
     from dockertest._options import PortBinding as PortBinding
     from dockertest._options import RunOptions as RunOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
     from dockertest._report import Report as Report
     from dockertest._resource import Resource as Resource
     from dockertest._retry import retry as retry
+    from dockertest._retry import retry_async as retry_async
     from dockertest.errors import CleanupError as CleanupError
     from dockertest.errors import ContainerCreateError as ContainerCreateError
     from dockertest.errors import ContainerExitedError as ContainerExitedError
@@ -57,6 +59,7 @@ __all__ = [
     "ImageBuildError",
     "ImagePullError",
     "InvalidOptionError",
+    "Network",
     "NotInContainerError",
     "NotInNetworkError",
     "Pool",
@@ -69,6 +72,7 @@ __all__ = [
     "RetryTimeoutError",
     "RunOptions",
     "retry",
+    "retry_async",
 ]
 
 _HOMES = {
@@ -77,7 +81,8 @@ _HOMES = {
     "_pool": ("Pool",),
     "_report": ("Report",),
     "_resource": ("Resource",),
-    "_retry": ("retry",),
+    "_network": ("Network",),
+    "_retry": ("retry", "retry_async"),
     "errors": (
         "CleanupError",
         "ContainerCreateError",

@@ -1,6 +1,4 @@
-"""
-Both directions of one connection at the same time, each with an end of its own. Knows sockets and TLS, not engines.
-"""
+"""Both directions of one connection at the same time, each with its own end. Knows sockets and TLS, not engines."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import selectors
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
@@ -29,6 +28,24 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes:
         """Give at most *size* bytes; none at the end."""
         ...
+
+
+class TimeUp(Exception):
+    """The time is up; a signal within the package, no error of its own."""
+
+
+class Clock:
+    """One deadline, *limit* seconds from now; none if that is `None`."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._end = None if limit is None else time.monotonic() + limit
+
+    def left(self) -> float | None:
+        """Give the seconds that are left, `None` for ever; raise `TimeUp` when there are none."""
+        left = None if self._end is None else self._end - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeUp
+        return left
 
 
 class Duplex:
@@ -65,19 +82,11 @@ class Duplex:
         self._pending = memoryview(b"")
         self._fed = self._ended = False
 
-    def chunks(
-        self, early: Callable[[int], bytes | None], left: Callable[[], float | None]
-    ) -> Iterator[bytes]:
-        """
-        Give what comes, as it comes.
-
-        Args:
-            early: Reads what came before this took over.
-            left: Gives the seconds that are left, `None` for ever; raises when the time is up.
-        """
+    def chunks(self, early: Callable[[int], bytes | None], clock: Clock) -> Iterator[bytes]:
+        """Give what comes, as it comes; first what *early* reads, which came before this took over."""
         yield self._receive(early) or b""
         while True:
-            incoming, fed, outgoing = self._wait(left())
+            incoming, fed, outgoing = self._wait(clock.left())
             # First what comes: a connection that was reset may still have something to say.
             if incoming:
                 chunk = self._receive(self._connection.recv)
@@ -156,11 +165,17 @@ class Feed:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        failure = self._failure
         self.outlet.close()
-        # A stream whose `read` does not return cannot be left otherwise than by leaving its thread to itself.
+        # Nothing ends a `read` of the user's that does not return: its thread ends when it does.
         self._thread.join(0.5)
         self._failure = None
+        try:
+            if failure is not None and kind is None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     def take(self) -> bytes:
         """Give the next bytes, none at the end; raise what the stream raised."""
@@ -194,7 +209,7 @@ class Feed:
     def _await(self) -> bool:
         """Wait until the stream has something, where the system can tell; false if nobody waits for it any more."""
         raw = getattr(self._stream, "raw", self._stream)
-        # Only of these is it known that they hold back nothing that they have read already.
+        # Of other streams it is not known what they keep of what they have read; those may block.
         if not isinstance(raw, io.FileIO) or not hasattr(select, "poll"):
             return True
         waiting = select.poll()

@@ -8,18 +8,22 @@ places looked at where engines usually listen.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dockertest import _specs
 from dockertest.errors import InvalidOptionError
 
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
+_PASSWORD = re.compile(r":.*@", re.DOTALL)
 _DEFAULTS = {"win32": "npipe:////./pipe/docker_engine"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Endpoint:
     """
     Where an engine may listen.
@@ -45,6 +49,9 @@ class Endpoint:
     def host(self) -> str:
         """The name or address of the engine's host, without brackets; empty for a socket."""
         return "" if self.url.startswith(("unix:", "npipe:")) else urlsplit(self.url).hostname or ""
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self}, {self.why}>"
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
@@ -74,12 +81,18 @@ def candidates(
 
 
 def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]) -> Endpoint:
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in SCHEMES or not rest:
-        hint = f"unix://{url}" if url.startswith("/") else f"tcp://{url}" if not separator else "tcp://…"
+    scheme, separator, rest = _specs.text(why, url).partition("://")
+    if not separator or scheme not in SCHEMES or not rest or not _is_url(url):
+        shown = _PASSWORD.sub(":***@", url)
+        hint = f"unix://{shown}" if url.startswith("/") else f"tcp://{shown}" if not separator else "tcp://…"
         raise InvalidOptionError(
-            f"{why}: {url!r} is no endpoint; write a scheme of {', '.join(f'{each}://' for each in SCHEMES)}, "
+            f"{why}: {shown!r} is no endpoint; write a scheme of {', '.join(f'{each}://' for each in SCHEMES)}, "
             f"such as {hint}"
+        )
+    if urlsplit(url).password:
+        raise InvalidOptionError(
+            f"{why}: {_PASSWORD.sub(':***@', url)!r} has a password in it, which no engine asks for; "
+            "use certificates, or a key for ssh"
         )
     asked = (
         cert_path
@@ -91,13 +104,23 @@ def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]
 
 def _certificates(folder: str) -> str:
     """Check that the three files are there, since the docker SDK's own message does not name them."""
-    path = Path(folder).expanduser()
+    path = Path(folder)
+    with suppress(RuntimeError):  # `~nobody/certs`: the folder that is missing is named below
+        path = path.expanduser()
     missing = [name for name in ("ca.pem", "cert.pem", "key.pem") if not (path / name).is_file()]
     if missing:
         raise InvalidOptionError(
             f"cert_path: {str(path)!r} has no {', '.join(missing)}; TLS needs ca.pem, cert.pem and key.pem"
         )
     return str(path)
+
+
+def _is_url(written: str) -> bool:
+    """Whether host and port can be read; a socket's path is taken as it is."""
+    try:
+        return urlsplit(written).port != -1
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

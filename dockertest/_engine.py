@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -219,12 +220,13 @@ class Engine:
     def wait(self, container: str, seconds: float) -> int | None:
         """Wait until a container ends and give its exit code; `None` if *seconds* pass first."""
         what = f"wait for container {container[:12]}"
+        outer = sys.exc_info()[1]
         try:
             response = self.send(
                 "post", f"/containers/{container}/wait", what=what, within=0, patience=seconds
             )
         except EngineError as error:
-            if error.status is None and _timed_out(error):
+            if error.status is None and _timed_out(list(_chain(error, outer))):
                 return None
             raise
         with border(self, what):
@@ -341,12 +343,13 @@ def border(engine: Engine | None, what: str, error: type[DockertestError] = Engi
         what: What is being done, for the text: "remove container 'pg'".
         error: The class for what the engine refuses; silence and lost connections have their own.
     """
+    outer = sys.exc_info()[1]  # what the caller is just handling has nothing to do with what goes wrong here
     try:
         yield
     except DockertestError:
         raise
     except Exception as foreign:
-        raise translate(foreign, what, error, engine) from foreign
+        raise translate(foreign, what, error, engine, outer) from foreign
 
 
 def translate(
@@ -354,21 +357,22 @@ def translate(
     what: str = "",
     error: type[DockertestError] = EngineError,
     engine: Engine | None = None,
+    outer: BaseException | None = None,
 ) -> DockertestError:
-    """Give our error for a foreign one."""
+    """Give our error for a foreign one that was raised while *outer* was being handled."""
     import docker.errors
     import requests.exceptions as http
     import urllib3.exceptions as wire
 
     failed = f"cannot {what}: " if what else ""
-    chain = list(_chain(foreign))
+    chain = list(_chain(foreign, outer))
     if isinstance(foreign, docker.errors.APIError):
         return _answer(foreign, failed, error)
     if any(isinstance(each, (*_UNREACHED, ssl.SSLError)) for each in chain):
         return DockerUnavailableError(failed + _words(chain))
     if any(isinstance(each, (wire.ConnectTimeoutError, http.ConnectTimeout)) for each in chain):
-        return DockerUnavailableError(f"{failed}no connection in time")
-    if _timed_out(foreign):
+        return DockerUnavailableError(failed + (_strerror(chain) or "no connection in time"))
+    if _timed_out(chain):
         return EngineError(f"{failed}the engine did not answer within {engine.timeout if engine else 5:g} s")
     if any(isinstance(each, (ConnectionError, wire.ProtocolError)) for each in chain):
         return EngineError(f"{failed}the engine broke off the connection: {_words(chain)}")
@@ -378,11 +382,10 @@ def translate(
 _UNREACHED = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
 
 
-def _timed_out(error: BaseException) -> bool:
+def _timed_out(chain: list[BaseException]) -> bool:
     """Whether silence is behind it."""
     return any(
-        isinstance(each, TimeoutError) or type(each).__name__.startswith("ReadTimeout")
-        for each in _chain(error)
+        isinstance(each, TimeoutError) or type(each).__name__.startswith("ReadTimeout") for each in chain
     )
 
 
@@ -392,22 +395,27 @@ def _answer(foreign: Any, failed: str, error: type[DockertestError]) -> Dockerte
     return EngineError(text, status=foreign.status_code) if error is EngineError else error(text)
 
 
-def _chain(foreign: BaseException) -> Iterator[BaseException]:
+def _chain(foreign: BaseException, outer: BaseException | None = None) -> Iterator[BaseException]:
     """Give an error and what it was made from: requests and urllib3 keep the reason in `args`, in `reason` or as context."""
-    todo, seen = [foreign], set[int]()
+    todo, seen = [foreign], {id(outer)}
     while todo:
         each = todo.pop(0)
         if id(each) not in seen:
             seen.add(id(each))
             yield each
-            linked = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+            context = None if each.__suppress_context__ else each.__context__
+            linked = (each.__cause__, context, getattr(each, "reason", None), *each.args)
             todo.extend(link for link in linked if isinstance(link, BaseException))
 
 
 def _words(chain: list[BaseException]) -> str:
     """Say in the system's own words what is behind it all, where the system said something."""
-    for each in chain:
-        if isinstance(each, OSError) and each.strerror and not isinstance(each, ssl.SSLError):
-            return each.strerror.lower()
     last = chain[-1]
-    return f"{type(last).__name__}: {last}" if str(last) else type(last).__name__
+    return _strerror(chain) or (f"{type(last).__name__}: {last}" if str(last) else type(last).__name__)
+
+
+def _strerror(chain: list[BaseException]) -> str:
+    said = (
+        each.strerror for each in chain if isinstance(each, OSError) and not isinstance(each, ssl.SSLError)
+    )
+    return next((words.lower() for words in said if words), "")

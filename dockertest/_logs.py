@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import struct
 import threading
@@ -18,6 +19,7 @@ from dockertest._retry import Watched
 from dockertest.errors import DockertestError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error
+_STREAMS = (0, 1, 2)  # the engine's numbers for standard input, output and error
 
 
 def read(
@@ -62,17 +64,13 @@ class LogStream(Iterator[str]):
 
     def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
         self._engine = engine
+        self._container = container
+        self._tty = tty
         self._what = f"follow the log of container {container[:12]}"
         self._closed = threading.Event()
-        self._response = engine.send(
-            "get",
-            f"/containers/{container}/logs",
-            what=self._what,
-            params={"stdout": 1, "stderr": 1, "follow": 1},
-            stream=True,
-            patience=float("inf"),  # a container may be silent for as long as it likes
-        )
-        self._lines: Generator[str, None, None] = _lines(self._chunks(tty))
+        self._seen = dict.fromkeys(_STREAMS, 0)  # bytes given so far
+        self._response = self._open(follow=True)
+        self._lines: Generator[str, None, None] = _lines(self._chunks())
 
     def __next__(self) -> str:
         return next(self._lines)
@@ -94,14 +92,50 @@ class LogStream(Iterator[str]):
         if hasattr(self, "_lines"):  # else it failed to open
             self.close()
 
-    def _chunks(self, tty: bool) -> Iterator[tuple[int, bytes]]:
-        """Give what comes, by stream, until the end; what a `close` breaks off is an end and no error."""
+    def _open(self, *, follow: bool) -> Any:
+        return self._engine.send(
+            "get",
+            f"/containers/{self._container}/logs",
+            what=self._what,
+            params={"stdout": 1, "stderr": 1, "follow": int(follow)},
+            stream=True,
+            patience=math.inf if follow else 0,  # a container may be silent for as long as it likes
+        )
+
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """
+        Give what comes, by stream, until the end; what a `close` breaks off is an end and no error.
+
+        Docker ends some followed logs before their last lines (its own `docker logs -f` loses them too): so the log is
+        read once more when the container has ended, and what was given already is left out.
+        """
         try:
-            with border(self._engine, self._what), self._response:
-                yield from _raw(self._response) if tty else _framed(self._response)
-        except DockertestError:
-            if not self._closed.is_set():
+            follow = True
+            while True:
+                yield from self._read()
+                if not follow or self._closed.is_set():
+                    return
+                follow = self._engine.wait(self._container, 0.2) is None
+                self._response = self._open(follow=follow)
+                if self._closed.is_set():
+                    self._response.close()
+                    return
+        except DockertestError as error:
+            if (
+                not self._closed.is_set() and getattr(error, "status", None) != 404
+            ):  # 404: it is gone, log and all
                 raise
+
+    def _read(self) -> Iterator[tuple[int, bytes]]:
+        """Give what the open answer has beyond what was given before."""
+        known = dict(self._seen)
+        with border(self._engine, self._what), self._response:
+            for stream, chunk in _raw(self._response) if self._tty else _framed(self._response):
+                old = min(known[stream], len(chunk))
+                known[stream] -= old
+                self._seen[stream] += len(chunk) - old
+                if len(chunk) > old:
+                    yield stream, chunk[old:]
 
 
 def wait_for(
@@ -152,7 +186,7 @@ def _framed(response: Any) -> Iterator[tuple[int, bytes]]:
 
 def _lines(chunks: Iterator[tuple[int, bytes]]) -> Generator[str, None, None]:
     """Put chunks together to lines, each stream for itself: a chunk may end in the middle of a line or character."""
-    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (0, 1, 2)}
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in _STREAMS}
     begun = dict.fromkeys(decoders, "")
     for stream, chunk in chunks:
         *whole, begun[stream] = (begun[stream] + decoders[stream].decode(chunk)).split("\n")

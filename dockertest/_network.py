@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from typing_extensions import Self
 
@@ -30,6 +30,15 @@ class NetworkFields(TypedDict, total=False):
     subnet: str
 
 
+class Owner(Protocol):
+    """What made a network, as far as the network has to know it."""
+
+    keep: bool
+
+    def forget(self, handle: Network) -> None:
+        """Stop caring for a network that is gone."""
+
+
 @dataclass(eq=False, repr=False)
 class Network:
     """
@@ -48,8 +57,9 @@ class Network:
     name: str
     network: _engine.SdkNetwork
     _engine: Engine
-    _forget: Callable[[Network], object]
+    _owner: Owner
     _borrowed: bool = False
+    _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -72,14 +82,15 @@ class Network:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed)
+        self._let_go(remove=not self._borrowed and not self._owner.keep)
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:
-            if not self._closed and remove:
+            if remove and not self._removed:
                 _remove(self._engine, self.id, self.name)
+                self._removed = True
             self._closed = True
-        self._forget(self)
+        self._owner.forget(self)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict
 
 from dockertest import _specs
@@ -45,6 +48,7 @@ class PortBinding:
 BindingSpec = str | int | PortBinding | Sequence[str | int | PortBinding]
 BindingSpecs = Mapping[str, BindingSpec] | Mapping[int, BindingSpec] | Mapping[str | int, BindingSpec]
 Healthcheck = str | Mapping[str, Any]
+FileSpec = bytes | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,10 @@ class RunOptions:
             `interval`, `timeout` and `start_period`.
         pull: When to pull the image: `"missing"`, `"always"` or `"never"`.
         publish_ip: The address that ports are published on, instead of the pool's.
+        files: Files to put into the container before it starts. Maps an absolute path in it to what shall be there:
+            `bytes`, a `str` (the text itself, in UTF-8, never a path), or the `pathlib.Path` of a local file or
+            folder, read at the start. Local files keep their modes, others have 0644; all are root's. What is in a
+            folder is added to one that is there; missing folders are made. No content is ever shown.
     """
 
     repository: str
@@ -145,6 +153,7 @@ class RunOptions:
     healthcheck: Healthcheck | None = None
     pull: PullPolicy = "missing"
     publish_ip: str | None = None
+    files: Mapping[str, FileSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _specs.reference("repository", self.repository, self.tag)
@@ -171,6 +180,7 @@ class RunOptions:
             shm_size=_specs.size("shm_size", self.shm_size),
             publish_ip=_specs.address("publish_ip", self.publish_ip) or None,
         )
+        _set(self, files=files(self.files, in_memory=tmpfs(self.tmpfs)))
         self._check_choices()
 
     def _check_choices(self) -> None:
@@ -237,6 +247,7 @@ class RunFields(TypedDict, total=False):
     healthcheck: Healthcheck | None
     pull: PullPolicy
     publish_ip: str | None
+    files: Mapping[str, FileSpec]
 
 
 _LISTS = ("entrypoint", "cmd", "links", "extra_hosts", "cap_add", "security_opt", "dns", "network_aliases")
@@ -312,6 +323,63 @@ def _retries(value: object) -> int:
             f"healthcheck: retries must be a whole number, zero or more: got {_specs.shown(value)}"
         )
     return value
+
+
+class Content(bytes):
+    """What is in a file: never shown."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+def files(value: Mapping[str, FileSpec], *, in_memory: Iterable[str] = ()) -> dict[str, Content | Path]:
+    """Give files as a mapping of canonical paths in the container to content, or to the local path it comes from."""
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError("files must be a mapping of paths in the container to what shall be there")
+    found: dict[str, Content | Path] = {}
+    for written, given in value.items():
+        path = container_path("files", written)
+        if path in found or path == "/" or written.endswith("/"):
+            raise InvalidOptionError(f"files: {written!r} is there twice, or is no name of a file")
+        for folder in in_memory:
+            if lies_in(path, folder):  # Docker would lose it without a word
+                raise InvalidOptionError(
+                    f"files: {path!r} lies in the tmpfs {folder!r}, which is empty at the start"
+                )
+        if isinstance(given, os.PathLike):
+            if not os.path.exists(given):  # noqa: PTH110 - may be no Path yet
+                raise InvalidOptionError(f"files[{path!r}]: there is no {os.fspath(given)!r}")
+            found[path] = Path(given)
+        else:
+            found[path] = file_content(f"files[{path!r}]", given)
+    return found
+
+
+def file_content(name: str, value: object) -> Content:
+    """Give what is to be in a file; text is written in UTF-8."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return value if isinstance(value, Content) else Content(value)
+    if not isinstance(value, str):
+        raise InvalidOptionError(f"{name} must be bytes or text: got a {type(value).__name__}")
+    try:
+        return Content(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidOptionError(f"{name} has characters that UTF-8 cannot write; give bytes") from None
+
+
+def container_path(name: str, value: object) -> str:
+    """Give an absolute path in a container, without what does not count in it."""
+    path = _specs.text(name, value)
+    if not path.startswith("/"):
+        raise InvalidOptionError(f"{name}: {_specs.shown(value)} is no absolute path in the container")
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Whether *path* is *folder* or something below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _networks(value: Sequence[NetworkSpec]) -> tuple[NetworkSpec, ...]:

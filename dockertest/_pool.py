@@ -13,7 +13,20 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _create, _endpoint, _engine, _image, _logs, _network, _report, _retry, _session, _specs
+from dockertest import (
+    _create,
+    _endpoint,
+    _engine,
+    _files,
+    _image,
+    _logs,
+    _network,
+    _options,
+    _report,
+    _retry,
+    _session,
+    _specs,
+)
 from dockertest._create import Modifier
 from dockertest._engine import Engine
 from dockertest._image import OnProgress
@@ -52,6 +65,8 @@ class Pool:
         publish_ip: Address that ports are published on; by default `DOCKERTEST_PUBLISH_IP`, else 127.0.0.1 for a local
             engine and, with a warning, all addresses of a remote one.
         pull_progress: Called with a `PullProgress` while an image is pulled; by default it is logged.
+        keep: Leave everything standing for a look afterwards, and print how to reach and remove it; also with
+            `DOCKERTEST_KEEP=1`.
 
     Raises:
         DockerUnavailableError: No engine answers; the text has every endpoint tried, and why.
@@ -69,6 +84,7 @@ class Pool:
     image_prefix: str | None = None
     publish_ip: str | None = None
     pull_progress: OnProgress | None = None
+    keep: bool = False
     _engine: Engine = field(init=False)
     _session_id: str = field(init=False, default_factory=_session.new_session)
     _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
@@ -86,6 +102,7 @@ class Pool:
         self.publish_ip = _specs.address("publish_ip", self.publish_ip) or _specs.address(
             "DOCKERTEST_PUBLISH_IP", environ.get("DOCKERTEST_PUBLISH_IP")
         )
+        self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
         self._engine = self._connect(environ)
         self._watch = _session.Watch(self._engine, self._session_id, self._owned)
         self.client = self._engine.client
@@ -298,10 +315,12 @@ class Pool:
         """
         Remove a container and its anonymous volumes, whoever made it; purging twice is no error.
 
+        What this pool made stays if it is to `keep` it.
+
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        resource._let_go(remove=True)
+        resource._let_go(remove=not resource._kept())
 
     def retry(
         self,
@@ -401,9 +420,9 @@ class Pool:
         _session.registry.discard(self)
         self._engine.close()
 
-    def forget(self, resource: Resource) -> None:
-        """Stop caring for a container that is gone; called by the container itself."""
-        self._owned.forget(resource.id)
+    def forget(self, handle: Resource | Network) -> None:
+        """Stop caring for something that is gone; called by its handle."""
+        self._owned.forget(handle.id)
 
     def _connect(self, environ: Mapping[str, str]) -> Engine:
         if self.client is not None:
@@ -442,7 +461,7 @@ class Pool:
             name=str(attrs["Name"]),
             network=self._engine.network(attrs),
             _engine=self._engine,
-            _forget=lambda network: self._owned.forget(network.id),
+            _owner=self,
             _borrowed=borrowed,
         )
 
@@ -453,7 +472,7 @@ class Pool:
             yield
         except BaseException as failure:
             try:
-                resource.close()
+                resource._let_go(remove=True)
             except DockertestError as error:
                 log.error("%s", error)
             if self._owned.closed and isinstance(failure, DockertestError):
@@ -465,6 +484,8 @@ class Pool:
             self._engine.connect_network(
                 network, resource.id, _create.endpoint_config(options.network_aliases)
             )
+        if options.files:
+            _files.place(self._engine, resource.container.attrs, _options.files(options.files))
         try:
             self._engine.send(
                 "post",

@@ -82,7 +82,6 @@ def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
     status = state.get("Status") or "unknown"
     ended = status in ("exited", "dead")
     checks = (state.get("Health") or {}).get("Log") or []
-    ports = (attrs.get("NetworkSettings") or {}).get("Ports") or {}
     return Report(
         name=str(attrs.get("Name", "")).lstrip("/"),
         id=str(attrs.get("Id", "")),
@@ -92,13 +91,15 @@ def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
         oom_killed=ended and bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),
         health=str(checks[-1].get("Output", "")).strip() if checks else "",
-        ports=tuple(
-            f"{port} -> {bound['HostIp']}:{bound['HostPort']}"
-            for port in ports
-            for bound in ports[port] or ()
-        ),
+        ports=ports(attrs),
         logs=logs,
     )
+
+
+def ports(attrs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what is published where."""
+    bound = (attrs.get("NetworkSettings") or {}).get("Ports") or {}
+    return tuple(f"{port} -> {each['HostIp']}:{each['HostPort']}" for port in bound for each in bound[port] or ())
 
 
 def health(attrs: Mapping[str, Any]) -> str:

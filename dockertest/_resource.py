@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _create, _engine, _exec, _logs, _network, _report, _retry, _specs
+from dockertest import _create, _engine, _exec, _files, _logs, _network, _report, _retry, _specs
 from dockertest._engine import Engine
 from dockertest._exec import ExecOptions, ExecResult
 from dockertest._options import NetworkSpec
@@ -37,6 +39,7 @@ class Owner(Protocol):
     """What made a container, as far as the container has to know it."""
 
     max_wait: float
+    keep: bool
 
     def forget(self, resource: Resource) -> None:
         """Stop caring for a container that is gone."""
@@ -65,6 +68,7 @@ class Resource:
     _borrowed: bool = False
     _end_expected: bool = field(default=False, init=False)
     _deadline: threading.Timer | None = field(default=None, init=False)
+    _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
@@ -155,7 +159,7 @@ class Resource:
         try:
             return _exec.run(self._engine, self.id, self._label, cmd, text=text, **options)
         except EngineError as error:
-            if error.status in (404, 409):  # no such container, or one that does not run
+            if error.status is not None:  # refused: most likely it does not run
                 self._check_open()
                 self._check_alive(self._engine.timeout)
             raise
@@ -276,6 +280,93 @@ class Resource:
         """
         limit = self._owner.max_wait if max_wait is None else _specs.seconds("max_wait", max_wait)
         return _logs.wait_for(self.stream_logs, re.compile(pattern), count, limit, self)
+
+    def read_file(self, path: str) -> bytes:
+        """
+        Give what is in a file of the container, which may have ended meanwhile.
+
+        Args:
+            path: The file's absolute path. A link is followed, within the container.
+
+        Raises:
+            EngineError: There is no such file (its `status` is 404), or it is a folder, device, pipe or socket.
+            InvalidOptionError: The path is not absolute, or lies in a tmpfs or another folder in memory, where engines
+                copy nothing.
+        """
+        self._check_open()
+        return _files.read(self._engine, self.container.attrs, path)
+
+    def write_file(self, path: str, data: bytes | str, *, mode: int = 0o644) -> None:
+        """
+        Make a file in the container, root's own, in place of one that is there.
+
+        A new file takes the place of the old one: what has the old one open still sees that.
+
+        Args:
+            path: The file's absolute path. A link is followed, within the container; missing folders are made, with mode
+                0755.
+            data: What shall be in it; text is written in UTF-8.
+            mode: Its mode.
+
+        Raises:
+            EngineError: The engine refused, such as where all files are read-only; or *path* is a folder.
+            InvalidOptionError: The path is not absolute, or lies in a tmpfs or another folder in memory, where engines
+                copy nothing; or *data* or *mode* cannot be.
+        """
+        self._check_open()
+        _files.write(self._engine, self.container.attrs, path, data, mode)
+
+    def copy_in(self, src: str | os.PathLike[str], path: str) -> None:
+        """
+        Copy a local file or folder into the container, as `docker cp` and `cp -a` do; all in it becomes root's own.
+
+        - Where *path* is a folder, or ends in `/`, the copy goes into it, under the name of *src*.
+        - Otherwise *path* is the name of the copy; a file that is there is replaced.
+        - Where *src* is written with `/.` at its end, what is in it goes into *path*, a folder that is made where it is
+          missing and keeps its mode where it is not.
+
+        Modes, links and empty folders survive. A link in a folder is copied as a link and never followed; *src* itself
+        is, if it is one. Devices, pipes and sockets are left out, with a warning.
+
+        Args:
+            src: A local file or folder.
+            path: An absolute path in the container. Missing folders are made, with mode 0755; what is in folders that
+                are there already stays.
+
+        Raises:
+            EngineError: The engine refused, such as to put a folder where a file is, or where all files are read-only.
+            InvalidOptionError: The path is not absolute, or lies in a tmpfs or another folder in memory, where engines
+                copy nothing; or *src* is neither file nor folder.
+            OSError: A local file cannot be read.
+        """
+        self._check_open()
+        _files.copy_in(self._engine, self.container.attrs, src, path)
+
+    def copy_out(self, path: str, dst: str | os.PathLike[str]) -> None:
+        """
+        Copy a file or folder out of the container, as `docker cp` does.
+
+        - Where *dst* is a folder, or ends in `/`, the copy goes into it, under the name of *path*.
+        - Otherwise *dst* is the name of the copy; a file that is there is replaced.
+        - Where *path* has `/.` at its end, what is in it goes into *dst*, a folder that is made where it is missing.
+
+        Nothing is written anywhere else, whatever the container says. Modes survive but for bits such as set-uid, owners
+        and times do not. So do links that lead to somewhere in the copied folder, written without `..` behind a name.
+        Other links, and whatever else would lead out, are refused: the rest is copied, and then an error names them.
+        Devices and pipes are left out, with a warning.
+
+        Args:
+            path: An absolute path in the container, which may have ended meanwhile. It is followed if it is a link.
+            dst: A local path. Missing folders are made; what is in folders that are there already stays.
+
+        Raises:
+            EngineError: There is no such file or folder (its `status` is 404), or something in it was refused.
+            InvalidOptionError: The path is not absolute, or lies in a tmpfs or another folder in memory, where engines
+                copy nothing.
+            OSError: A local file cannot be written.
+        """
+        self._check_open()
+        _files.copy_out(self._engine, self.container.attrs, path, dst)
 
     def get_ip_in_network(self, network: NetworkSpec) -> str:
         """
@@ -406,16 +497,30 @@ class Resource:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed)
+        self._let_go(remove=not self._borrowed and not self._kept())
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:
-            if not self._closed and remove:
+            if remove and not self._removed:
                 self._engine.remove(self.id)
+                self._removed = True
             self._closed = True
-            if self._deadline and not self._borrowed:
+            if self._deadline and (self._removed or not self._borrowed):
                 self._deadline.cancel()
         self._owner.forget(self)
+
+    def _kept(self) -> bool:
+        """Whether the pool keeps what it made; then say, once, how to reach and how to remove it."""
+        kept = self._owner.keep and not self._borrowed
+        if kept and not self._closed:
+            attrs = self.container.attrs
+            ports = _report.ports(attrs) or ("nothing is published",)
+            print(  # asked for with keep=True or DOCKERTEST_KEEP=1, by somebody who looks at the screen
+                f"kept {self._label} of {self._image}: {', '.join(ports)}; look: docker logs {self.id[:12]}; "
+                f"remove: docker rm -f -v {self.id[:12]}",
+                file=sys.stderr,
+            )
+        return kept
 
     def _expired(self) -> None:
         try:

@@ -140,8 +140,9 @@ async def retry_async(
             else:
                 if value is not False:
                     return value
+            attempts.note(failure)
             # What is watched is asked in a thread: the engine's answer must not hold up the other tasks.
-            await asyncio.to_thread(attempts.failed, failure)
+            await asyncio.to_thread(attempts.check)
             await asyncio.sleep(attempts.pause())
 
 
@@ -164,6 +165,8 @@ async def _within(seconds: float | None, op: Callable[[], Awaitable[T]]) -> T:
         return call.result()
     call.cancel()
     await asyncio.wait([call])
+    if not call.cancelled():
+        call.exception()  # of its own end; asked for, or the loop would complain that nobody did
     raise _Overdue from TimeoutError(f"the call took longer than {seconds:g} s")
 
 
@@ -212,15 +215,23 @@ class Attempts:
 
     def failed(self, failure: BaseException | None) -> None:
         """Take note of a failed call; raise if that ends the wait."""
+        self.note(failure)
+        self.check()
+
+    def note(self, failure: BaseException | None) -> None:
+        """Take note of a failed call; raise the failure if it is one that waiting does not mend."""
         self._failed_at = time.monotonic()
         self._count += 1
         self._last = failure
         if failure is not None and (self._is_mistake(failure) or (self._giveup and self._giveup(failure))):
             raise failure
+
+    def check(self) -> None:
+        """Ask what is watched; raise if an end of that, or of the time, ends the wait."""
         for each in self._watch:
             each._check_alive(max(0.5, self._remaining()))
         if self._remaining() <= 0 or self._count == self.max_attempts:
-            raise self._timeout() from failure
+            raise self._timeout() from self._last
 
     def pause(self) -> float:
         """Give the seconds until the next call, the time spent since the failure already taken off."""

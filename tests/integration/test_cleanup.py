@@ -24,9 +24,16 @@ def test_closing_a_pool_removes_all_it_made(engine: Engine) -> None:
 
 def test_a_with_block_removes_all_it_made_when_it_fails(engine: Engine) -> None:
     """The failure of the block goes on, and the container is gone."""
-    with pytest.raises(ZeroDivisionError), dockertest.Pool() as pool:
-        resource = pool.run("busybox:1.35", cmd=SLEEP)
-        raise ZeroDivisionError
+    made: list[dockertest.Resource] = []
+
+    def fail() -> None:
+        with dockertest.Pool() as pool:
+            made.append(pool.run("busybox:1.35", cmd=SLEEP))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    (resource,) = made
     assert not engine.has(resource.id)
 
 
@@ -49,7 +56,11 @@ print(len(pool.client.containers.list(filters={{"name": "{name}"}})))
 {ending}
 """
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.stdout.strip() == "3", ended.stderr
     assert not any(engine.has(f"{name}-{index}") for index in range(3))
@@ -77,7 +88,7 @@ def test_eight_threads_close_one_container_once(pool: dockertest.Pool, engine: E
         try:
             resource.close()
             assert not engine.has(resource.id)
-        except BaseException as error:
+        except (Exception, AssertionError) as error:  # noqa: BLE001 - told by the thread that started this one
             failures.append(error)
 
     threads = [threading.Thread(target=close) for _ in range(8)]
@@ -93,7 +104,8 @@ def test_ten_threads_run_on_one_fresh_pool(engine: Engine) -> None:
     with dockertest.Pool() as pool:
         made: list[dockertest.Resource] = []
         threads = [
-            threading.Thread(target=lambda: made.append(pool.run("busybox:1.35", cmd=SLEEP))) for _ in range(10)
+            threading.Thread(target=lambda: made.append(pool.run("busybox:1.35", cmd=SLEEP)))
+            for _ in range(10)
         ]
         for thread in threads:
             thread.start()
@@ -106,24 +118,29 @@ def test_ten_threads_run_on_one_fresh_pool(engine: Engine) -> None:
 def test_closing_while_another_thread_runs_leaves_nothing(engine: Engine, name: str) -> None:
     """The other thread gets a container that is removed, or an error of ours; never one that stays."""
     for attempt in range(4):
-        pool = dockertest.Pool()
-        failures: list[BaseException] = []
-        creating = threading.Event()
-
-        def run(pool: dockertest.Pool = pool, attempt: int = attempt, creating: threading.Event = creating) -> None:
-            options = dockertest.RunOptions(repository="busybox", tag="1.35", name=f"{name}-{attempt}", cmd=SLEEP)
-            try:
-                pool.run_with_options(options, lambda _host_config: creating.set())
-            except dockertest.DockertestError as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        creating.wait(10)
-        pool.close()
-        thread.join()
+        options = dockertest.RunOptions(repository="busybox", tag="1.35", name=f"{name}-{attempt}", cmd=SLEEP)
+        failures = close_while_running(dockertest.Pool(), options)
         assert all(isinstance(each, dockertest.ResourceClosedError) for each in failures), failures
         assert not engine.has(f"{name}-{attempt}")
+
+
+def close_while_running(pool: dockertest.Pool, options: dockertest.RunOptions) -> list[Exception]:
+    """Close *pool* at the moment when another thread is about to create a container; give what that thread met."""
+    failures: list[Exception] = []
+    creating = threading.Event()
+
+    def run() -> None:
+        try:
+            pool.run_with_options(options, lambda _host_config: creating.set())
+        except dockertest.DockertestError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    creating.wait(10)
+    pool.close()
+    thread.join()
+    return failures
 
 
 def test_something_removed_by_others_is_no_error(engine: Engine) -> None:
@@ -131,3 +148,21 @@ def test_something_removed_by_others_is_no_error(engine: Engine) -> None:
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         engine.client.api.remove_container(resource.id, force=True)
+
+
+def test_kept_things_stay_and_are_told(engine: Engine, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """With `keep=True` everything is left standing, and one line says how to reach and how to remove it."""
+    with dockertest.Pool(keep=True) as pool:
+        network = pool.create_network(name)
+        kept = pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80], networks=[network])
+        address = kept.get_host_port(80)
+        kept.close()
+    told = capsys.readouterr().err
+    assert told.count("kept container") == 1
+    assert address in told
+    assert f"docker rm -f -v {kept.id[:12]}" in told
+    assert engine.has(name)
+    with dockertest.Pool() as pool:
+        assert pool.remove_container_by_name(name)
+        for found in pool.networks_by_name(name):
+            pool.remove_network(found)

@@ -60,7 +60,9 @@ def test_a_server_that_is_no_engine(tmp_path: Path) -> None:
                 connection, _ = listener.accept()
                 with connection:
                     if connection.recv(4096):
-                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+                        connection.sendall(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+                        )
                         return
 
         thread = threading.Thread(target=serve)
@@ -74,7 +76,9 @@ def test_an_engine_that_still_starts_can_be_waited_for(tmp_path: Path) -> None:
     """The idiom of the documentation: retry the pool itself."""
     with pytest.raises(dockertest.RetryTimeoutError) as caught:
         dockertest.retry(
-            lambda: dockertest.Pool(f"unix://{tmp_path}/no.sock"), on=dockertest.DockerUnavailableError, max_wait=0.3
+            lambda: dockertest.Pool(f"unix://{tmp_path}/no.sock"),
+            on=dockertest.DockerUnavailableError,
+            max_wait=0.3,
         )
     assert isinstance(caught.value.__cause__, dockertest.DockerUnavailableError)
     with dockertest.retry(dockertest.Pool, on=dockertest.DockerUnavailableError) as pool:
@@ -83,7 +87,9 @@ def test_an_engine_that_still_starts_can_be_waited_for(tmp_path: Path) -> None:
 
 def test_an_image_that_is_nowhere(pool: dockertest.Pool) -> None:
     """The engine's own words, and the image by name."""
-    with pytest.raises(dockertest.ImagePullError, match=r"cannot pull image '.*no-such-image-of-dockertest:1'"):
+    with pytest.raises(
+        dockertest.ImagePullError, match=r"cannot pull image '.*no-such-image-of-dockertest:1'"
+    ):
         pool.run("localhost:1/no-such-image-of-dockertest", "1")
 
 
@@ -175,7 +181,9 @@ def test_secrets_are_in_no_log_and_no_label(
 ) -> None:
     """The value of an environment variable goes to the container and nowhere else."""
     caplog.set_level(logging.DEBUG, logger="dockertest")
-    options = dockertest.RunOptions(repository="busybox", tag="1.35", name=name, env={"PASSWORD": "hunter2"}, cmd=SLEEP)
+    options = dockertest.RunOptions(
+        repository="busybox", tag="1.35", name=name, env={"PASSWORD": "hunter2"}, cmd=SLEEP
+    )
     with pool.run_with_options(options) as resource:
         found: Any = engine.inspect(name)
         assert "hunter2" not in str(found["Config"]["Labels"])
@@ -188,5 +196,7 @@ def test_secrets_are_in_no_log_and_no_label(
 def test_importing_costs_little_of_what_the_docker_sdk_costs() -> None:
     """The docker SDK and all behind it load when they are needed, not with the import."""
     program = "import sys, dockertest; print([m for m in ('docker', 'requests', 'backoff', 'asyncio') if m in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ))
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
     assert ended.stdout.strip() == "[]"

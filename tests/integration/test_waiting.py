@@ -70,14 +70,16 @@ def test_one_that_removes_itself_has_ended_too(pool: dockertest.Pool) -> None:
     """A container with AutoRemove vanishes when it ends; the wait for it ends all the same."""
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "1"])
     with pool.run_with_options(options, lambda host_config: host_config.update(AutoRemove=True)) as resource:
-        with pytest.raises(dockertest.ContainerExitedError, match="is gone") as caught:
+        with pytest.raises(dockertest.ContainerExitedError, match="is gone|has ended") as caught:
             resource.retry(never, max_wait=20)
-        assert caught.value.exit_code is None
+        assert caught.value.exit_code in (None, 0), "0 if it was asked between its end and its removal"
 
 
 def test_out_of_memory_is_told_apart_from_a_kill(pool: dockertest.Pool, engine: Engine) -> None:
     """Both end with 137; the engine knows which was which."""
-    eats = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sh", "-c", "sleep 0.2; tail /dev/zero"])
+    eats = dockertest.RunOptions(
+        repository="busybox", tag="1.35", cmd=["sh", "-c", "sleep 0.2; tail /dev/zero"]
+    )
 
     def limit(host_config: dict[str, Any]) -> None:
         host_config.update(Memory=16 << 20, MemorySwap=16 << 20)
@@ -95,7 +97,9 @@ def test_out_of_memory_is_told_apart_from_a_kill(pool: dockertest.Pool, engine: 
 
 def test_a_ping_that_never_succeeds_ends_at_max_wait(pool: dockertest.Pool) -> None:
     """The error has attempts, seconds, the last failure as text and cause, and the container's state and last lines."""
-    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"], exposed_ports=[80]) as resource:
+    with pool.run(
+        "busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"], exposed_ports=[80]
+    ) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.RetryTimeoutError) as caught:
             resource.retry(lambda: 1 / 0, max_wait=1)

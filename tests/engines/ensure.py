@@ -1,0 +1,148 @@
+"""
+Make sure that a container engine answers: `make engine`.
+
+One that answers is used as it is, and one that the user named is never replaced by another. Only where there is none,
+as root, is Docker started, and on Debian and Ubuntu installed before.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dockertest
+
+LOG = Path("/var/log/dockertest-dockerd.log")
+SOCKET = Path("/var/run/docker.sock")
+SECONDS = 60.0
+NOT_INSTALLED = """\
+No container engine is installed, and only as root on Debian or Ubuntu does this command install one.
+Install and start Docker Desktop, Docker (Debian, Ubuntu: sudo apt-get install docker.io) or Podman.
+If an engine listens elsewhere, name it: export DOCKER_HOST=unix:///path/to/its.sock"""
+NOT_ALLOWED = f"""\
+An engine listens on {SOCKET}, but this user may not talk to it.
+Join its group (sudo usermod -aG docker "$USER", then log in again), or run this as root."""
+NOT_STARTED = """\
+Docker is installed but does not answer, and this command starts it only as root where no systemd runs.
+Start it (sudo systemctl start docker), or name an engine that listens elsewhere in DOCKER_HOST."""
+
+
+class DockerdEndedError(Exception):
+    """The dockerd that we started has ended."""
+
+
+def main() -> int:
+    """Print which engine answers; see to it that one does."""
+    try:
+        print(describe())
+    except dockertest.DockerUnavailableError as error:
+        if is_named_by_user():
+            return stop(str(error))
+        return provide(error)
+    except dockertest.DockertestError as error:  # such as a DOCKER_HOST that is no endpoint
+        return stop(str(error))
+    return 0
+
+
+def describe() -> str:
+    """Say in a line which engine answers; `DockerUnavailableError` if none does."""
+    with dockertest.Pool() as pool:
+        version = pool.client.version()
+        name = (version.get("Components") or [{"Name": "Engine"}])[0]["Name"].replace(
+            "Podman Engine", "Podman"
+        )
+        return f"engine: {name.replace('Engine', 'Docker')} {version['Version']} at {pool.endpoint}"
+
+
+def is_named_by_user() -> bool:
+    """Whether the user said which engine to use."""
+    return any(os.environ.get(name) for name in ("DOCKER_HOST", "DOCKER_URL", "DOCKER_CONTEXT"))
+
+
+def provide(unavailable: dockertest.DockerUnavailableError) -> int:
+    """Install and start Docker where that is for us to do, else tell the person what to do."""
+    with alone():
+        if find_dockerd() is None and not install():
+            return stop(f"{unavailable}\n{NOT_INSTALLED}")
+        if SOCKET.exists() and not os.access(SOCKET, os.W_OK):
+            return stop(f"{unavailable}\n{NOT_ALLOWED}")
+        try:
+            print(describe())  # by now the package, or another run of this command, may have started it
+        except dockertest.DockerUnavailableError:
+            if os.geteuid() != 0 or Path("/run/systemd/system").is_dir():
+                return stop(f"{unavailable}\n{NOT_STARTED}")
+            return start()
+    return 0
+
+
+def find_dockerd() -> str | None:
+    """Give the path of dockerd, looked for where root's programs are, too."""
+    return shutil.which(
+        "dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    )
+
+
+def install() -> bool:
+    """Install Docker; `False` where that is not for us to do."""
+    print("no container engine answers, and none is installed", flush=True)
+    # iptables, since dockerd needs it for its networks and the package merely recommends it.
+    installed = subprocess.run(
+        [sys.executable, Path(__file__).with_name("debian.py"), "docker.io", "iptables"], check=False
+    )
+    if installed.returncode not in (0, 3):
+        raise SystemExit(1)  # what apt-get said has been printed
+    return installed.returncode == 0
+
+
+def start() -> int:
+    """Start dockerd so that it outlives this command and its terminal, and wait until it answers."""
+    print(f"starting dockerd; it goes on running, and its log is {LOG}", flush=True)
+    with LOG.open("ab") as log:
+        dockerd = subprocess.Popen(
+            [find_dockerd() or "dockerd"],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        on = dockertest.DockerUnavailableError
+        print(dockertest.retry(lambda: describe_started(dockerd), on=on, max_wait=SECONDS))
+    except (dockertest.RetryTimeoutError, DockerdEndedError) as error:
+        last = "".join(LOG.read_text(errors="replace").splitlines(keepends=True)[-15:])
+        return stop(f"{error}\nthe end of {LOG}:\n{last}")
+    return 0
+
+
+def describe_started(dockerd: "subprocess.Popen[bytes]") -> str:
+    """Do as `describe`, but give up on a dockerd that has ended."""
+    try:
+        return describe()
+    except dockertest.DockerUnavailableError:
+        if dockerd.poll() is not None:
+            raise DockerdEndedError(f"dockerd ended with exit code {dockerd.returncode}") from None
+        raise
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one process of this user at a time do what is within."""
+    with Path(tempfile.gettempdir(), f"dockertest-engine-{os.geteuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def stop(text: str) -> int:
+    """Tell the person why this is the end."""
+    print(text, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

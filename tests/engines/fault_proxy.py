@@ -1,0 +1,130 @@
+"""A proxy on a unix socket before a real engine that can do to a request what networks and busy engines do."""
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Fault = Callable[[socket.socket, Callable[[], socket.socket]], None]
+
+
+@dataclass
+class FaultProxy:
+    """
+    Forwards each request to the engine, unless a fault waits for one of its kind.
+
+    Attributes:
+        path: The proxy's own socket.
+        requests: The first line of every request that came, such as `"POST /v1.41/containers/create HTTP/1.1"`.
+    """
+
+    path: Path
+    engine: str = "/var/run/docker.sock"
+    requests: list[str] = field(default_factory=list)
+    _faults: list[tuple[re.Pattern[str], Fault]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint for a pool."""
+        return f"unix://{self.path}"
+
+    def next(self, pattern: str, fault: Fault) -> None:
+        """Do *fault* to the next request whose first line matches *pattern*, once."""
+        with self._lock:
+            self._faults.append((re.compile(pattern), fault))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["FaultProxy"]:
+        """Listen until the end of the block."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.path))
+            listener.listen(64)
+            thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+            thread.start()
+            try:
+                yield self
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            head = _read_head(client)
+            if not head:
+                return
+            line = head.split(b"\r\n", 1)[0].decode()
+            with self._lock:
+                self.requests.append(line)
+                found = next((each for each in self._faults if each[0].search(line)), None)
+                if found:
+                    self._faults.remove(found)
+
+            def forward() -> socket.socket:
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(self.engine)
+                upstream.sendall(_one_request(head))
+                return upstream
+
+            if found:
+                found[1](client, forward)
+            else:
+                relay(client, forward())
+
+
+def answer(status: int, message: str) -> Fault:
+    """Answer with an error instead of asking the engine."""
+
+    def fault(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
+        body = f'{{"message": "{message}"}}'.encode()
+        head = f"HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+
+    return fault
+
+
+def relay(client: socket.socket, upstream: socket.socket) -> None:
+    """Carry bytes both ways until both sides have said their last."""
+    with upstream:
+        thread = threading.Thread(target=_carry, args=(client, upstream), daemon=True)
+        thread.start()
+        _carry(upstream, client)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def _read_head(client: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = client.recv(65536)
+        if not data:
+            return b""
+        head += data
+    return head
+
+
+def _one_request(head: bytes) -> bytes:
+    """Have the engine close the connection behind its answer, so that each connection carries one request."""
+    if re.search(rb"\r\nUpgrade:", head, re.IGNORECASE):
+        return head
+    lines = re.sub(rb"\r\nConnection:[^\r]*", b"", head, flags=re.IGNORECASE)
+    return lines.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)

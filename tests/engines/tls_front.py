@@ -1,0 +1,216 @@
+"""
+An engine's unix socket on a TCP port of loopback, behind TLS or not, so that tests meet both without a second engine.
+
+It is as strict as Go's: a client that breaks a TLS connection off without saying so has its connections reset.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl
+import struct
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import trustme
+from typing_extensions import Self
+
+CHUNK = 65536
+
+
+class Front:
+    """
+    Listens while it is entered.
+
+    Attributes:
+        url: Where, for a pool.
+        ended: How many clients said that nothing more comes from them, and read on.
+    """
+
+    def __init__(self, target: str = "/var/run/docker.sock", context: ssl.SSLContext | None = None) -> None:
+        self.ended = 0
+        self._target = target
+        self._context = context
+        self._open = ExitStack()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._listener = self._open.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._carriers = [threading.Thread(target=self._serve, daemon=True)]
+        self._carriers[0].start()
+        self._clients: list[socket.socket] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            for client in self._clients:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+        for carrier in self._carriers:
+            carrier.join(10)
+        self._open.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            with self._lock:
+                self._clients.append(client)
+                self._carriers.append(threading.Thread(target=self._carry, args=(client,), daemon=True))
+                self._carriers[-1].start()
+
+    def _carry(self, client: socket.socket) -> None:
+        ended = False
+        with client, socket.socket(socket.AF_UNIX) as engine:
+            try:
+                engine.connect(self._target)
+                near, far = _Tls(client, self._context) if self._context else _Plain(client), _Plain(engine)
+                ways = [_Way(near, far), _Way(far, near)]
+                while any(way.is_open for way in ways):
+                    _step(ways)
+                    if ways[1].is_open and not ways[0].is_open:
+                        ended = True
+            except OSError:
+                # Not a word of farewell, so that a client cannot take it for the end.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with self._lock:
+            self.ended += ended
+
+
+class _Plain:
+    """A socket with what is still to be sent on it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setblocking(False)
+        self.out = b""
+        self.ending = self.is_deaf = self.has_ended = False
+
+    def read(self) -> bytes:
+        """Give what is there, and note the end."""
+        try:
+            data = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return b""
+        self.has_ended = not data
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send *data* as soon as that is possible."""
+        self.out += data
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self.ending = True
+
+    def flush(self) -> None:
+        """Send what can be sent."""
+        try:
+            if self.out:
+                self.out = self.out[self.sock.send(self.out) :]
+            if self.ending and not self.out:
+                self.ending = False
+                self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self.out, self.is_deaf = b"", True
+
+
+class _Tls(_Plain):
+    """The server's side of a TLS connection, in memory: each direction has an end of its own."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+
+    def read(self) -> bytes:
+        wire = super().read()
+        if self.has_ended:
+            self.has_ended = False
+            self._in.write_eof()
+        self._in.write(wire)
+        plain = []
+        with suppress(ssl.SSLWantReadError):
+            while not self.has_ended:
+                plain.append(self._read())
+        self.out += self._out.read()
+        return b"".join(plain)
+
+    def _read(self) -> bytes:
+        try:
+            data = self._tls.read(CHUNK)  # shakes hands by itself; an end without a word is an error
+        except ssl.SSLZeroReturnError:
+            data = b""
+        self.has_ended = not data
+        return data
+
+    def write(self, data: bytes) -> None:
+        self._tls.write(data)
+        self.out += self._out.read()
+
+    def end(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self.out += self._out.read()
+        super().end()
+
+
+class _Way:
+    """One direction, from its source to its sink; it holds no more than it has just read."""
+
+    def __init__(self, source: _Plain, sink: _Plain) -> None:
+        self.source = source
+        self.sink = sink
+        self.is_open = True
+
+    def step(self) -> None:
+        """Read once, and send on."""
+        data = self.source.read()
+        if data and not self.sink.is_deaf:
+            self.sink.write(data)
+        if self.source.has_ended:
+            self.is_open = False
+            self.sink.end()
+        self.sink.flush()
+
+
+def _step(ways: list[_Way]) -> None:
+    """Wait until something can be done, and do it."""
+    wanted: dict[socket.socket, int] = {}
+    for way in ways:
+        if way.sink.out:
+            wanted[way.sink.sock] = wanted.get(way.sink.sock, 0) | selectors.EVENT_WRITE
+        elif way.is_open:
+            wanted[way.source.sock] = wanted.get(way.source.sock, 0) | selectors.EVENT_READ
+    with selectors.DefaultSelector() as waiting:
+        for sock, events in wanted.items():
+            waiting.register(sock, events)
+        ready = {key.fileobj: events for key, events in waiting.select()}
+    for way in ways:
+        if ready.get(way.sink.sock, 0) & selectors.EVENT_WRITE:
+            way.sink.flush()
+        if ready.get(way.source.sock, 0) & selectors.EVENT_READ and way.is_open and not way.sink.out:
+            way.step()
+
+
+def certificates(folder: Path) -> ssl.SSLContext:
+    """Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and give the server's side of it."""
+    ca = trustme.CA()
+    client = ca.issue_cert("client@dockertest.example")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    client.private_key_pem.write_to_path(folder / "key.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context

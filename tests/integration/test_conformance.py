@@ -1,0 +1,257 @@
+"""
+What the tests of Go's Dockertest hold, v3 and v4, held here: each line of that list is a test on a real engine.
+
+`make soak` runs this file twenty times over.
+"""
+
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import dockertest
+from tests.engines.fault_proxy import FaultProxy, answer
+
+from .conftest import Engine
+
+SLEEP = ("sleep", "600")
+SERVE = ("sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp")
+
+
+def fetch(address: str) -> bytes:
+    """Ask a web server in a container."""
+    with urllib.request.urlopen(f"http://{address}/", timeout=5) as response:
+        return bytes(response.read())
+
+
+def connect(postgres: dockertest.Resource) -> psycopg.Connection:
+    """Connect to the server in a container."""
+    url = f"postgresql://postgres:secret@{postgres.get_host_port('5432/tcp')}/postgres"
+    return postgres.retry(lambda: psycopg.connect(url, autocommit=True))
+
+
+def test_postgres(pool: dockertest.Pool, engine: Engine) -> None:
+    """A server has a port and an address, answers a ping by `retry`, and is purged."""
+    postgres = pool.run("postgres", "15", env=["POSTGRES_PASSWORD=secret"])
+    assert postgres.get_port("5432/tcp") > 0
+    assert postgres.get_bound_ip("5432/tcp") == "127.0.0.1"
+    with connect(postgres) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    pool.purge(postgres)
+    assert not engine.has(postgres.id)
+
+
+def test_a_command_with_an_extra_exposed_port_answers_http(pool: dockertest.Pool) -> None:
+    """A port that only the options expose is published."""
+    options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SERVE, exposed_ports=["8080"])
+    with pool.run_with_options(options) as resource:
+        assert resource.retry(lambda: fetch(resource.get_host_port("8080/tcp")), on=OSError) == b"hello\n"
+
+
+def test_the_platform_may_be_empty(pool: dockertest.Pool) -> None:
+    """An empty platform is the engine's own."""
+    with pool.run("busybox:1.35", cmd=SLEEP, platform="") as resource:
+        assert resource.status == "running"
+
+
+def test_name_labels_user_and_tty(pool: dockertest.Pool, name: str) -> None:
+    """The options reach the container; labels of ours may be added."""
+    with pool.run(
+        "busybox:1.35", cmd=SLEEP, name=name, labels={"my": "label"}, user="nobody", tty=True
+    ) as resource:
+        config = resource.container.attrs["Config"]
+        assert resource.name == name == resource.container.name
+        assert config["Labels"]["my"] == "label"
+        assert (config["User"], config["Tty"]) == ("nobody", True)
+
+
+def test_a_fixed_host_port(pool: dockertest.Pool) -> None:
+    """A binding to a number is that number."""
+    with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as first:
+        free = first.get_port(8080)
+    with pool.run("busybox:1.35", cmd=SERVE, port_bindings={"8080/tcp": [str(free)]}) as resource:
+        assert resource.get_host_port("8080/tcp") == f"127.0.0.1:{free}"
+
+
+def test_a_host_ip_with_port_zero(pool: dockertest.Pool) -> None:
+    """An address with port 0 gets any free port there."""
+    binding = dockertest.PortBinding(host_ip="127.0.0.1", host_port="0")
+    with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={"8080/tcp": [binding]}) as resource:
+        assert resource.get_bound_ip("8080/tcp") == "127.0.0.1"
+        assert resource.get_port("8080/tcp") > 0
+
+
+def test_a_host_config_modifier(pool: dockertest.Pool) -> None:
+    """A modifier changes the engine's host config."""
+    options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SLEEP)
+    with pool.run_with_options(options, lambda host_config: host_config.update(ShmSize=64 << 20)) as resource:
+        assert resource.container.attrs["HostConfig"]["ShmSize"] == 64 << 20
+
+
+def test_expire_ends_the_service(pool: dockertest.Pool, engine: Engine) -> None:
+    """When the time is up the container is removed; a new time replaces the old one, and `None` cancels."""
+    expiring = pool.run("busybox:1.35", cmd=SLEEP)
+    kept = pool.run("busybox:1.35", cmd=SLEEP)
+    kept.expire(0.5)
+    expiring.expire(600)
+    expiring.expire(1)
+    kept.expire(None)
+    dockertest.retry(lambda: not engine.has(expiring.id), max_wait=15)
+    assert engine.has(kept.id)
+    kept.close()
+
+
+def test_a_container_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
+    """What is found is what was started; part of a name finds nothing."""
+    with pool.run("busybox:1.35", name=name, cmd=SLEEP) as resource:
+        found = pool.container_by_name(name)
+        assert found is not None
+        assert (found.id, found.name) == (resource.id, resource.name)
+        assert pool.container_by_name(name[:-1]) is None
+        assert pool.container_by_name(resource.id[:12]) is None
+
+
+def test_a_container_is_removed_by_name(pool: dockertest.Pool, name: str) -> None:
+    """Then the name is free again; and only the exact name counts."""
+    pool.run("busybox:1.35", name=name, cmd=SLEEP)
+    assert not pool.remove_container_by_name(name[:-1])
+    assert pool.remove_container_by_name(name)
+    assert not pool.remove_container_by_name(name)
+    pool.run("busybox:1.35", name=name, cmd=SLEEP).close()
+
+
+def test_exec_says_what_sql_says(pool: dockertest.Pool) -> None:
+    """The output of a command in the container is what a client outside is told."""
+    with (
+        pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"}) as postgres,
+        connect(postgres) as connection,
+    ):
+        row = connection.execute("SELECT version()").fetchone()
+        result = postgres.exec(["psql", "-qtAX", "-U", "postgres", "-c", "SELECT version()"])
+        assert row is not None
+        assert (result.exit_code, result.stdout.strip()) == (0, row[0])
+
+
+def test_exec_exit_codes(pool: dockertest.Pool) -> None:
+    """A command's exit code is told, at once or after a while."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        assert resource.exec(["false"]).exit_code == 1
+        assert resource.exec(["sh", "-c", "sleep 1; exit 42"]).exit_code == 42
+
+
+def test_networks_at_the_start(pool: dockertest.Pool) -> None:
+    """A container is in the networks that it was started with."""
+    one, two = pool.create_network(), pool.create_network()
+    with one, two, pool.run("busybox:1.35", cmd=SLEEP, networks=[one, two]) as resource:
+        assert resource.get_ip_in_network(one) != resource.get_ip_in_network(two)
+
+
+def test_networks_after_the_start(pool: dockertest.Pool) -> None:
+    """One container reaches the other by its address, told in an exec's environment; then it is disconnected."""
+    network = pool.create_network()
+    with (
+        network,
+        pool.run("busybox:1.35", cmd=SERVE) as server,
+        pool.run("busybox:1.35", cmd=SLEEP) as client,
+    ):
+        with pytest.raises(dockertest.NotInNetworkError):
+            server.get_ip_in_network(network)
+        server.connect_to_network(network)
+        client.connect_to_network(network)
+        env = {"ADDRESS": server.get_ip_in_network(network)}
+        command = ["sh", "-c", "wget -q -O - http://$ADDRESS:8080/"]
+        assert client.retry(lambda: client.exec(command, env=env, check=True).stdout) == "hello\n"
+        server.disconnect_from_network(network)
+        with pytest.raises(dockertest.NotInNetworkError):
+            server.get_ip_in_network(network)
+
+
+def test_ten_parallel_runs_on_one_fresh_pool() -> None:
+    """Each thread gets a container of its own."""
+    with dockertest.Pool() as pool:
+        options = [dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SLEEP)] * 10
+        made = pool.run_all(options, max_workers=10)
+        assert len({each.id for each in made}) == 10
+
+
+def test_logs_are_split(pool: dockertest.Pool) -> None:
+    """Standard output and error are told apart where that is asked for."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo out; echo err >&2"]) as resource:
+        assert resource.wait(30) == 0
+        assert resource.logs(stderr=False) == "out\n"
+        assert resource.logs(stdout=False) == "err\n"
+        assert sorted(resource.logs().splitlines()) == ["err", "out"]
+
+
+def test_logs_are_followed_until_the_exit(pool: dockertest.Pool) -> None:
+    """The stream ends with the container."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo one; sleep 0.5; echo two"]) as resource:
+        assert list(resource.stream_logs()) == ["one", "two"]
+
+
+def test_logs_are_followed_until_a_cancel(pool: dockertest.Pool) -> None:
+    """Another thread's `close` ends the stream of a container that says nothing more."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo one; sleep 600"]) as resource:
+        stream = resource.stream_logs()
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.extend(stream))
+        thread.start()
+        dockertest.retry(lambda: bool(seen) or thread.is_alive(), max_wait=10)
+        stream.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_eight_concurrent_closes_remove_once(tmp_path: Path) -> None:
+    """The engine is asked to remove the container once."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        threads = [threading.Thread(target=resource.close) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len([line for line in proxy.requests if line.startswith("DELETE")]) == 1
+
+
+def test_a_start_failure_is_rolled_back(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """What was created and could not be started is removed."""
+    with pytest.raises(dockertest.ContainerStartError):
+        pool.run("busybox:1.35", name=name, cmd=["no-such-command"])
+    assert not engine.has(name)
+
+
+def test_a_cleanup_failure_is_reported_and_tried_again(tmp_path: Path, engine: Engine) -> None:
+    """One container cannot be removed: the error says which and how, the others are gone, and a second close mends it."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy:
+        pool = dockertest.Pool(proxy.endpoint)
+        made = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
+        proxy.next(r"^DELETE", answer(500, "device is busy"))
+        with pytest.raises(dockertest.CleanupError, match="device is busy") as caught:
+            pool.close()
+        assert len(caught.value.failures) == 1
+        assert "docker rm -f -v" in str(caught.value)
+        assert sum(engine.has(each.id) for each in made) == 1
+        pool.close()
+        assert not any(engine.has(each.id) for each in made)
+
+
+def test_a_network_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
+    """The exact name finds it, part of it does not, and what was found is borrowed."""
+    with pool.create_network(name) as network:
+        (found,) = pool.networks_by_name(name)
+        assert found.id == network.id
+        assert pool.networks_by_name(name[:-1]) == []
+        found.close()
+        assert len(pool.networks_by_name(name)) == 1
+    assert pool.networks_by_name(name) == []
+
+
+def test_two_containers_get_different_addresses(pool: dockertest.Pool) -> None:
+    """Two containers with the same port are reached at different ones."""
+    options: dict[str, Any] = {"cmd": SLEEP, "exposed_ports": [8080]}
+    with pool.run("busybox:1.35", **options) as one, pool.run("busybox:1.35", **options) as two:
+        assert one.get_host_port(8080) != two.get_host_port(8080)

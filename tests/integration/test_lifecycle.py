@@ -1,0 +1,162 @@
+"""Stopping, starting, waiting and asking: what a container does in the time between its start and its end."""
+
+import time
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine
+
+SLEEP = ("sleep", "600")
+
+
+def test_a_stopped_container_starts_again_with_its_ports(pool: dockertest.Pool) -> None:
+    """Ports are read again after a start, since the engine may give others."""
+    with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080], stop_timeout=1) as resource:
+        resource.stop(timeout=0)
+        assert resource.status == resource.container.status == "exited"
+        with pytest.raises(dockertest.ContainerExitedError):
+            resource.get_port(8080)
+        resource.start()
+        assert resource.status == resource.container.status == "running"
+        assert resource.get_port(8080) > 0
+        resource.restart(timeout=0)
+        assert resource.get_port(8080) > 0
+
+
+def test_a_stop_gives_the_command_its_time(pool: dockertest.Pool) -> None:
+    """A command that handles the signal ends by itself, with its own exit code."""
+    ends = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", ends]) as resource:
+        resource.wait_for_log("ready")
+        resource.stop(timeout=20)
+        assert resource.wait(10) == 7
+
+
+def test_wait_gives_the_exit_code(pool: dockertest.Pool) -> None:
+    """Whether it ends later or has ended already."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 0.5; exit 5"]) as resource:
+        assert resource.wait() == 5
+        assert resource.wait(1) == 5
+        assert resource.container.status == "exited"
+
+
+def test_a_wait_that_takes_too_long_ends(pool: dockertest.Pool) -> None:
+    """Past its time it is a `RetryTimeoutError`, and the container goes on."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        began = time.monotonic()
+        with pytest.raises(dockertest.RetryTimeoutError, match=r"has not ended within 0\.5 s"):
+            resource.wait(0.5)
+        assert time.monotonic() - began < 5
+        assert resource.status == "running"
+
+
+def test_a_pool_leaves_out_what_the_user_stopped_or_waited_for(pool: dockertest.Pool) -> None:
+    """An end that was asked for is no death to be told; after a new start it is watched again."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as stopped, pool.run("busybox:1.35", cmd=["false"]) as waited:
+        stopped.stop(timeout=0)
+        waited.wait(10)
+        with pytest.raises(dockertest.RetryTimeoutError):
+            pool.retry(lambda: False, max_wait=0.3)
+        stopped.start()
+        stopped.container.kill()
+        with pytest.raises(dockertest.ContainerExitedError, match=stopped.name):
+            pool.retry(lambda: False)
+
+
+def test_status_of_a_container_that_is_gone(pool: dockertest.Pool, engine: Engine) -> None:
+    """Somebody removed it: that is a state, not an error."""
+    resource = pool.run("busybox:1.35", cmd=SLEEP)
+    engine.client.api.remove_container(resource.id, force=True)
+    assert resource.status == "removed"
+    resource.close()
+
+
+def test_healthy_is_waited_for(pool: dockertest.Pool) -> None:
+    """The health check decides; without one there is nothing to wait for."""
+    check = {"test": ["CMD", "test", "-e", "/tmp/ready"], "interval": 0.2, "retries": 100}
+    with pool.run(
+        "busybox:1.35", cmd=["sh", "-c", "sleep 0.5; touch /tmp/ready; sleep 600"], healthcheck=check
+    ) as it:
+        assert it.health == "starting"
+        it.wait_healthy(max_wait=30)
+        assert it.health == "healthy"
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        assert resource.health == "none"
+        with pytest.raises(dockertest.InvalidOptionError, match="no health check"):
+            resource.wait_healthy()
+
+
+def test_an_unhealthy_container_tells_why(pool: dockertest.Pool) -> None:
+    """The health check's own output is in the time-out's text."""
+    check = {"test": "echo the disk is full; exit 1", "interval": 0.2, "retries": 1}
+    with pool.run("busybox:1.35", cmd=SLEEP, healthcheck=check) as resource:
+        dockertest.retry(lambda: resource.health == "unhealthy", max_wait=30)
+        with pytest.raises(dockertest.RetryTimeoutError, match="health check: the disk is full"):
+            resource.wait_healthy(max_wait=0.2)
+
+
+def test_a_borrowed_container_is_left_alone(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """Closing what was found lets go of it; purging removes it."""
+    with pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80]) as resource:
+        with dockertest.Pool() as other:
+            found = other.container_by_name(name)
+            assert found is not None
+            assert found.get_port(80) == resource.get_port(80)
+            found.close()
+            with pytest.raises(dockertest.ResourceClosedError):
+                found.get_port(80)
+        assert engine.has(name)
+        borrowed = pool.container_by_name(name)
+        assert borrowed is not None
+        pool.purge(borrowed)
+        assert not engine.has(name)
+
+
+def test_this_process_is_in_no_container(pool: dockertest.Pool) -> None:
+    """On the engine's host the list of mounts has other containers' ids in it; none of them is ours."""
+    with pool.run("busybox:1.35", cmd=SLEEP), pytest.raises(dockertest.NotInContainerError):
+        pool.current_container()
+
+
+def test_a_wrong_time_is_refused(pool: dockertest.Pool) -> None:
+    """Times are seconds, zero or more."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        for call in (resource.stop, resource.expire, resource.wait):
+            with pytest.raises(dockertest.InvalidOptionError):
+                call(-1)
+
+
+def test_run_all_starts_side_by_side_in_order(pool: dockertest.Pool) -> None:
+    """The list has the order of the options."""
+    made = pool.run_all(
+        [
+            dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SLEEP, labels={"index": str(index)})
+            for index in range(5)
+        ]
+    )
+    assert [each.container.attrs["Config"]["Labels"]["index"] for each in made] == ["0", "1", "2", "3", "4"]
+    for each in made:
+        each.close()
+
+
+def test_run_all_is_rolled_back_as_one(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """One that cannot start takes the others with it, and its error is what is raised."""
+    options = [
+        dockertest.RunOptions(repository="busybox", tag="1.35", name=f"{name}-{index}", cmd=[command, "600"])
+        for index, command in enumerate(("sleep", "no-such-command", "sleep"))
+    ]
+    with pytest.raises(dockertest.ContainerStartError, match="no-such-command"):
+        pool.run_all(options)
+    assert not any(engine.has(f"{name}-{index}") for index in range(3))
+
+
+def test_a_client_of_ones_own_is_used_and_not_closed(engine: Engine) -> None:
+    """The pool works through it, and it works on after the pool."""
+    with dockertest.Pool(client=engine.client) as pool:
+        assert pool.client is engine.client
+        resource = pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[80])
+        assert resource.get_host_port(80).startswith("127.0.0.1:")
+    assert not engine.has(resource.id)
+    assert engine.client.ping()

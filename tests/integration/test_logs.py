@@ -1,0 +1,100 @@
+"""A container's log: whole, followed, and waited for."""
+
+import gc
+import re
+import threading
+import time
+
+import pytest
+
+import dockertest
+
+TICKS = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.05; done")
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_what_was_written_is_read(pool: dockertest.Pool, tty: bool) -> None:
+    """With a terminal or without: every line, and the last lines alone."""
+    with pool.run(
+        "busybox:1.35", cmd=["sh", "-c", "for i in 1 2 3; do echo line $i; done"], tty=tty
+    ) as resource:
+        resource.wait(30)
+        assert resource.logs().split() == ["line", "1", "line", "2", "line", "3"]
+        assert resource.logs(tail=1).strip() == "line 3"
+        assert list(resource.stream_logs()) == ["line 1", "line 2", "line 3"]
+
+
+def test_since_leaves_out_what_is_older(pool: dockertest.Pool) -> None:
+    """A point in time, as `time.time()` gives it."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo old; sleep 1.5; echo new"]) as resource:
+        moment = time.time() + 0.7
+        resource.wait(30)
+        assert resource.logs(since=moment) == "new\n"
+
+
+def test_a_followed_log_has_every_line_once(pool: dockertest.Pool) -> None:
+    """Ten thousand lines, long ones and broken characters among them, arrive whole and in order."""
+    script = "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); echo \"$i grüße\"; done; printf 'no end of line'"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
+        lines = list(resource.stream_logs())
+    assert lines == [*(f"{index} grüße" for index in range(1, 10001)), "no end of line"]
+
+
+def test_a_long_line_arrives_whole(pool: dockertest.Pool) -> None:
+    """The engine cuts lines of more than 16 KiB; the stream puts them together."""
+    script = "dd if=/dev/zero bs=100000 count=1 2>/dev/null | tr '\\0' x; echo; echo after"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
+        assert [len(line) for line in resource.stream_logs()] == [100000, 5]
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_stream_is_closed_from_another_thread(pool: dockertest.Pool, tty: bool) -> None:
+    """A reader in the middle of the stream gets its end, and no error."""
+    with pool.run("busybox:1.35", cmd=TICKS, tty=tty) as resource:
+        stream = resource.stream_logs()
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.extend(stream))
+        thread.start()
+        dockertest.retry(lambda: len(seen) >= 3)
+        stream.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert seen[:3] == ["tick 1", "tick 2", "tick 3"]
+
+
+def test_a_stream_that_is_left_early_leaves_nothing_open(pool: dockertest.Pool) -> None:
+    """`break` in the middle, or never begun: the connection goes with the iterator, without a warning."""
+    with pool.run("busybox:1.35", cmd=TICKS) as resource:
+        for line in resource.stream_logs():
+            assert line == "tick 1"
+            break
+        resource.stream_logs()
+        with resource.stream_logs() as stream:
+            assert next(stream) == "tick 1"
+        gc.collect()
+
+
+def test_a_log_line_is_waited_for(pool: dockertest.Pool) -> None:
+    """The count-th match is given, as a match with its groups."""
+    with pool.run("busybox:1.35", cmd=TICKS) as resource:
+        match = resource.wait_for_log(r"tick (\d+)", count=4, max_wait=30)
+        assert match[1] == "4"
+        assert resource.wait_for_log(re.compile("TICK", re.IGNORECASE), max_wait=30)
+
+
+def test_a_line_that_never_comes(pool: dockertest.Pool) -> None:
+    """Past its time it is a `RetryTimeoutError` with the last lines."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"]) as resource:
+        began = time.monotonic()
+        with pytest.raises(dockertest.RetryTimeoutError, match="still starting") as caught:
+            resource.wait_for_log("ready", max_wait=0.5)
+        assert 0.5 <= time.monotonic() - began < 3
+        assert "'ready'" in str(caught.value)
+
+
+def test_a_line_that_cannot_come_any_more(pool: dockertest.Pool) -> None:
+    """The container has ended: that is told at once."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo going down; exit 9"]) as resource:
+        with pytest.raises(dockertest.ContainerExitedError, match="going down") as caught:
+            resource.wait_for_log("ready")
+        assert caught.value.exit_code == 9

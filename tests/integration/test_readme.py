@@ -1,0 +1,48 @@
+"""What the README says is run, as it is printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dockertest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "block", PYTHON_BLOCKS, ids=lambda block: block.strip().splitlines()[-1].strip()[:40]
+)
+def test_a_block_runs_as_printed(pool: dockertest.Pool, block: str, tmp_path: Path) -> None:
+    """In a process and a folder of its own, with warnings as errors, and it leaves nothing behind."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    names = {name for name in re.findall(r'name="([^"]+)"', block)}
+    assert not any(pool.container_by_name(name) for name in names)
+
+
+def test_every_command_is_run_by_ci_or_is_the_install() -> None:
+    """What a reader is told to type is what CI types; the installation is tested with the built wheel."""
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    told = [line for block in COMMANDS for line in block.splitlines()]
+    assert "make demo" in told
+    assert [line for line in told if line not in ci and line != "python -m pip install ."] == []
+
+
+def test_the_blocks_are_there() -> None:
+    """A changed fence would silently leave nothing to run."""
+    assert len(PYTHON_BLOCKS) == README.count("```python") == 3

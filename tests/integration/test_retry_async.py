@@ -1,0 +1,85 @@
+"""Waiting from a coroutine."""
+
+import asyncio
+import time
+
+import pytest
+
+import dockertest
+
+SLEEP = ("sleep", "600")
+
+
+def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) -> None:
+    """Its value is given back, and other tasks go on meanwhile."""
+    calls = ticks = 0
+
+    async def op() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise ConnectionRefusedError
+        return calls
+
+    async def main() -> int:
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0.001)
+
+        ticking = asyncio.create_task(tick())
+        value = await pool.retry_async(op)
+        ticking.cancel()
+        return value
+
+    assert asyncio.run(main()) == 4
+    assert ticks > 5
+
+
+def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:
+    """One that takes too long means not yet, whatever `on` says; at the end it is the cause."""
+    cancelled = 0
+
+    async def op() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    began = time.monotonic()
+    with pytest.raises(dockertest.RetryTimeoutError) as caught:
+        asyncio.run(pool.retry_async(op, attempt_timeout=0.1, max_wait=0.5, on=ConnectionError))
+    assert time.monotonic() - began < 5
+    assert cancelled == caught.value.attempts >= 2
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+def test_a_dead_container_ends_the_wait(pool: dockertest.Pool) -> None:
+    """The watch works as in `retry`."""
+
+    async def op() -> bool:
+        return False
+
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "exit 3"]) as resource:
+        with pytest.raises(dockertest.ContainerExitedError, match="exit code 3"):
+            asyncio.run(pool.retry_async(op, watch=(resource,)))
+        with pytest.raises(dockertest.RetryTimeoutError):
+            asyncio.run(dockertest.retry_async(op, max_wait=0.2))
+
+
+def test_a_callers_own_time_out_is_its_own(pool: dockertest.Pool) -> None:
+    """A cancelled wait is cancelled at once, and not taken for a failed attempt."""
+
+    async def op() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        await asyncio.wait_for(pool.retry_async(op, attempt_timeout=30), timeout=0.2)
+
+    began = time.monotonic()
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+        asyncio.run(main())
+    assert time.monotonic() - began < 5
