@@ -135,7 +135,7 @@ def _mounts(options: RunOptions) -> dict[str, Any]:
 
 def _networks(options: RunOptions) -> tuple[str, ...]:
     named = [options.network_id] if options.network_id else []
-    named += [network if isinstance(network, str) else network.id for network in options.networks]
+    named += [_options.network_id("networks", network) for network in options.networks]
     return tuple(dict.fromkeys(named))
 
 

@@ -67,6 +67,19 @@ class Engine:
                     self._pid = os.getpid()
         return self._client
 
+    def address(self) -> dict[str, str] | None:
+        """Say how another process reaches the engine with the standard library; `None` if it cannot."""
+        api: Any = self.client.api
+        said = {"url": str(api.base_url), "api": str(api.api_version)}
+        if said["url"].startswith("http+docker://"):
+            path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
+            return {**said, "url": f"unix://{path}"} if path and not said["url"].endswith("npipe") else None
+        if isinstance(api.verify, str):
+            said["ca"] = api.verify
+        if api.cert:
+            said["cert"], said["key"] = api.cert
+        return said
+
     def container(self, attrs: Mapping[str, Any]) -> SdkContainer:
         """Give what an inspection answered as the docker SDK's container, without asking again."""
         return self.client.containers.prepare_model(dict(attrs))
@@ -313,7 +326,6 @@ def adopt(client: DockerClient, timeout: float) -> Engine:
 def _client(endpoint: Endpoint, timeout: float, version: str) -> DockerClient:
     import docker
 
-    make: Any = docker.DockerClient  # whose stubs want whole seconds
     tls: Any = endpoint.url.startswith("https://")
     if endpoint.cert_path:
         tls = docker.tls.TLSConfig(
@@ -321,10 +333,32 @@ def _client(endpoint: Endpoint, timeout: float, version: str) -> DockerClient:
             ca_cert=f"{endpoint.cert_path}/ca.pem",
             verify=True,
         )
-    client: DockerClient = make(base_url=endpoint.url, version=version, timeout=timeout, tls=tls)
+    client: DockerClient = _sdk_client(base_url=endpoint.url, version=version, timeout=timeout, tls=tls)
     client.api.trust_env = (
         False  # no proxy and no CA bundle of the environment gets between us and the engine
     )
+    return client
+
+
+def _sdk_client(**given: Any) -> Any:
+    """
+    Make the docker SDK's client; where the docker CLI's configuration is broken, one that leaves it alone.
+
+    Its constructor reads that file whether it is needed or not, fails on it, and has no argument against it.
+    """
+    import docker
+
+    try:
+        client: Any = docker.DockerClient(**given)
+        headers = client.api._general_configs.get("HttpHeaders") or {}  # these go with every request
+        if all(isinstance(each, str) for each in (*headers.keys(), *headers.values())):
+            return client
+    except Exception:  # noqa: BLE001, S110 - if it was not the configuration, the same comes again below
+        pass
+    # What it takes for the file instead: not empty, since then it would read the file once more.
+    nothing = property(lambda _: {"auths": {"": {}}}, lambda _, _read: None)
+    client = docker.DockerClient.__new__(docker.DockerClient)
+    client.api = type("APIClient", (docker.APIClient,), {"_general_configs": nothing})(**given)
     return client
 
 

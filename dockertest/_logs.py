@@ -68,7 +68,7 @@ class LogStream(Iterator[str]):
         self._tty = tty
         self._what = f"follow the log of container {container[:12]}"
         self._closed = threading.Event()
-        self._seen = dict.fromkeys(_STREAMS, 0)  # bytes given so far
+        self._seen: dict[int, int] = dict.fromkeys(_STREAMS, 0)  # bytes given so far
         self._response = self._open(follow=True)
         self._lines: Generator[str, None, None] = _lines(self._chunks())
 

@@ -6,6 +6,7 @@ import ipaddress
 import random
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
@@ -35,7 +36,7 @@ class Owner(Protocol):
 
     keep: bool
 
-    def forget(self, handle: Network) -> None:
+    def _forget(self, handle: Network) -> None:
         """Stop caring for a network that is gone."""
 
 
@@ -90,7 +91,7 @@ class Network:
                 _remove(self._engine, self.id, self.name)
                 self._removed = True
             self._closed = True
-        self._owner.forget(self)
+        self._owner._forget(self)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -115,10 +116,10 @@ def network_request(name: str, labels: Mapping[str, str], options: NetworkFields
         "Driver": _specs.text("driver", options.get("driver", "bridge")),
         "Internal": _specs.boolean("internal", options.get("internal", False)),
         "Labels": {**_specs.labels("labels", options.get("labels", {})), **labels},
-        "Options": dict(options.get("driver_options", {})),
+        "Options": _driver_options(options.get("driver_options", {})),
     }
-    if options.get("subnet"):
-        body["IPAM"] = _ipam(_subnet(options["subnet"]))
+    if subnet := options.get("subnet"):
+        body["IPAM"] = _ipam(_subnet(subnet))
     return body
 
 
@@ -199,13 +200,22 @@ def _is_exhausted(said: str) -> bool:
     return any(each in said.lower() for each in words)
 
 
+def _driver_options(value: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError(f"driver_options must be a mapping: got {_specs.shown(value)}")
+    return {
+        _specs.text("driver_options: a key", key): _specs.text(f"driver_options[{_specs.shown(key)}]", given)
+        for key, given in value.items()
+    }
+
+
 def _subnet(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(written)
-    except ValueError:
-        raise InvalidOptionError(
-            f"subnet: {written!r} is no network; write one such as '10.20.30.0/24'"
-        ) from None
+    with suppress(ValueError):
+        if isinstance(written, str) and "%" not in written:  # a number would be read as an address
+            return ipaddress.ip_network(written)
+    raise InvalidOptionError(
+        f"subnet: {_specs.shown(written)} is no network; write one such as '10.20.30.0/24'"
+    )
 
 
 def _ipam(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> dict[str, Any]:

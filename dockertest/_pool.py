@@ -19,6 +19,7 @@ from dockertest import (
     _engine,
     _files,
     _image,
+    _lifeline,
     _logs,
     _network,
     _options,
@@ -28,10 +29,11 @@ from dockertest import (
     _specs,
 )
 from dockertest._create import Modifier
+from dockertest._credentials import Credentials
 from dockertest._engine import Engine
-from dockertest._image import OnProgress
 from dockertest._network import Network, NetworkFields
 from dockertest._options import EnvSpec, RunFields, RunOptions
+from dockertest._progress import OnProgress
 from dockertest._resource import Resource
 from dockertest.errors import (
     CleanupError,
@@ -65,6 +67,7 @@ class Pool:
         publish_ip: Address that ports are published on; by default `DOCKERTEST_PUBLISH_IP`, else 127.0.0.1 for a local
             engine and, with a warning, all addresses of a remote one.
         pull_progress: Called with a `PullProgress` while an image is pulled; by default it is logged.
+        reaper: Have what the pool made removed even when this process is killed; `DOCKERTEST_REAPER=0` turns it off.
         keep: Leave everything standing for a look afterwards, and print how to reach and remove it; also with
             `DOCKERTEST_KEEP=1`.
 
@@ -84,11 +87,16 @@ class Pool:
     image_prefix: str | None = None
     publish_ip: str | None = None
     pull_progress: OnProgress | None = None
+    reaper: bool = True
     keep: bool = False
     _engine: Engine = field(init=False)
+    _credentials: Credentials = field(init=False)
+    _images: _image.Images = field(init=False)
     _session_id: str = field(init=False, default_factory=_session.new_session)
     _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
     _watch: _session.Watch = field(init=False)
+    _lifeline: _lifeline.Lifeline = field(init=False)
+    _ttl: float | None = field(init=False)
     _warn_of: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -104,6 +112,12 @@ class Pool:
         )
         self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
         self._engine = self._connect(environ)
+        self._credentials = Credentials(environ)
+        self._images = _image.Images(self._engine, self._credentials)
+        self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
+        self._lifeline = _lifeline.lifeline(self._engine, environ)
+        ttl = environ.get("DOCKERTEST_TTL")
+        self._ttl = _specs.duration("DOCKERTEST_TTL", ttl) if ttl else None
         self._watch = _session.Watch(self._engine, self._session_id, self._owned)
         self.client = self._engine.client
         self.endpoint = str(self._engine.endpoint)
@@ -166,8 +180,7 @@ class Pool:
         name = _specs.reference("repository", options.repository, options.tag).prefixed(
             self.image_prefix or ""
         )
-        image = _image.obtain(
-            self._engine,
+        image = self._images.obtain(
             name,
             pull=options.pull,
             platform=options.platform,
@@ -178,7 +191,7 @@ class Pool:
             options,
             image,
             image_name=str(name),
-            labels=_session.labels(self._session_id),
+            labels=self._labels(),
             publish_ip=self.publish_ip or "",
             modifiers=modifiers,
         )
@@ -284,12 +297,12 @@ class Pool:
             EngineError: The engine refused, because the name is taken, say.
         """
         called = _specs.container_name("name", name) or f"dockertest-{_session.new_session()[:12]}"
-        body = _network.network_request(called, _session.labels(self._session_id), options)
+        body = _network.network_request(called, self._labels(), options)
         with self._owned.creating():
+            self._begin()
             network_id = _network.create(self._engine, body)
             network = self._network_handle({"Id": network_id, "Name": called})
             self._owned.add_network(network_id, network)
-            _session.registry.add(self)
         return network
 
     def networks_by_name(self, name: str) -> list[Network]:
@@ -360,6 +373,16 @@ class Pool:
             watch=(self._watch,) if watch is None else tuple(watch),
         )
 
+    def prune(self) -> list[str]:
+        """
+        Remove what dead sessions left on this engine, and give the ids of the containers and networks that were there.
+
+        Dead is a session whose process is known to be gone, or whose `DOCKERTEST_TTL` is over. What is not known to be
+        dead is left alone: a living session's things, another host's or user's, and all that is not dockertest's.
+        """
+        self._owned.check_open()
+        return self._lifeline.prune(self._engine)
+
     async def retry_async(
         self,
         op: Callable[[], Awaitable[T]],
@@ -409,6 +432,8 @@ class Pool:
         if self._owned.inherited:
             return
         failures = self._owned.close(self.timeout)
+        if self._owned.doubtful and not self.keep:
+            failures += self._sweep()
         if failures:
             left = "".join(f"\n  {error}" for error in failures)
             label = f"label={_session.SESSION}={self._session_id}"
@@ -417,12 +442,36 @@ class Pool:
                 f"docker rm -f -v $(docker ps -aq --filter {label}); docker network prune -f --filter {label}{left}",
                 failures=tuple(failures),
             )
+        self._lifeline.end(self._session_id, doubtful=self._owned.doubtful)
         _session.registry.discard(self)
         self._engine.close()
 
-    def forget(self, handle: Resource | Network) -> None:
+    def _forget(self, handle: Resource | Network) -> None:
         """Stop caring for something that is gone; called by its handle."""
         self._owned.forget(handle.id)
+
+    def _expire(self, container: str, seconds: float | None) -> None:
+        """Have a container removed when its time is up; called by its handle."""
+        there = self.reaper and self._lifeline.expire(container, seconds)
+        if not there and seconds is not None:
+            raise InvalidOptionError("expire needs the reaper; leave reaper=True, and DOCKERTEST_REAPER unset")
+
+    def _sweep(self) -> list[Exception]:
+        """Remove what the engine made without our having been told, as when its answer was lost."""
+        try:
+            _lifeline.sweep(self._engine, self._session_id)
+        except DockertestError as error:
+            return [error]
+        return []
+
+    def _begin(self) -> None:
+        """Before the first thing is made: have it removed when this process ends, however it ends."""
+        _session.registry.add(self)
+        if not self.keep:
+            self._lifeline.begin(self._session_id, reaper=self.reaper)
+
+    def _labels(self) -> dict[str, str]:
+        return _session.labels(self._session_id, _lifeline.identity(), self._ttl)
 
     def _connect(self, environ: Mapping[str, str]) -> Engine:
         if self.client is not None:
@@ -438,10 +487,10 @@ class Pool:
 
     def _make(self, request: _create.CreateRequest, options: RunOptions, image: str) -> Resource:
         with self._owned.creating():
+            self._begin()
             container_id = self._engine.create(request.body, name=options.name, platform=options.platform)
             resource = self._handle({"Id": container_id, "Name": options.name}, image)
             self._owned.add_container(container_id, resource)
-            _session.registry.add(self)
         return resource
 
     def _handle(self, attrs: Mapping[str, Any], image: str, *, borrowed: bool = False) -> Resource:

@@ -57,8 +57,9 @@ class Report:
             lines.append(f"health check: {self.health}")
         if self.ports:
             lines.append(f"published: {', '.join(self.ports)}")
-        if self.status != "removed":
-            lines.append(f"more: docker logs {self.id[:12]}")
+        if self.status == "removed":  # and its log with it
+            return "\n  ".join(lines) + indented(self.logs)
+        lines.append(f"more: docker logs {self.id[:12]}")
         return "\n  ".join(lines) + (indented(self.logs) or "\n    (its log is empty)")
 
     @property
@@ -99,7 +100,9 @@ def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
 def ports(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what is published where."""
     bound = (attrs.get("NetworkSettings") or {}).get("Ports") or {}
-    return tuple(f"{port} -> {each['HostIp']}:{each['HostPort']}" for port in bound for each in bound[port] or ())
+    return tuple(
+        f"{port} -> {each['HostIp']}:{each['HostPort']}" for port in bound for each in bound[port] or ()
+    )
 
 
 def health(attrs: Mapping[str, Any]) -> str:

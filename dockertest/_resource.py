@@ -19,7 +19,7 @@ from typing_extensions import Self, Unpack
 from dockertest import _create, _engine, _exec, _files, _logs, _network, _report, _retry, _specs
 from dockertest._engine import Engine
 from dockertest._exec import ExecOptions, ExecResult
-from dockertest._options import NetworkSpec
+from dockertest._options import NetworkSpec, network_id
 from dockertest.errors import (
     DockertestError,
     EngineError,
@@ -41,8 +41,11 @@ class Owner(Protocol):
     max_wait: float
     keep: bool
 
-    def forget(self, resource: Resource) -> None:
+    def _forget(self, handle: Resource) -> None:
         """Stop caring for a container that is gone."""
+
+    def _expire(self, container: str, seconds: float | None) -> None:
+        """Have a container removed when its time is up."""
 
 
 @dataclass(eq=False, repr=False)
@@ -67,7 +70,7 @@ class Resource:
     _image: str
     _borrowed: bool = False
     _end_expected: bool = field(default=False, init=False)
-    _deadline: threading.Timer | None = field(default=None, init=False)
+    _expires: bool = field(default=False, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
@@ -382,7 +385,8 @@ class Resource:
         self._check_open()
         attrs = self._refresh()
         joined = attrs["NetworkSettings"].get("Networks") or {}
-        names = {network} if isinstance(network, str) else {network.id, getattr(network, "name", network.id)}
+        wanted = network_id("network", network)
+        names = {wanted, getattr(network, "name", wanted)}
         for name, end in joined.items():
             if names & {name, end.get("NetworkID")}:
                 if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
@@ -403,7 +407,7 @@ class Resource:
         """
         self._check_open()
         config = _create.endpoint_config(_specs.texts("aliases", aliases))
-        self._engine.connect_network(_network_id(network), self.id, config)
+        self._engine.connect_network(network_id("network", network), self.id, config)
         self._refresh()
 
     def disconnect_from_network(self, network: NetworkSpec) -> None:
@@ -415,11 +419,11 @@ class Resource:
         """
         self._check_open()
         try:
-            _network.disconnect(self._engine, _network_id(network), self.id)
+            _network.disconnect(self._engine, network_id("network", network), self.id)
         except EngineError as error:
             if "not connected" in str(error):
                 raise NotInNetworkError(
-                    f"{self._label} is not in network {_network_id(network)!r}"
+                    f"{self._label} is not in network {network_id('network', network)!r}"
                 ) from error
             raise
         self._refresh()
@@ -477,18 +481,18 @@ class Resource:
         """
         Have the container removed when the time is up; calling again sets a new time.
 
+        It is removed even when this process hangs, or is gone.
+
         Args:
             seconds: From now; `None` cancels.
+
+        Raises:
+            InvalidOptionError: There is no reaper to do it.
         """
         self._check_open()
         limit = None if seconds is None else _specs.seconds("seconds", seconds)
-        with self._lock:
-            if self._deadline:
-                self._deadline.cancel()
-            self._deadline = None if limit is None else threading.Timer(limit, self._expired)
-            if self._deadline:
-                self._deadline.daemon = True
-                self._deadline.start()
+        self._owner._expire(self.id, limit)
+        self._expires = limit is not None
 
     def close(self) -> None:
         """
@@ -505,9 +509,9 @@ class Resource:
                 self._engine.remove(self.id)
                 self._removed = True
             self._closed = True
-            if self._deadline and (self._removed or not self._borrowed):
-                self._deadline.cancel()
-        self._owner.forget(self)
+            if self._expires and self._removed:
+                self._owner._expire(self.id, None)
+        self._owner._forget(self)
 
     def _kept(self) -> bool:
         """Whether the pool keeps what it made; then say, once, how to reach and how to remove it."""
@@ -521,12 +525,6 @@ class Resource:
                 file=sys.stderr,
             )
         return kept
-
-    def _expired(self) -> None:
-        try:
-            self._let_go(remove=True)
-        except DockertestError as error:
-            log.error("%s", error)
 
     def _control(self, verb: str, timeout: float | None = None, *, ended: bool) -> None:
         """Have the engine stop, start or restart the container."""
@@ -631,7 +629,3 @@ class Resource:
 
 def _has_ended(attrs: dict[str, Any]) -> bool:
     return attrs["State"].get("Status") in ("exited", "dead")
-
-
-def _network_id(network: NetworkSpec) -> str:
-    return network if isinstance(network, str) else network.id

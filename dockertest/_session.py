@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import re
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,12 @@ from typing import Protocol, TypeVar
 
 from dockertest._engine import Engine
 from dockertest._retry import Watched
-from dockertest.errors import ContainerExitedError, DockertestError, ResourceClosedError
+from dockertest.errors import (
+    ContainerCreateError,
+    ContainerExitedError,
+    DockertestError,
+    ResourceClosedError,
+)
 
 T = TypeVar("T")
 
@@ -24,6 +31,8 @@ log = logging.getLogger("dockertest")
 
 MANAGED = "dockertest.managed"
 SESSION = "dockertest.session"
+IDENTITY = "dockertest.identity"
+EXPIRES = "dockertest.expires"
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -54,6 +63,7 @@ class Belongings:
         self._creating = 0
         self._pid = os.getpid()
         self.closed = False
+        self.doubtful = False  # whether the engine may have made something that nobody was told of
 
     @property
     def inherited(self) -> bool:
@@ -71,16 +81,22 @@ class Belongings:
             self._creating += 1
         try:
             yield
+        except BaseException as error:
+            refused = isinstance(error, ContainerCreateError) or getattr(error, "status", None) is not None
+            self.doubtful = self.doubtful or not refused
+            raise
         finally:
             with self._changed:
                 self._creating -= 1
                 self._changed.notify_all()
 
     def add_container(self, container: str, handle: Container) -> None:
+        """Own a container, by its id."""
         with self._changed:
             self._containers[container] = handle
 
     def add_network(self, network: str, handle: Closable) -> None:
+        """Own a network, by its id."""
         with self._changed:
             self._networks[network] = handle
 
@@ -158,6 +174,7 @@ class _Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[int, tuple[int, Closable]] = {}
+        self.lifelines: dict[str, Closable] = {}  # the reapers of this process, by engine
         atexit.register(self._close_all)
 
     def add(self, pool: Closable) -> None:
@@ -176,6 +193,8 @@ class _Registry:
                     pool.close()
                 except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and the next pool has its turn
                     log.error("%s", error)
+        for lifeline in self.lifelines.values():
+            lifeline.close()
 
 
 registry = _Registry()
@@ -186,9 +205,10 @@ def new_session() -> str:
     return secrets.token_hex(16)
 
 
-def labels(session: str) -> dict[str, str]:
-    """Give the labels for what a session makes."""
-    return {MANAGED: "true", SESSION: session}
+def labels(session: str, identity: str, ttl: float | None = None) -> dict[str, str]:
+    """Give the labels for what a session makes; only something that has all but the last is one's own to remove."""
+    found = {MANAGED: "true", SESSION: session, IDENTITY: identity}
+    return found if ttl is None else {**found, EXPIRES: str(math.ceil(time.time() + ttl))}
 
 
 def side_by_side(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T | Exception]:

@@ -67,10 +67,10 @@ def is_named_by_user() -> bool:
 def provide(unavailable: dockertest.DockerUnavailableError) -> int:
     """Install and start Docker where that is for us to do, else tell the person what to do."""
     with alone():
-        if find_dockerd() is None and not install():
-            return stop(f"{unavailable}\n{NOT_INSTALLED}")
         if SOCKET.exists() and not os.access(SOCKET, os.W_OK):
             return stop(f"{unavailable}\n{NOT_ALLOWED}")
+        if find_dockerd() is None and not install():
+            return stop(f"{unavailable}\n{NOT_INSTALLED}")
         try:
             print(describe())  # by now the package, or another run of this command, may have started it
         except dockertest.DockerUnavailableError:
@@ -89,7 +89,8 @@ def find_dockerd() -> str | None:
 
 def install() -> bool:
     """Install Docker; `False` where that is not for us to do."""
-    print("no container engine answers, and none is installed", flush=True)
+    if os.geteuid() == 0:
+        print("no container engine is installed here: Docker will be, and then be started", flush=True)
     # iptables, since dockerd needs it for its networks and the package merely recommends it.
     installed = subprocess.run(
         [sys.executable, Path(__file__).with_name("debian.py"), "docker.io", "iptables"], check=False
@@ -103,6 +104,7 @@ def start() -> int:
     """Start dockerd so that it outlives this command and its terminal, and wait until it answers."""
     print(f"starting dockerd; it goes on running, and its log is {LOG}", flush=True)
     with LOG.open("ab") as log:
+        began = log.tell()
         dockerd = subprocess.Popen(
             [find_dockerd() or "dockerd"],
             cwd="/",
@@ -115,8 +117,8 @@ def start() -> int:
         on = dockertest.DockerUnavailableError
         print(dockertest.retry(lambda: describe_started(dockerd), on=on, max_wait=SECONDS))
     except (dockertest.RetryTimeoutError, DockerdEndedError) as error:
-        last = "".join(LOG.read_text(errors="replace").splitlines(keepends=True)[-15:])
-        return stop(f"{error}\nthe end of {LOG}:\n{last}")
+        lines = LOG.read_bytes()[began:].decode(errors="replace").splitlines()
+        return stop("\n".join([str(error), f"the end of {LOG}:", *lines[-15:]]))
     return 0
 
 

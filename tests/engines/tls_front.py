@@ -26,11 +26,9 @@ class Front:
 
     Attributes:
         url: Where, for a pool.
-        ended: How many clients said that nothing more comes from them, and read on.
     """
 
     def __init__(self, target: str = "/var/run/docker.sock", context: ssl.SSLContext | None = None) -> None:
-        self.ended = 0
         self._target = target
         self._context = context
         self._open = ExitStack()
@@ -67,7 +65,6 @@ class Front:
                 self._carriers[-1].start()
 
     def _carry(self, client: socket.socket) -> None:
-        ended = False
         with client, socket.socket(socket.AF_UNIX) as engine:
             try:
                 engine.connect(self._target)
@@ -75,13 +72,11 @@ class Front:
                 ways = [_Way(near, far), _Way(far, near)]
                 while any(way.is_open for way in ways):
                     _step(ways)
-                    if ways[1].is_open and not ways[0].is_open:
-                        ended = True
+                    if not ways[1].is_open:  # an engine that has ended reads no more
+                        far.out, far.is_deaf = b"", True
             except OSError:
                 # Not a word of farewell, so that a client cannot take it for the end.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with self._lock:
-            self.ended += ended
 
 
 class _Plain:

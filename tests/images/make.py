@@ -7,7 +7,6 @@ built from Debian's packages where no registry is reached. What a person may wan
 
 import fcntl
 import hashlib
-import logging
 import os
 import shutil
 import socket
@@ -26,7 +25,6 @@ from typing import IO, Any
 import docker.errors
 
 import dockertest
-from dockertest import _image, _specs
 
 # The official names. Each has a folder here of the same name, from which its stand-in is built.
 NEEDED = ("postgres:15", "busybox:1.35", "redis:7.0", "registry:2")
@@ -66,8 +64,6 @@ class MakeError(Exception):
 
 def main() -> int:
     """Print the prefix under which all images are there."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("dockertest").setLevel(logging.INFO)  # tells how far a pull is
     try:
         with dockertest.Pool() as pool:
             print(provide(pool, os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")))
@@ -96,33 +92,52 @@ def provide(pool: dockertest.Pool, wished: str) -> str:
 def pulled_officials(pool: dockertest.Pool) -> bool:
     """Pull the official images; `False` if they cannot be had."""
     try:
-        ask_registry(pool)
+        ask_registry()
         pull_missing(pool, "")
-    except (MakeError, dockertest.DockertestError, OSError) as error:
+    except MakeError as error:
         say(f"{error}\nno official images: stand-ins built from Debian's packages take their place")
         return False
     return True
 
 
-def ask_registry(pool: dockertest.Pool) -> None:
+def ask_registry() -> None:
     """Fail within seconds if no registry is reached. The engine has to ask: it has proxies and mirrors of its own."""
-    path, what = "/distribution/busybox:1.35/json", "reach Docker Hub"
+    with dockertest.Pool(timeout=REGISTRY_SECONDS) as pool:
+        api: Any = pool.client.api  # whose stubs leave some of it untyped
+        try:
+            # Without credentials: asking a broken helper for them would make public images fail.
+            api.inspect_distribution(NEEDED[0], auth_config={})
+        except (docker.errors.APIError, OSError) as error:
+            if "not supported" not in str(error):
+                raise MakeError(f"cannot reach Docker Hub: {words(error)}") from error
+            ask_registry_ourselves()
+
+
+def ask_registry_ourselves() -> None:
+    """Do as `ask_registry` where the engine does not know how to ask, as Podman."""
     try:
-        pool._engine.get(path, what=what, within=REGISTRY_SECONDS)
-    except dockertest.EngineError as error:
-        if "not supported" not in str(error):  # Podman does not know this question
-            raise
         socket.create_connection(("registry-1.docker.io", 443), timeout=REGISTRY_SECONDS).close()
+    except OSError as error:
+        raise MakeError(f"cannot reach Docker Hub: {error}") from error
 
 
 def pull_missing(pool: dockertest.Pool, prefix: str) -> None:
     """Pull the images under *prefix* that are not there."""
     for name in missing(pool, prefix):
+        say(f"pulling {prefix}{name}")
+        repository, _, tag = f"{prefix}{name}".rpartition(":")
+        hint = "; its prefix comes from DOCKERTEST_IMAGE_PREFIX" if prefix else ""
         try:
-            _image.obtain(pool._engine, _specs.reference("image", name).prefixed(prefix))
-        except dockertest.ImagePullError as error:
-            hint = f"; it is named by DOCKERTEST_IMAGE_PREFIX={prefix}" if prefix else ""
-            raise MakeError(f"{error}{hint}") from error
+            for message in pool.client.api.pull(repository, tag=tag, stream=True, decode=True):
+                if "error" in message:
+                    raise MakeError(f"cannot pull {prefix}{name}: {message['error']}{hint}")
+        except (docker.errors.DockerException, OSError) as error:
+            raise MakeError(f"cannot pull {prefix}{name}: {words(error)}{hint}") from error
+
+
+def words(error: Exception) -> str:
+    """Say what the engine said, without the docker SDK's frame around it."""
+    return str(getattr(error, "explanation", None) or error)
 
 
 def missing(pool: dockertest.Pool, prefix: str) -> list[str]:
@@ -201,10 +216,11 @@ def build_base(pool: dockertest.Pool) -> None:
         tempfile.TemporaryFile() as errors,
         subprocess.Popen([*BASE_RECIPE, "-"], stdout=subprocess.PIPE, stderr=errors) as mmdebstrap,
     ):
-        repository, tag = (PREFIX + BASE).split(":")
         changes = [f"LABEL {key}={value}" for key, value in labels(BASE).items()]
         answer = pool.client.api.import_image_from_stream(
-            output_of(mmdebstrap, errors), repository=repository, tag=tag, changes=[*changes, 'CMD ["bash"]']
+            output_of(mmdebstrap, errors),
+            repository=PREFIX + BASE,  # with its tag: Podman does not hear of one given apart
+            changes=[*changes, 'CMD ["bash"]'],
         )
         if "error" in answer:
             raise MakeError(f"cannot import {PREFIX}{BASE}: {answer}")
@@ -257,7 +273,7 @@ def build(pool: dockertest.Pool, name: str) -> None:
 
 def remove_unnamed(pool: dockertest.Pool, ids: list[str]) -> None:
     """Remove those images that have no name any more and that nothing uses."""
-    api: Any = pool.client.api  # whose stubs leave some of it untyped
+    api: Any = pool.client.api
     for image in ids:
         with suppress(docker.errors.APIError):  # it is in use, or gone already
             if not api.inspect_image(image)["RepoTags"]:

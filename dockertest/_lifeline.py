@@ -1,0 +1,221 @@
+"""What ties the reaper to this process: who we are, the lock that says we live, and the pipe that ends when we do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from dockertest import _reaper, _session
+from dockertest._engine import Engine
+from dockertest.errors import EngineError
+
+log = logging.getLogger("dockertest")
+
+
+def identity() -> str:
+    """Give user, machine, boot and PID namespace, in four words: only within all four can a process be known to be dead."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else hashlib.sha256(str(Path.home()).encode()).hexdigest()[:16]
+    machine = _first_line("/etc/machine-id") or f"{uuid.getnode():x}"
+    boot = _first_line("/proc/sys/kernel/random/boot_id").replace("-", "")
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    return f"{user}.{hashlib.sha256(machine.encode()).hexdigest()[:16]}.{boot}.{namespace}"
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Give the folder for the locks of living sessions, the user's alone; made if it is not there."""
+    home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - never raises
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    for folder in (Path(home) / "dockertest", Path(tempfile.gettempdir()) / f"dockertest-{user}"):
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not hasattr(os, "getuid") or folder.stat().st_uid == user:
+                return folder
+    return Path(tempfile.gettempdir())
+
+
+class Lifeline:
+    """
+    The reaper of one engine, for all pools of this process that use it.
+
+    It runs from the first thing that is made until the last pool is closed.
+    """
+
+    def __init__(self, engine: Engine, state: Path, log_file: str) -> None:
+        self._address = engine.address()
+        self._local = engine.endpoint.is_local
+        self._where = str(engine.endpoint)
+        self._state = state
+        self._log_file = log_file
+        self._lock = threading.RLock()
+        self._locks: dict[str, int] = {}  # the open lock file of each session
+        self._pipe: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        os.register_at_fork(after_in_child=self._let_go) if hasattr(os, "register_at_fork") else None
+
+    def begin(self, session: str, *, reaper: bool) -> None:
+        """
+        Have what *session* makes removed when this process is gone.
+
+        The session is in the pipe when this returns: the first create request may leave. Without a reaper there is
+        only the lock, so that the next session's reaper knows when this one is dead.
+        """
+        with self._lock:
+            if session in self._locks:
+                return
+            self._locks[session] = self._take_lock(session)
+            if reaper and (self._pipe is not None or self._start()):
+                self._tell({"begin": session})
+
+    def end(self, session: str, *, doubtful: bool = False) -> None:
+        """Forget a session that has removed what it made; *doubtful* where the engine may still be making something."""
+        with self._lock:
+            lock = self._locks.pop(session, None)
+            if lock is None:
+                return
+            if self._pipe is not None:
+                self._tell({"dead" if doubtful else "end": session})
+            if not doubtful:
+                self._lock_path(session).unlink(missing_ok=True)
+            os.close(lock)
+            if not self._locks:
+                self._stop()
+
+    def expire(self, container: str, seconds: float | None) -> bool:
+        """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
+        with self._lock:
+            if self._pipe is None and (seconds is None or not self._start()):
+                return False
+            self._tell({"expire": container, "in": seconds})
+            return self._pipe is not None
+
+    def prune(self, engine: Engine) -> list[str]:
+        """Remove what dead sessions left on this engine, and give the ids of it."""
+        return _reaper.recover(_asking(engine), identity(), self._state, local=self._local)
+
+    def close(self) -> None:
+        """End the pipe, at the interpreter's end: what still has a session is the reaper's then."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> bool:
+        """Start the reaper: its first lines are in the pipe before it is."""
+        if self._address is None:
+            log.warning("no reaper works over %s: what a killed process leaves has to be removed by hand", self._where)
+            return False
+        reading, self._pipe = os.pipe()
+        try:
+            self._tell(
+                {
+                    "engine": self._address,
+                    "identity": identity(),
+                    "state": str(self._state),
+                    "local": self._local,
+                    "log": self._log_file,
+                }
+            )
+            self._process = subprocess.Popen(  # noqa: S603 - Python itself, and a file of this package
+                [sys.executable, "-I", "-S", str(Path(_reaper.__file__).resolve())],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": os.defpath},
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._pipe)
+            self._pipe = None
+            log.warning("the reaper cannot start, so what a killed process leaves has to be removed by hand: %s", error)
+            return False
+        finally:
+            os.close(reading)
+        return True
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        try:
+            os.write(self._pipe if self._pipe is not None else -1, line)  # less than PIPE_BUF: all or nothing
+        except OSError as error:
+            log.warning("the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error)
+            self._stop()
+
+    def _stop(self) -> None:
+        """End the pipe; the process that was started has long made way for one that is nobody's child."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+            self._process = None
+
+    def _take_lock(self, session: str) -> int:
+        """Hold the lock that says that this session lives; the system releases it when this process is gone."""
+        descriptor = os.open(self._lock_path(session), os.O_CREAT | os.O_RDWR, 0o600)
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+
+    def _lock_path(self, session: str) -> Path:
+        return self._state / f"{session}.lock"
+
+    def _let_go(self) -> None:
+        """In a forked child: neither keep the reaper from acting nor the lock from being free when the parent is gone."""
+        self._lock = threading.RLock()
+        for descriptor in [*self._locks.values(), *([] if self._pipe is None else [self._pipe])]:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._locks, self._pipe, self._process = {}, None, None
+
+
+def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:
+    """Give this process's lifeline for an engine: one for all pools."""
+    key = f"{engine.address()}"
+    found = _session.registry.lifelines.get(key)
+    if not isinstance(found, Lifeline):
+        made = Lifeline(engine, state_folder(environ), environ.get("DOCKERTEST_REAPER_LOG", ""))
+        found = _session.registry.lifelines.setdefault(key, made)
+    return cast("Lifeline", found)
+
+
+def sweep(engine: Engine, session: str) -> list[str]:
+    """Remove all that has the label of a session, and give the ids of it."""
+    return _reaper.remove_all(_asking(engine), [session])
+
+
+def _asking(engine: Engine) -> _reaper.Request:
+    """Give the engine in the form that the reaper's own code speaks to one."""
+
+    def request(method: str, path: str, body: Any) -> tuple[int, Any]:
+        try:
+            verb = cast("Any", method.lower())
+            response = engine.send(verb, path, what="remove what a session left", body=body)
+        except EngineError as error:
+            if error.status is None:
+                raise
+            return error.status, None
+        return response.status_code, response.json() if response.content else None
+
+    return request
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

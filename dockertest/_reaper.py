@@ -1,0 +1,286 @@
+"""
+The process that outlives this one and removes what it made. Standard library alone, and run as a file of its own.
+
+A pool starts it, detached, before it makes the first thing, and holds the writing end of its standard input. JSON
+lines come through it: which engine, which sessions, which deadlines. When the writing process is gone, however it went,
+the pipe ends, and what its sessions made is removed. It never contacts anything but the engine it was told.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import queue
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+MANAGED = "dockertest.managed"
+SESSION = "dockertest.session"
+IDENTITY = "dockertest.identity"
+EXPIRES = "dockertest.expires"
+
+# An engine may finish a creation whose client is dead: it is asked again for so many seconds.
+LOOK_AGAIN = 5.0
+GIVE_UP = 120.0  # seconds after which an engine that does not answer is left alone
+SILENCE = 30.0  # seconds that one request may take
+
+Request = Callable[[str, str, Any], tuple[int, Any]]
+
+
+class Engine:
+    """The engine, by HTTP over a unix socket, TCP or TLS."""
+
+    def __init__(self, said: dict[str, str]) -> None:
+        self._url = urlsplit(said["url"])
+        self._prefix = f"/v{said['api']}"
+        self._tls: ssl.SSLContext | None = None
+        if self._url.scheme == "https":
+            self._tls = ssl.create_default_context(cafile=said.get("ca"))
+            if said.get("cert"):
+                self._tls.load_cert_chain(said["cert"], said.get("key"))
+
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Send one request, and give status and answer."""
+        connection = self._connect()
+        try:
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, self._prefix + path, sent, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read()
+            answer = json.loads(text) if text[:1] in (b"{", b"[") else None
+            return response.status, answer
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._url.scheme != "unix":
+            host, port = self._url.hostname or "localhost", self._url.port
+            if self._tls:
+                return http.client.HTTPSConnection(host, port or 2376, timeout=SILENCE, context=self._tls)
+            return http.client.HTTPConnection(host, port or 2375, timeout=SILENCE)
+        connection = http.client.HTTPConnection("localhost", timeout=SILENCE)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(SILENCE)
+        connection.sock.connect(self._url.path)
+        return connection
+
+
+def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
+    """List the containers or networks that have a label."""
+    filters = quote(json.dumps({"label": [label]}))
+    path = f"/containers/json?all=1&filters={filters}" if kind == "containers" else f"/networks?filters={filters}"
+    status, answer = request("GET", path, None)
+    if status != 200 or not isinstance(answer, list):
+        raise OSError(f"the engine answered {status} to a list of {kind}")
+    return answer
+
+
+def remove(request: Request, kind: str, thing: str) -> bool:
+    """Remove one container, or one network and all that is still attached to it; say whether it is gone."""
+    path = f"/{kind}/{quote(thing, safe='')}"
+    if kind == "containers":
+        return _is_gone(request("DELETE", f"{path}?force=1&v=1", None)[0])
+    if _is_gone(request("DELETE", path, None)[0]):
+        return True
+    _, network = request("GET", path, None)
+    for container in (network or {}).get("Containers") or {}:
+        request("POST", f"{path}/disconnect", {"Container": container, "Force": True})
+    return _is_gone(request("DELETE", path, None)[0])
+
+
+def _is_gone(status: int) -> bool:
+    return status < 300 or status == 404
+
+
+def remove_all(request: Request, sessions: Iterable[str]) -> list[str]:
+    """Remove what these sessions made, containers side by side and then networks; give what there was."""
+    found: list[str] = []
+    sessions = list(sessions)
+    for kind in ("containers", "networks"):
+        things = [each["Id"] for session in sessions for each in listed(request, kind, f"{SESSION}={session}")]
+        threads = [threading.Thread(target=remove, args=(request, kind, thing), daemon=True) for thing in things]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found += things
+    return found
+
+
+def dead_sessions(
+    things: Iterable[dict[str, Any]], identity: str, state: Path, *, local: bool, now: float
+) -> dict[str, str]:
+    """
+    Give the sessions among *things* that are provably over, each with how one knows.
+
+    Only the complete set of our labels counts; names and ages say nothing, and when unknown, nothing is touched.
+    """
+    dead: dict[str, str] = {}
+    for labels in (each.get("Labels") or {} for each in things):
+        session, theirs = labels.get(SESSION, ""), labels.get(IDENTITY, "")
+        if labels.get(MANAGED) != "true" or not session.isalnum() or theirs.count(".") != 3:
+            continue
+        if _past(labels.get(EXPIRES), now):
+            dead[session] = "its time is up"
+        elif theirs == identity and _lock_is_free(state / f"{session}.lock"):
+            dead[session] = "its process is gone"
+        elif local and _of_an_earlier_boot(theirs, identity):
+            dead[session] = "the machine was started anew since"
+    return dead
+
+
+def recover(request: Request, identity: str, state: Path, *, local: bool) -> list[str]:
+    """Remove what dead sessions left, and give the ids of what there was."""
+    things = listed(request, "containers", MANAGED) + listed(request, "networks", MANAGED)
+    dead = dead_sessions(things, identity, state, local=local, now=time.time())
+    found = remove_all(request, dead)
+    for session in dead:
+        with contextlib.suppress(OSError):
+            (state / f"{session}.lock").unlink()
+    return found
+
+
+def _past(expires: str | None, now: float) -> bool:
+    return bool(expires) and str(expires).isdecimal() and float(str(expires)) < now
+
+
+def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
+    """Whether an identity is of this machine and user, but of another boot."""
+    their_user, their_machine, their_boot, _ = theirs.split(".")
+    our_user, our_machine, our_boot, _ = ours.split(".")
+    return bool(our_boot) and (their_user, their_machine) == (our_user, our_machine) and their_boot != our_boot
+
+
+def _lock_is_free(path: Path) -> bool:
+    """Whether nobody holds the lock of a session; a lock that is not there says nothing."""
+    try:
+        import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except (OSError, ImportError):
+        return False
+
+
+class Reaper:
+    """What is known of the process that is watched, and what is to be done."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._state = Path()
+        self._log = ""
+        self._sessions: set[str] = set()
+        self._deadlines: dict[str, float] = {}  # by container
+        self._looks: dict[str, tuple[float, float]] = {}  # by dead session: since when, and when to look again
+
+    def run(self) -> None:
+        """Listen until the pipe ends, enforce deadlines meanwhile; then remove what is left, and end."""
+        lines: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+        alive = True
+        while alive or self._looks or self._deadlines:
+            try:
+                line = lines.get(timeout=self._pause())
+            except queue.Empty:
+                line = None
+            if line:
+                self._hear(json.loads(line))
+            elif line == b"":
+                alive = False
+                self._say("the process that was watched is gone or done")
+                self._looks |= dict.fromkeys(self._sessions, (time.monotonic(), 0.0))
+            self._act()
+            if not alive and not self._looks:
+                # What is left with a deadline outlives the process: stay for it, as long as it is there.
+                self._deadlines = {each: when for each, when in self._deadlines.items() if self._exists(each)}
+
+    def _listen(self, lines: "queue.Queue[bytes]") -> None:
+        for line in sys.stdin.buffer:
+            lines.put(line)
+        lines.put(b"")
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        if "engine" in said:
+            self._engine, self._state, self._log = Engine(said["engine"]), Path(said["state"]), said["log"]
+            self._try(partial(recover, identity=said["identity"], state=self._state, local=said["local"]))
+        elif "begin" in said:
+            self._sessions.add(said["begin"])
+        elif "end" in said:
+            self._sessions.discard(said["end"])
+        elif "dead" in said:
+            self._sessions.discard(said["dead"])
+            self._looks[said["dead"]] = (time.monotonic(), 0.0)
+        elif said["in"] is None:
+            self._deadlines.pop(said["expire"], None)
+        else:
+            self._deadlines[said["expire"]] = time.monotonic() + said["in"]
+
+    def _pause(self) -> float | None:
+        """Give the seconds until there is something to do; once a minute see whether there still is."""
+        due = [*self._deadlines.values(), *(when for _, when in self._looks.values())]
+        return min(60.0, max(0.0, min(due) - time.monotonic())) if due else None
+
+    def _act(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        for container in [each for each, when in self._deadlines.items() if when <= now]:
+            self._say(f"the time of container {container[:12]} is up")
+            if self._try(partial(remove, kind="containers", thing=container)):
+                del self._deadlines[container]
+            else:
+                self._deadlines[container] = now + 1
+        for session in [each for each, (_, when) in self._looks.items() if when <= now]:
+            self._look(session)
+
+    def _look(self, session: str) -> None:
+        """Remove what a dead session left; look again, since an engine may still be finishing what it was asked for."""
+        since, _ = self._looks.pop(session)
+        found = self._try(partial(remove_all, sessions=[session]))
+        waited = time.monotonic() - since
+        if found == [] and waited >= LOOK_AGAIN:
+            with contextlib.suppress(OSError):
+                (self._state / f"{session}.lock").unlink()
+        elif waited < GIVE_UP:
+            self._looks[session] = (since, time.monotonic() + min(1.0, 0.1 + waited / 4))
+
+    def _exists(self, container: str) -> bool:
+        answer = self._try(lambda request: request("GET", f"/containers/{container}/json", None))
+        return answer is None or answer[0] != 404
+
+    def _try(self, act: Callable[[Request], Any]) -> Any:
+        """Do something with the engine; `None` if it failed, which is written down and tried again by the caller."""
+        if self._engine is None:
+            return None
+        try:
+            done = act(self._engine.request)
+        except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and what is left is tried again
+            self._say(f"{type(error).__name__}: {error}")
+            return None
+        if isinstance(done, list) and done:
+            self._say(f"removed {', '.join(each[:12] for each in done)}")
+        return done
+
+    def _say(self, text: str) -> None:
+        if self._log:
+            with contextlib.suppress(OSError), Path(self._log).open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} reaper {os.getpid()}: {text}\n")
+
+
+def main() -> None:
+    """Detach for good, so that nothing that ends the watched process ends this one, and run."""
+    if hasattr(os, "fork") and os.fork():
+        os._exit(0)
+    Reaper().run()
+
+
+if __name__ == "__main__":
+    main()
