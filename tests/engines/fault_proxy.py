@@ -25,6 +25,7 @@ class FaultProxy:
     engine: str = "/var/run/docker.sock"
     requests: list[str] = field(default_factory=list)
     _faults: list[tuple[re.Pattern[str], Fault]] = field(default_factory=list)
+    _numbered: dict[int, Fault] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -36,6 +37,11 @@ class FaultProxy:
         """Do *fault* to the next request whose first line matches *pattern*, once."""
         with self._lock:
             self._faults.append((re.compile(pattern), fault))
+
+    def at(self, number: int, fault: Fault) -> None:
+        """Do *fault* to the request of that number, counted from 0."""
+        with self._lock:
+            self._numbered[number] = fault
 
     @contextlib.contextmanager
     def running(self) -> Iterator["FaultProxy"]:
@@ -66,10 +72,12 @@ class FaultProxy:
                 return
             line = head.split(b"\r\n", 1)[0].decode()
             with self._lock:
+                fault = self._numbered.pop(len(self.requests), None)
                 self.requests.append(line)
-                found = next((each for each in self._faults if each[0].search(line)), None)
-                if found:
-                    self._faults.remove(found)
+                waiting = next((each for each in self._faults if each[0].search(line)), None)
+                if waiting and not fault:
+                    self._faults.remove(waiting)
+                    fault = waiting[1]
 
             def forward() -> socket.socket:
                 upstream = socket.socket(socket.AF_UNIX)
@@ -77,8 +85,8 @@ class FaultProxy:
                 upstream.sendall(_one_request(head))
                 return upstream
 
-            if found:
-                found[1](client, forward)
+            if fault:
+                fault(client, forward)
             else:
                 relay(client, forward())
 
@@ -90,6 +98,48 @@ def answer(status: int, message: str) -> Fault:
         body = f'{{"message": "{message}"}}'.encode()
         head = f"HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+
+    return fault
+
+
+def refuse(_client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
+    """Hang up without a word, the engine not asked."""
+
+
+def freeze(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
+    """Say nothing, until the client gives up."""
+    while client.recv(65536):
+        pass
+
+
+def swallow(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+    """Have the engine do what was asked, and keep its answer back until the client gives up."""
+    with forward() as upstream:
+        thread = threading.Thread(target=_carry, args=(client, upstream), daemon=True)
+        thread.start()
+        with contextlib.suppress(OSError):
+            upstream.recv(65536)
+        thread.join()
+
+
+def delay(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+    """Answer late, but in time."""
+    threading.Event().wait(0.5)
+    relay(client, forward())
+
+
+def cut(after: int) -> Fault:
+    """Have the engine do what was asked, and break off its answer after so many bytes."""
+
+    def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        with forward() as upstream:
+            threading.Thread(target=_carry, args=(client, upstream), daemon=True).start()
+            answered = b""
+            with contextlib.suppress(OSError):
+                while len(answered) < after and (data := upstream.recv(65536)):
+                    answered += data
+            client.sendall(answered[:after])
+            client.shutdown(socket.SHUT_RDWR)
 
     return fault
 

@@ -42,13 +42,17 @@ class Front:
         self._clients: list[socket.socket] = []
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+    def cut(self) -> None:
+        """End all connections towards the clients, as a firewall or balancer does; new ones are welcome."""
         with self._lock:
             for client in self._clients:
                 with suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.cut()
         for carrier in self._carriers:
             carrier.join(10)
         self._open.close()

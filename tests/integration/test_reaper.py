@@ -1,0 +1,227 @@
+"""What a process leaves that ends in a way that no Python code survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine
+
+SLEEP = ("sleep", "600")
+
+PROGRAM = """
+import dockertest, json, os, signal, sys, time
+pool = dockertest.Pool()
+network = pool.create_network()
+options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"], networks=[network])
+made = pool.run_all([options] * 3)
+print(json.dumps({"session": pool._session_id, "containers": [each.id for each in made], "network": network.id}))
+sys.stdout.flush()
+"""
+
+
+def sessions_things(engine: Engine, session: str) -> int:
+    """Count what there is of a session: containers and networks."""
+    label = f"dockertest.session={session}"
+    return len(engine.labelled(label)) + len(engine.client.networks.list(filters={"label": label}))
+
+
+def gone(engine: Engine, session: str) -> None:
+    """Wait until there is nothing of a session."""
+    dockertest.retry(lambda: sessions_things(engine, session) == 0, max_wait=15)
+
+
+@contextmanager
+def program(code: str, **environment: str) -> "Iterator[tuple[subprocess.Popen[str], dict[str, str]]]":
+    """Run a program that prints what it made, and give both."""
+    started = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM + code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    with started:
+        assert started.stdout is not None
+        line = started.stdout.readline()
+        try:
+            assert line, started.stderr.read() if started.stderr else ""
+            yield started, json.loads(line)
+        finally:
+            started.kill()
+
+
+def reapers() -> set[int]:
+    """Give the process ids of all reapers."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"_reaper.py" in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda s: s.name
+)
+def test_a_signal_leaves_nothing(engine: Engine, sent: signal.Signals) -> None:
+    """Whatever signal ends it, containers and network are gone within seconds, and a bystander's are not."""
+    with dockertest.Pool() as bystander:
+        kept = bystander.run("busybox:1.35", cmd=SLEEP)
+        with program("time.sleep(600)") as (started, made):
+            assert sessions_things(engine, made["session"]) == 4
+            started.send_signal(sent)
+            started.wait(30)
+        gone(engine, made["session"])
+        assert engine.has(kept.id)
+
+
+@pytest.mark.parametrize("ending", ["os._exit(3)", "os.abort()", "raise SystemExit(1)", "1 / 0"])
+def test_an_abrupt_end_leaves_nothing(engine: Engine, ending: str) -> None:
+    """No exit hook runs for some of them; the pipe ends for all."""
+    with program(ending) as (started, made):
+        started.communicate(timeout=60)
+    gone(engine, made["session"])
+
+
+def test_a_killed_process_and_its_killed_reaper_are_recovered_by_the_next_session(engine: Engine) -> None:
+    """The lock of the dead session is free: the next session's reaper removes what it left, and nothing else."""
+    with dockertest.Pool() as bystander:
+        kept = bystander.run("busybox:1.35", cmd=SLEEP)
+        with program("time.sleep(600)") as (started, made):
+            watching = dockertest.retry(lambda: only_one(started.pid))
+            os.kill(watching, signal.SIGKILL)
+            started.kill()
+            started.wait(30)
+        assert sessions_things(engine, made["session"]) == 4
+        with dockertest.Pool(reaper=False) as other:
+            removed = other.prune()
+        assert set(made["containers"]) <= set(removed)
+        assert sessions_things(engine, made["session"]) == 0
+        assert engine.has(kept.id)
+
+
+def only_one(process: int) -> int:
+    """Give the reaper of a process, once the one that started it has made way."""
+    (watching,) = [each for each in reapers() if parent_session_pipe(each, process)]
+    return watching
+
+
+def parent_session_pipe(reaper: int, process: int) -> bool:
+    """Whether a reaper reads from a pipe that a process writes to."""
+    try:
+        pipe = Path(f"/proc/{reaper}/fd/0").readlink()
+        links = [link.readlink() for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
+    except OSError:
+        return False
+    return str(pipe).startswith("pipe:") and pipe in links
+
+
+def test_another_sessions_reaper_recovers_by_itself(engine: Engine) -> None:
+    """No call of `prune` is needed: starting anything is enough."""
+    with program("time.sleep(600)", DOCKERTEST_REAPER="0") as (started, made):
+        started.kill()
+        started.wait(30)
+    assert sessions_things(engine, made["session"]) == 4
+    with dockertest.Pool() as other:
+        other.create_network()
+        gone(engine, made["session"])
+
+
+def test_what_is_not_completely_ours_is_never_touched(
+    engine: Engine, pool: dockertest.Pool, name: str
+) -> None:
+    """A label copied by hand, another host's identity, a session that never had a lock: all unknown, all left alone."""
+    labels = pool.client.containers.run  # the plain SDK starts them, as somebody else would
+    image = f"{pool.image_prefix}busybox:1.35"
+    ours = {"dockertest.managed": "true", "dockertest.session": "0" * 32, "dockertest.identity": "0.a.b.1"}
+    made = [
+        labels(image, ["sleep", "600"], name=f"{name}-{index}", detach=True, labels=given)
+        for index, given in enumerate(
+            ({"dockertest.managed": "true"}, ours, {"dockertest.session": "../../etc/passwd"})
+        )
+    ]
+    try:
+        pool.prune()
+        assert all(engine.has(str(each.id)) for each in made)
+    finally:
+        for each in made:
+            each.remove(force=True)
+
+
+def test_what_is_past_its_time_to_live_is_removed_by_anybody(engine: Engine, pool: dockertest.Pool) -> None:
+    """`DOCKERTEST_TTL` covers what nobody can know to be dead."""
+    with program("time.sleep(600)", DOCKERTEST_TTL="1", DOCKERTEST_REAPER="0") as (_, made):
+        expires = int(pool.client.containers.get(made["containers"][0]).labels["dockertest.expires"])
+        dockertest.retry(lambda: time.time() > expires + 1, max_wait=10)
+        assert set(made["containers"]) <= set(pool.prune())
+
+
+def test_a_clean_close_ends_the_reaper() -> None:
+    """Nothing of ours runs when there is nothing left to remove."""
+    code = """
+pool.close()
+time.sleep(600)
+"""
+    with program(code) as (started, _):
+        dockertest.retry(
+            lambda: not any(parent_session_pipe(each, started.pid) for each in reapers()), max_wait=10
+        )
+        assert started.poll() is None
+
+
+def test_a_forked_child_neither_removes_nor_keeps_anything(engine: Engine) -> None:
+    """A child that closes its copy of the pool, or outlives its parent, changes nothing for the parent's containers."""
+    code = """
+if os.fork() == 0:
+    pool.close()
+    made[0].close()
+    time.sleep(600)
+os.wait() if False else time.sleep(600)
+"""
+    with program(code) as (started, made):
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+        dockertest.retry(lambda: bool(children.read_text().split()), max_wait=10)
+        child = int(children.read_text().split()[0])
+        assert sessions_things(engine, made["session"]) == 4
+        started.kill()
+        started.wait(30)
+        gone(engine, made["session"])
+        assert Path(f"/proc/{child}").exists()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_hanging_process_does_not_stop_a_deadline(engine: Engine) -> None:
+    """The reaper enforces it, while the process itself is stopped."""
+    with program("made[0].expire(1); os.kill(os.getpid(), signal.SIGSTOP)") as (_, made):
+        dockertest.retry(lambda: not engine.has(made["containers"][0]), max_wait=15)
+        assert engine.has(made["containers"][1])
+    gone(engine, made["session"])
+
+
+def test_the_reaper_writes_to_the_file_that_one_names(engine: Engine, tmp_path: Path) -> None:
+    """What it did and what went wrong, for those who wonder."""
+    file = tmp_path / "reaper.log"
+    with program("os._exit(0)", DOCKERTEST_REAPER_LOG=str(file)) as (started, made):
+        started.wait(30)
+    gone(engine, made["session"])
+    dockertest.retry(lambda: made["network"][:12] in file.read_text(), max_wait=10)
+
+
+def test_no_reaper_no_expire(engine: Engine) -> None:
+    """Without one a deadline could not be held, and that is said."""
+    with dockertest.Pool(reaper=False) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
+            resource.expire(1)
