@@ -17,12 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
-    from dockertest._image import PullProgress as PullProgress
     from dockertest._network import Network as Network
     from dockertest._options import AuthConfig as AuthConfig
     from dockertest._options import PortBinding as PortBinding
     from dockertest._options import RunOptions as RunOptions
     from dockertest._pool import Pool as Pool
+    from dockertest._progress import PullProgress as PullProgress
     from dockertest._report import Report as Report
     from dockertest._resource import Resource as Resource
     from dockertest._retry import retry as retry
@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
     from dockertest.errors import PortNotPublishedError as PortNotPublishedError
     from dockertest.errors import ResourceClosedError as ResourceClosedError
     from dockertest.errors import RetryTimeoutError as RetryTimeoutError
+
+    __version__: str
 
 __all__ = [
     "AuthConfig",
@@ -76,7 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_image": ("PullProgress",),
+    "_progress": ("PullProgress",),
     "_options": ("AuthConfig", "PortBinding", "RunOptions"),
     "_pool": ("Pool",),
     "_report": ("Report",),
@@ -106,17 +108,21 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        value: object = getattr(import_module(f"dockertest.{_HOME_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for an object
 
-        return version("dockertest-py")
-    raise AttributeError(f"module 'dockertest' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _HOME_OF:
+            value = getattr(import_module(f"dockertest.{_HOME_OF[name]}"), name)
+            globals()[name] = value
+            return value
+        if name == "errors":  # `except dockertest.errors.EngineError`, without an import of its own
+            return import_module("dockertest.errors")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("dockertest-py")
+        raise AttributeError(f"module 'dockertest' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

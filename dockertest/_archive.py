@@ -121,7 +121,7 @@ class Archive:
             EngineError: It is no archive, or not a whole one.
         """
         with border(None, self._what), _open(self) as self._tar:
-            while (member := self._tar.next()) is not None:
+            for member in self._tar:
                 self._tar.members.clear()  # all of them would be kept there
                 yield member
             while self.read(BLOCK):
@@ -174,7 +174,7 @@ def unpack(archive: Archive, target: Path, *, rebase: bool = True) -> list[str]:
     return unpacking.refused
 
 
-class _RefusedError(Exception):
+class _RefusedError(EngineError):
     """A member that may not be written, and why."""
 
 

@@ -53,9 +53,6 @@ class Duplex:
     Send what a feed has and give what comes, both at once: else the two ends would wait for each other for ever.
 
     All of it in one thread, since a TLS connection is not for two.
-
-    Attributes:
-        broken: Whether the other end broke off instead of ending: it need not have read all that was sent.
     """
 
     def __init__(
@@ -73,7 +70,6 @@ class Duplex:
             guard: Stands around each call to the system.
             farewell: Sent at the end of the feed, instead of ending the direction.
         """
-        self.broken = False
         self._connection = connection
         self._connection.settimeout(0)
         self._feed = feed
@@ -119,10 +115,8 @@ class Duplex:
                 return receive(CHUNK)
             except _LATER:
                 return None
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ConnectionError:
-                self.broken = True
+            except (ssl.SSLZeroReturnError, ConnectionError):
+                # A reset is the end, too: that of one who did not read all that was sent.
                 return b""
 
     def _take(self) -> None:
@@ -143,7 +137,7 @@ class Duplex:
                 pass
             except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 # Nobody reads on there; what they wrote is still to come.
-                self.broken = self._fed = self._ended = True
+                self._fed = self._ended = True
                 self._pending = memoryview(b"")
 
 
@@ -235,13 +229,14 @@ def _close_notify(connection: ssl.SSLSocket) -> None:
     anything else meanwhile breaks the connection, with the output in flight. So it gets another socket under its
     descriptor for as long as it talks, from which nothing comes; what it said is then sent on.
     """
-    if not hasattr(select, "poll"):  # Windows has no such exchange: an error there if output is in flight
-        with suppress(ssl.SSLWantReadError):
-            connection.unwrap()
+    if os.name == "nt":
+        # Sockets are no descriptors there. Docker takes this for the end too, others may for a broken connection.
+        socket.socket.shutdown(connection, socket.SHUT_WR)
         return
     descriptor = connection.fileno()
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        ours.setblocking(False)
         theirs.setblocking(False)
         kept = os.dup(descriptor)
         try:

@@ -18,7 +18,7 @@ from dockertest._options import EnvSpec
 from dockertest.errors import EngineError, ExecError, ExecTimeoutError, InvalidOptionError
 
 TAIL = 20  # lines of output as evidence in an error
-SETTLING = 2.0  # seconds that the engine may take to know how a command ended
+SETTLING = 5.0  # seconds that the engine may take to know how a command ended
 
 # A terminal has no end that could be closed: this is what its user types, once to send an unfinished line off.
 END_OF_TYPING = b"\x04\x04"
@@ -144,16 +144,14 @@ class _Command:
 
     def run(self, source: Reader | None, outputs: Sequence[_Output], clock: Clock) -> int:
         """Start it, hand on what it writes until it writes no more, and give its exit code."""
-        broken = False
         if source is None:
             with self._start({}) as response:
                 self._hand_on(self._listen(response, clock), outputs)
         else:
             with self._start({"Connection": "Upgrade", "Upgrade": "tcp"}) as response, Feed(source) as feed:
-                duplex = self._duplex(response, feed)
-                self._hand_on(duplex.chunks(response.raw._fp.fp.read1, clock), outputs)
-                broken = duplex.broken
-        return self._exit_code(clock, broken=broken)
+                chunks = self._duplex(response, feed).chunks(response.raw._fp.fp.read1, clock)
+                self._hand_on(chunks, outputs)
+        return self._exit_code(clock)
 
     def _start(self, headers: dict[str, str]) -> Any:
         body = {"Detach": False, "Tty": self._tty}
@@ -163,7 +161,7 @@ class _Command:
 
     def _listen(self, response: Any, clock: Clock) -> Iterator[bytes]:
         """Give what comes, as it comes; the engine's limit of time is not for a silent command."""
-        body = response.raw._fp
+        body = response.raw._fp  # `urllib3` above it reads until it has all that was asked for
         connection = _connection(body)
         while True:
             left = clock.left()
@@ -194,16 +192,16 @@ class _Command:
         for stream, data in framed:
             outputs[stream > 1].write(data)
 
-    def _exit_code(self, clock: Clock, *, broken: bool) -> int:
-        """Give the exit code; wait for it where the command closed its output and goes on."""
+    def _exit_code(self, clock: Clock) -> int:
         settled, pause = time.monotonic() + SETTLING, 0.005
         while True:
             state = self._engine.get(f"/exec/{self._id}/json", what=self._what)
             if not state["Running"] and state["ExitCode"] is not None:
                 return int(state["ExitCode"])
-            # A reset connection is the end of a command that did not read all of its stdin, or the loss of its output.
-            if (broken or not state["Running"]) and time.monotonic() > settled:
-                raise EngineError(f"cannot {self._what}: the engine broke off the connection")
+            # Engines keep the conversation up for as long as the command runs, even if it closes its output itself:
+            # something in between has cut it, and what was written since is lost.
+            if time.monotonic() > settled:
+                raise EngineError(f"cannot {self._what}: the connection ended, and the command goes on")
             left = clock.left()
             time.sleep(pause if left is None else min(pause, left))
             pause = min(pause * 1.5, 0.5)

@@ -68,7 +68,7 @@ def copy_out(engine: Engine, attrs: Mapping[str, Any], path: str, dst: str | os.
         into = target.is_dir() or os.fspath(dst).endswith(("/", os.sep))
         name = posixpath.basename(_options.container_path("path", path))
         if into and name and not path.endswith("/."):
-            target /= name
+            target = target.joinpath(*_archive.checked_name(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         refused = _archive.unpack(_archive.Archive(download.read, what), target, rebase=bool(name))
     if refused:
@@ -152,14 +152,17 @@ def _download(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) ->
         "get",
         f"/containers/{attrs['Id']}/archive",
         what=what,
-        params={
-            "path": "/." if path == "/" else path
-        },  # with "/" alone, all names in the archive are absolute
+        # With "/" alone, all names in the archive are absolute.
+        params={"path": "/." if path == "/" else path},
         headers={"Accept-Encoding": "identity"},  # pressing it would take longer than sending it
         stream=True,
     )
-    with border(engine, what):
-        mode, end = _status(response)
+    try:
+        with border(engine, what):
+            mode, end = _status(response)
+    except DockertestError:
+        response.close()
+        raise
     if mode & _LINK:
         response.close()
         return _download(engine, attrs, end, what)

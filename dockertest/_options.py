@@ -21,7 +21,7 @@ class HasId(Protocol):
     """What can stand for a network besides its name or id: a `Network`, or the docker SDK's."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str | None: ...
 
 
 NetworkSpec = str | HasId
@@ -46,7 +46,9 @@ class PortBinding:
 
 
 BindingSpec = str | int | PortBinding | Sequence[str | int | PortBinding]
-BindingSpecs = Mapping[str, BindingSpec] | Mapping[int, BindingSpec] | Mapping[str | int, BindingSpec]
+# The keys are ports, as strings or numbers. A mapping of either is not one of both to a type checker, and a union of
+# mappings leaves it without a word about the values.
+BindingSpecs = Mapping[Any, BindingSpec]
 Healthcheck = str | Mapping[str, Any]
 FileSpec = bytes | str | os.PathLike[str]
 
@@ -390,10 +392,16 @@ def _networks(value: Sequence[NetworkSpec]) -> tuple[NetworkSpec, ...]:
         )
     networks = tuple(value)
     for index, network in enumerate(networks):
-        named = getattr(network, "id", network)
-        if not isinstance(named, str) or not _specs.text(f"networks[{index}]", named):
-            raise InvalidOptionError(f"networks[{index}]: {_specs.shown(network)} is no Network, name or id")
+        network_id(f"networks[{index}]", network)
     return networks
+
+
+def network_id(field: str, value: NetworkSpec) -> str:
+    """Give the name or id of a network, whatever stands for it."""
+    named = getattr(value, "id", value)
+    if not isinstance(named, str) or not _specs.text(field, named):
+        raise InvalidOptionError(f"{field}: {_specs.shown(value)} is no Network, name or id")
+    return named
 
 
 def _set(value: object, **changes: object) -> None:

@@ -356,7 +356,7 @@ class Resource:
         Nothing is written anywhere else, whatever the container says. Modes survive but for bits such as set-uid, owners
         and times do not. So do links that lead to somewhere in the copied folder, written without `..` behind a name.
         Other links, and whatever else would lead out, are refused: the rest is copied, and then an error names them.
-        Devices and pipes are left out, with a warning.
+        Devices and pipes are left out, with a warning. What was copied before an error stays.
 
         Args:
             path: An absolute path in the container, which may have ended meanwhile. It is followed if it is a link.

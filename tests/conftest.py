@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+import hypothesis
+
+# The same inputs in every run: a test that fails for nobody but the machine that happened to draw one helps nobody.
+# The round of `make soak` draws new ones.
+# Nor does one that fails because the machine was busy.
+hypothesis.settings.register_profile(
+    "pure",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("pure")

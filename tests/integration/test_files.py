@@ -1,0 +1,529 @@
+"""Files into and out of containers, of which some mean harm."""
+
+import gc
+import logging
+import os
+import socket
+import stat
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import dockertest
+from tests.engines.fault_proxy import Fault, FaultProxy
+
+SLEEP = ("sleep", "600")
+
+
+@pytest.fixture(scope="module")
+def box(pool: dockertest.Pool) -> Iterator[dockertest.Resource]:
+    """A container to copy from and to."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        yield resource
+
+
+@pytest.fixture
+def base(box: dockertest.Resource, name: str) -> str:
+    """A folder in the container that nothing else uses."""
+    path = f"/tests/{name}"
+    box.exec(["mkdir", "-p", path], check=True)
+    return path
+
+
+def sh(resource: dockertest.Resource, script: str) -> str:
+    """Run a shell script in the container."""
+    return resource.exec(["sh", "-c", script], check=True).stdout
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Give all that is in a folder: a file with mode and content, a folder with its mode, a link with its end."""
+
+    def shown(path: Path) -> str:
+        if path.is_symlink():
+            return f"-> {path.readlink()}"
+        mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
+        return f"{mode} {path.read_text()}" if path.is_file() else f"{mode} /"
+
+    return {str(each.relative_to(folder)): shown(each) for each in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A local folder with all that is to survive."""
+    folder = tmp_path / "tree"
+    (folder / "sub" / "empty").mkdir(parents=True)
+    (folder / "sub" / "program").write_text("#!/bin/sh\n")
+    (folder / "sub" / "program").chmod(0o750)
+    (folder / "sub").chmod(0o711)
+    (folder / "sub" / "empty").chmod(0o700)
+    (folder / "link").symlink_to("sub/program")
+    (folder / "é").write_text("x" * 1000)
+    (folder / "é").chmod(0o604)
+    folder.chmod(0o755)
+    return folder
+
+
+LISTED = {
+    "link": "-> sub/program",
+    "sub": "711 /",
+    "sub/empty": "700 /",
+    "sub/program": "750 #!/bin/sh\n",
+    "é": "604 " + "x" * 1000,
+}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\xff\r\n", "text, even é\n", b"x" * 1_000_001])
+def test_what_is_written_is_read(box: dockertest.Resource, base: str, data: bytes | str) -> None:
+    """Byte for byte, into folders that were not there."""
+    box.write_file(f"{base}/new/deep/file", data)
+    assert box.read_file(f"{base}/new/deep/file") == (data.encode() if isinstance(data, str) else data)
+    owners = sh(box, f"stat -c '%a %u:%g' {base}/new {base}/new/deep {base}/new/deep/file")
+    assert owners.splitlines() == ["755 0:0", "755 0:0", "644 0:0"]
+
+
+def test_a_file_is_replaced(box: dockertest.Resource, base: str) -> None:
+    """Content and mode are new; what has the old one open goes on to see that."""
+    box.write_file(f"{base}/f", "old and longer")
+    sh(box, f"chown 5:6 {base}/f; ln {base}/f {base}/other")
+    box.write_file(f"{base}/f", "new", mode=0o4750)
+    assert sh(box, f"stat -c '%a %u:%g' {base}/f; cat {base}/f {base}/other") == "4750 0:0\nnewold and longer"
+
+
+def test_links_are_followed_within_the_container(box: dockertest.Resource, base: str) -> None:
+    """Reading and writing mean the same file, whether the link is absolute, relative, in between or still dangling."""
+    sh(
+        box,
+        f"cd {base}; echo here > real; ln -s {base}/real a; ln -s a b; mkdir d; ln -s d e; ln -s ./new dangling",
+    )
+    assert box.read_file(f"{base}/b") == box.read_file(f"{base}/d/../a") == b"here\n"
+    box.write_file(f"{base}/b", "there")
+    box.write_file(f"{base}/e/f", "in d")
+    assert sh(box, f"cd {base}; cat real d/f; echo; find -type l -exec readlink {{}} \\; | sort").split() == [
+        *("therein", "d", "./new", f"{base}/real", "a", "d")
+    ]
+    box.write_file(f"{base}/dangling", "made")
+    assert sh(box, f"cd {base}; cat new; readlink dangling") == "made./new\n"
+
+
+def test_what_cannot_be_read_says_why(box: dockertest.Resource, base: str) -> None:
+    """A missing file is an error with status 404; a folder or a pipe is none that is read."""
+    sh(box, f"cd {base}; mkfifo pipe; ln -s nothing dangling; ln -s loop loop; echo > file")
+    for missing in ("nothing", "dangling", "a/b"):
+        with pytest.raises(
+            dockertest.EngineError, match=f"cannot read '{base}/{missing}' of container '"
+        ) as caught:
+            box.read_file(f"{base}/{missing}")
+        assert caught.value.status == 404
+    with pytest.raises(dockertest.EngineError, match="it is a folder, not a file"):
+        box.read_file(base)
+    with pytest.raises(dockertest.EngineError, match="it is a device, pipe or socket, not a file"):
+        box.read_file(f"{base}/pipe")
+    with pytest.raises(dockertest.EngineError, match="too many"):
+        box.read_file(f"{base}/loop")
+    with pytest.raises(dockertest.InvalidOptionError, match="'etc/passwd' is no absolute path"):
+        box.read_file("etc/passwd")
+
+
+def test_what_cannot_be_written_says_why(box: dockertest.Resource, base: str, tree: Path) -> None:
+    """Nothing that is there is lost: a folder is never replaced by a file, nor a file by a folder."""
+    sh(box, f"cd {base}; mkdir -p d/kept; echo kept > file")
+    for folder in ("d", "d/", "new/"):
+        with pytest.raises(dockertest.EngineError, match=f"cannot write '{base}/{folder}' .*it is a folder"):
+            box.write_file(f"{base}/{folder}", "")
+    with pytest.raises(
+        dockertest.EngineError, match=f"cannot write '{base}/file/x' of container .*not a directory"
+    ):
+        box.write_file(f"{base}/file/x", "")
+    with pytest.raises(dockertest.EngineError, match=r"cannot copy .*tree' to '"):
+        box.copy_in(tree, f"{base}/file")
+    (tree.parent / "kept").write_text("a file")
+    with pytest.raises(dockertest.EngineError, match=r"cannot copy .*kept' to '"):
+        box.copy_in(tree.parent / "kept", f"{base}/d")
+    assert sh(box, f"cd {base}; cat file; ls d") == "kept\nkept\n"
+    with pytest.raises(dockertest.InvalidOptionError, match="mode: 7777777"):
+        box.write_file(f"{base}/f", "", mode=7777777)
+    with pytest.raises(dockertest.InvalidOptionError, match="data must be bytes or text: got a int"):
+        box.write_file(f"{base}/f", 5)  # type: ignore[arg-type]
+
+
+def test_a_folder_comes_back_as_it_went(box: dockertest.Resource, base: str, tree: Path) -> None:
+    """Contents, modes, links and empty folders; all of it root's in the container."""
+    box.copy_in(tree, f"{base}/copy")
+    assert set(sh(box, f"find {base}/copy -exec stat -c %u:%g {{}} +").split()) == {"0:0"}
+    box.copy_out(f"{base}/copy", tree.parent / "back")
+    assert listed(tree.parent / "back") == listed(tree) == LISTED
+
+
+def test_copy_in_names_the_copy_as_cp_does(box: dockertest.Resource, base: str, tree: Path) -> None:
+    """Into a folder that is there or that ends in a slash; else the path is the name; `/.` means what is in it."""
+    file = tree / "é"
+    sh(box, f"cd {base}; mkdir -m 1777 d; ln -s d l; echo kept > d/kept")
+    box.copy_in(file, f"{base}/d")
+    box.copy_in(file, f"{base}/d/named")
+    box.copy_in(file, f"{base}/new/")
+    box.copy_in(file, f"{base}/l")
+    box.copy_in(tree, f"{base}/l")
+    box.copy_in(tree, f"{base}/fresh")
+    box.copy_in(f"{tree}/", f"{base}/slash/")
+    box.copy_in(f"{tree}/.", f"{base}/d")
+    box.copy_in(f"{tree}/.", f"{base}/contents")
+    there = sh(
+        box, f"cd {base}; cd d; echo *; cd ..; echo new/é l/tree/s* fresh/s* slash/tree/s* contents/s*"
+    )
+    assert there.split() == [
+        *("kept", "link", "named", "sub", "tree", "é"),
+        *("new/é", "l/tree/sub", "fresh/sub", "slash/tree/sub", "contents/sub"),
+    ]
+    assert sh(box, f"stat -c %a {base}/d {base}/contents {base}") == "1777\n755\n755\n"
+
+
+def test_copy_out_names_the_copy_as_cp_does(box: dockertest.Resource, base: str, tmp_path: Path) -> None:
+    """The same rules the other way."""
+    sh(box, f"cd {base}; mkdir -p d/sub; echo x > d/f; ln -s d l; ln -s d/f lf")
+    (tmp_path / "there").mkdir(mode=0o700)
+    (tmp_path / "there" / "kept").touch()
+    (tmp_path / "link").symlink_to("there")
+    box.copy_out(f"{base}/d/f", tmp_path / "there")
+    box.copy_out(f"{base}/d/f", tmp_path / "there" / "named")
+    box.copy_out(f"{base}/d/f", f"{tmp_path}/new/")
+    box.copy_out(f"{base}/lf", tmp_path / "link")
+    box.copy_out(f"{base}/d", tmp_path / "there")
+    box.copy_out(f"{base}/l", tmp_path / "link")
+    box.copy_out(f"{base}/d", tmp_path / "deep" / "fresh")
+    box.copy_out(f"{base}/d/.", tmp_path / "there")
+    box.copy_out(f"{base}/d/.", tmp_path / "contents")
+    there = {"d", "d/f", "d/sub", "f", "kept", "l", "l/f", "l/sub", "lf", "named", "sub"}
+    assert set(listed(tmp_path)) - {"link"} == {
+        *("there", "new", "new/f", "contents", "contents/f", "contents/sub"),
+        *("deep", "deep/fresh", "deep/fresh/f", "deep/fresh/sub"),
+        *(f"there/{each}" for each in there),
+    }
+    assert stat.S_IMODE((tmp_path / "there").stat().st_mode) == 0o700
+
+
+def test_copying_again_brings_the_new_state(box: dockertest.Resource, base: str, tree: Path) -> None:
+    """What changed is replaced, both ways, links among it; what is only there stays."""
+    back = tree.parent / "back"
+    for content in ("one", "a second one"):
+        (tree / "é").write_text(content)
+        box.copy_in(f"{tree}/.", f"{base}/copy")
+        box.copy_out(f"{base}/copy/.", back)
+        (back / "mine").touch()
+    assert (back / "é").read_text() == "a second one"
+    assert {**listed(tree), "mine": f"{stat.S_IMODE((back / 'mine').stat().st_mode):o} "} == listed(back)
+
+
+def test_the_root_folder_can_be_copied(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """All of a container's files; what is left out is named or told."""
+    with pool.run("busybox:1.35", cmd=SLEEP, files={"/only/here": "x"}) as box:
+        sh(box, "ln -s /bin/sh /a")
+        with pytest.raises(
+            dockertest.EngineError, match="a': its link may lead out of the target: '/bin/sh'"
+        ):
+            box.copy_out("/", tmp_path)
+    assert (tmp_path / "only" / "here").read_text() == "x"
+
+
+def test_copy_in_never_follows_a_link_out_of_the_folder(
+    box: dockertest.Resource, base: str, tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links go as they are; a pipe is left out and told; only the link that the user named is followed."""
+    (tree.parent / "secret").write_text("secret")
+    (tree / "sub" / "out").symlink_to("../../secret")
+    (tree / "etc").symlink_to("/etc")
+    os.mkfifo(tree / "pipe")
+    (tree.parent / "named").symlink_to(tree)
+    with caplog.at_level(logging.WARNING, "dockertest"):
+        box.copy_in(tree.parent / "named", f"{base}/")
+    assert "pipe is not copied" in caplog.text
+    assert sh(box, f"cd {base}/named; readlink etc; readlink sub/out; readlink link; echo *").split() == [
+        *("/etc", "../../secret", "sub/program"),
+        *("etc", "link", "sub", "é"),
+    ]
+    with pytest.raises(dockertest.InvalidOptionError, match="is neither a file nor a folder"):
+        box.copy_in(tree / "pipe", base)
+    with pytest.raises(FileNotFoundError):
+        box.copy_in(tree / "missing", base)
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_container_that_means_harm_writes_nowhere_else(
+    box: dockertest.Resource, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: bool
+) -> None:
+    """Links of all kinds that lead out are refused by name, set-uid bits dropped, and all the rest is there."""
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    (tmp_path / "victim").write_text("untouched")
+    sh(
+        box,
+        f"""cd {base}; mkdir -p d/sub/deep; cd d; echo good > sub/deep/good; chmod 6755 sub/deep/good; chmod 1777 sub
+        ln sub/deep/good hard; ln -s sub/deep/good fine; ln -s ../sub sub/around
+        ln -s /etc/passwd abs; ln -s ../victim up; ln -s {tmp_path}/victim local; ln -s sub/../../victim updown
+        ln -s . here; ln -s here/../victim chained; ln -s ../../../../../../../../tmp sub/far; mkfifo pipe""",
+    )
+    (tmp_path / "dst" / "sub").mkdir(parents=True)
+    (tmp_path / "dst" / "sub" / "deep").symlink_to(tmp_path)  # an earlier harm: nothing goes through it
+    with pytest.raises(
+        dockertest.EngineError, match=r"as a whole; the rest is in .*dst, refused were:"
+    ) as caught:
+        box.copy_out(f"{base}/d/.", tmp_path / "dst")
+    refused = {line.split("'")[1].partition("/")[2] for line in str(caught.value).splitlines()[1:]}
+    through = {"sub/deep", "sub/deep/good", "hard"}
+    assert refused - through == {"abs", "up", "local", "updown", "chained", "sub/far"}
+    assert refused & through
+    (tmp_path / "dst" / "sub" / "deep").unlink()
+    with pytest.raises(dockertest.EngineError):
+        box.copy_out(f"{base}/d/.", tmp_path / "dst")
+    good = "755 good\n"
+    assert listed(tmp_path / "dst") == {
+        "fine": "-> sub/deep/good",
+        "hard": good,
+        "here": "-> .",
+        "sub": "755 /",
+        "sub/around": "-> ../sub",
+        "sub/deep": "755 /",
+        "sub/deep/good": good,
+    }
+    assert {each.name for each in tmp_path.iterdir()} == {"victim", "dst"}
+    assert (tmp_path / "victim").read_text() == "untouched"
+
+
+def test_a_local_failure_is_not_the_engines(box: dockertest.Resource, base: str, tmp_path: Path) -> None:
+    """A local file that cannot be read or written is the system's own error."""
+    lying = Path("/sys/class/net/lo/mtu")  # says that it is 4096 bytes long
+    if lying.exists():
+        (tmp_path / "before").write_text("x")
+        (tmp_path / "lying").symlink_to(lying)
+        with pytest.raises(OSError, match="became shorter while it was copied"):
+            box.copy_in(tmp_path / "lying", base)
+    box.write_file(f"{base}/f", "x")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        box.copy_out(f"{base}/f", tmp_path / "file" / "below")
+    assert box.read_file(f"{base}/f") == b"x"
+
+
+def test_large_files_pass_in_little_memory(box: dockertest.Resource, base: str, tmp_path: Path) -> None:
+    """200 MB there and back, byte for byte, within 8 MB."""
+    size = 200 << 20
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(size)
+        for place in range(0, size, 10 << 20):
+            large.seek(place)
+            large.write(b"%d" % place)
+    tracemalloc.start()
+    try:
+        box.copy_in(tmp_path / "large", f"{base}/large")
+        box.copy_out(f"{base}/large", tmp_path / "back")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    with (tmp_path / "large").open("rb") as large, (tmp_path / "back").open("rb") as back:
+        while block := large.read(1 << 20):
+            assert back.read(1 << 20) == block
+        assert not back.read(1)
+    sh(box, f"rm {base}/large")
+
+
+def test_an_ended_container_can_be_read(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """What a command left behind is there after its end."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "mkdir /out; echo done > /out/result"]) as box:
+        box.wait(timeout=30)
+        assert box.read_file("/out/result") == b"done\n"
+        box.copy_out("/out", tmp_path)
+        box.write_file("/out/more", "x")
+        assert box.read_file("/out/more") == b"x"
+    assert (tmp_path / "out" / "result").read_text() == "done\n"
+
+
+def test_a_closed_container_is_none_to_copy_from(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """Every one of the methods says so."""
+    box = pool.run("busybox:1.35", cmd=SLEEP)
+    box.close()
+    for use in (
+        lambda: box.read_file("/f"),
+        lambda: box.write_file("/f", ""),
+        lambda: box.copy_in(tmp_path, "/f"),
+        lambda: box.copy_out("/f", tmp_path),
+    ):
+        with pytest.raises(dockertest.ResourceClosedError):
+            use()
+
+
+def test_files_are_there_when_the_command_starts(pool: dockertest.Pool, tree: Path) -> None:
+    """Bytes, text, a local file and a local folder; folders that are there keep their modes, links stay links."""
+    files: dict[str, bytes | str | Path] = {
+        "/etc/app/app.conf": "a = é\n",
+        "/opt/deep/er/data": b"\0\1",
+        "/bin/program": tree / "sub" / "program",
+        "/tmp/tree": tree,
+        "/new/tree": tree,
+        "/empty": "",
+    }
+    script = """cat /etc/app/app.conf; stat -c '%a %u:%g %n' /etc/app /etc/app/app.conf /bin/program /tmp /opt/deep/er
+    readlink /tmp/tree/link; stat -c '%a %s' /new/tree/sub/empty /empty /opt/deep/er/data"""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "stat -c '%a' /tmp; sleep 600"]) as box:
+        mode = sh(box, "stat -c %a /tmp 2>/dev/null || echo 755").strip()
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script], files=files) as box:
+        assert box.wait(timeout=30) == 0
+        lines = box.logs().splitlines()
+    assert lines[:7] == [
+        "a = é",
+        "755 0:0 /etc/app",
+        "644 0:0 /etc/app/app.conf",
+        "750 0:0 /bin/program",
+        f"{mode} 0:0 /tmp",
+        "755 0:0 /opt/deep/er",
+        "sub/program",
+    ]
+    assert lines[7].startswith("700 ")
+    assert lines[8:] == ["644 0", "644 2"]
+
+
+def test_a_folder_given_in_files_is_added_to_one_that_is_there(pool: dockertest.Pool, tree: Path) -> None:
+    """What is there already stays, and so does its mode."""
+    tree.chmod(0o700)
+    with pool.run("busybox:1.35", cmd=SLEEP, files={"/bin": tree, "/fresh": tree}) as box:
+        assert sh(box, "ls -d /bin/sh /bin/sub /fresh/sub; stat -c %a /bin /fresh").split() == [
+            *("/bin/sh", "/bin/sub", "/fresh/sub"),
+            *("755", "700"),
+        ]
+
+
+def test_files_that_cannot_be_put_leave_no_container(
+    pool: dockertest.Pool, name: str, tmp_path: Path
+) -> None:
+    """The start is given up, and what was made is removed again."""
+    with pytest.raises(dockertest.ContainerStartError, match=f"cannot put files into container '{name}'"):
+        pool.run("busybox:1.35", name=name, cmd=SLEEP, files={"/bin/sh/x": "x"})
+    assert pool.client.api.containers(all=True, filters={"name": name}) == []
+    (tmp_path / "f").touch()
+    options = dockertest.RunOptions(
+        repository="busybox", tag="1.35", name=name, cmd=SLEEP, files={"/f": tmp_path / "f"}
+    )
+    (tmp_path / "f").unlink()
+    with pytest.raises(dockertest.InvalidOptionError, match="there is no"):
+        pool.run_with_options(options)
+    assert pool.client.api.containers(all=True, filters={"name": name}) == []
+
+
+def test_what_is_in_memory_is_refused_before_it_is_lost(
+    pool: dockertest.Pool, name: str, tmp_path: Path
+) -> None:
+    """The engine would put it below the tmpfs, where nobody finds it; a volume beneath one is fine."""
+    mounts = [f"{name}:/scratch/kept"]
+    try:
+        with pool.run("busybox:1.35", cmd=SLEEP, tmpfs=["/scratch"], mounts=mounts) as box:
+            sh(box, "echo x > /scratch/f; ln -s /scratch/f /link")
+            for path in ("/scratch/f", "/scratch", "/link", "/dev/shm/f"):
+                for use in (
+                    lambda path=path: box.read_file(path),
+                    lambda path=path: box.write_file(path, ""),
+                    lambda path=path: box.copy_in(tmp_path, path),
+                    lambda path=path: box.copy_out(path, tmp_path),
+                ):
+                    with pytest.raises(dockertest.InvalidOptionError, match="kept in memory"):
+                        use()
+            box.write_file("/scratch/kept/f", "x")
+            assert sh(box, "cat /scratch/kept/f") == "x"
+    finally:
+        pool.client.volumes.get(name).remove()
+
+
+def test_where_all_is_read_only_the_engine_says_so(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
+    """A volume takes files even there, unless it is read-only too."""
+    options = dockertest.RunOptions(
+        repository="busybox", tag="1.35", cmd=SLEEP, mounts=[f"{name}:/data", "/etc:/ro:ro"]
+    )
+    try:
+        with pool.run_with_options(
+            options, lambda host_config: host_config.update(ReadonlyRootfs=True)
+        ) as box:
+            for path in ("/f", "/ro/f"):
+                with pytest.raises(
+                    dockertest.EngineError, match=f"cannot write '{path}' of container .*read-only"
+                ):
+                    box.write_file(path, b"x" * (20 << 20))
+            box.write_file("/data/new/f", "x")
+            (tmp_path / "f").write_text("outside")
+            box.copy_in(tmp_path / "f", "/data")
+            assert box.read_file("/data/new/f") + box.read_file("/data/f") == b"xoutside"
+    finally:
+        pool.client.volumes.get(name).remove()
+
+
+def test_names_that_are_no_text_survive(box: dockertest.Resource, base: str, tmp_path: Path) -> None:
+    """A container's file names are bytes, and long ones too."""
+    odd = os.fsdecode(b"n\xffm")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / odd).write_text("odd")
+    (tmp_path / "src" / ("long" * 60)).write_text("long")
+    (tmp_path / "src" / "back\\slash").write_text("back")
+    box.copy_in(tmp_path / "src", f"{base}/odd")
+    box.copy_out(f"{base}/odd", tmp_path / "back")
+    assert listed(tmp_path / "back") == listed(tmp_path / "src")
+
+
+def cut(after: int, *, silent: bool) -> Fault:
+    """Give so many bytes of the answer, and then nothing any more: by silence or by hanging up."""
+
+    def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        with forward() as upstream:
+            client.sendall(upstream.recv(after, socket.MSG_WAITALL) if after else b"")
+            while silent and client.recv(65536):
+                pass  # until the other side has had enough
+
+    return fault
+
+
+@pytest.mark.parametrize("after", [0, 5000, 1_000_000])
+@pytest.mark.parametrize(
+    ("silent", "words"), [(False, "broke off"), (True, "the engine did not answer within 0.5 s")]
+)
+def test_a_part_is_never_taken_for_the_whole(
+    pool: dockertest.Pool,
+    box: dockertest.Resource,
+    base: str,
+    tmp_path: Path,
+    after: int,
+    silent: bool,
+    words: str,
+) -> None:
+    """Where the engine hangs up, or says no more, in the middle of an archive, that is an error in time."""
+    box.write_file(f"{base}/large", b"x" * (5 << 20))
+    assert pool.endpoint
+    proxy = FaultProxy(tmp_path / "engine.sock", engine=pool.endpoint.removeprefix("unix://"))
+    with proxy.running(), dockertest.Pool(proxy.endpoint, timeout=0.5) as through:
+        same = through.container_by_name(box.name)
+        assert same
+        for use in (
+            lambda: same.read_file(f"{base}/large"),
+            lambda: same.copy_out(f"{base}/.", tmp_path / "dst"),
+        ):
+            proxy.next("^GET .*/archive", cut(after, silent=silent))
+            with pytest.raises(dockertest.EngineError, match=words):
+                use()
+        proxy.next("^PUT .*/archive", cut(0, silent=silent))
+        with pytest.raises(dockertest.EngineError, match=words):
+            same.write_file(f"{base}/f", b"x" * (5 << 20))
+        same.copy_out(f"{base}/.", tmp_path / "dst")
+    assert (tmp_path / "dst" / "large").stat().st_size == 5 << 20
+
+
+def test_no_connection_is_left_open(
+    box: dockertest.Resource, base: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Neither by what is read to its end nor by what is broken off; the next request works as if nothing had been."""
+    for number in range(5):
+        box.write_file(f"{base}/f", str(number))
+        assert box.read_file(f"{base}/f") == str(number).encode()
+        for refused in ("/bin", f"{base}/f/g"):
+            with pytest.raises(dockertest.EngineError):
+                box.read_file(refused)
+        with pytest.raises(dockertest.EngineError):
+            box.write_file(f"{base}/f/g", b"x" * (2 << 20))
+    gc.collect()
+    assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []

@@ -1,0 +1,242 @@
+"""
+What type checkers make of the public names. Only checked, never run.
+
+Each mistake carries the errors that mypy and pyright have to find there: a comment that is not needed is an error.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import backoff
+import docker
+from docker.models.containers import Container
+from docker.models.networks import Network as SdkNetwork
+from typing_extensions import assert_type
+
+import dockertest
+from dockertest import (
+    AuthConfig,
+    ContainerExitedError,
+    DockerUnavailableError,
+    EngineError,
+    Network,
+    Pool,
+    PortBinding,
+    PortNotPublishedError,
+    PullProgress,
+    Resource,
+    RetryTimeoutError,
+    RunOptions,
+    retry,
+    retry_async,
+)
+
+
+class Connection:
+    """What a driver gives."""
+
+    def ping(self) -> bool:
+        return True
+
+
+def connect() -> Connection:
+    return Connection()
+
+
+async def connect_async() -> Connection:
+    return Connection()
+
+
+def pools(client: docker.DockerClient) -> None:
+    assert_type(Pool(), Pool)
+    Pool("tcp://localhost:2375", cert_path=Path("certs"), max_wait=10, timeout=5)
+    Pool(client=client, image_prefix="registry:5000/", publish_ip="127.0.0.1")
+    Pool(pull_progress=lambda progress: assert_type(progress, PullProgress))
+    with Pool() as pool:
+        assert_type(pool, Pool)
+        assert_type(pool.client, docker.DockerClient)
+        assert_type(pool.close(), None)
+
+    Pool(max_wait="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Pool("unix:///x", "certs")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Pool(endpiont="unix:///x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def running(pool: Pool, network: Network, sdk_network: SdkNetwork) -> None:
+    assert_type(pool.run("postgres"), Resource)
+    pool.run("postgres", "15", {"POSTGRES_PASSWORD": "secret", "PORT": 5432})
+    pool.run("postgres", "15", ["A=1"])
+    pool.run("postgres:15", env=(f"{key}=1" for key in "AB"))
+    pool.run("postgres", cmd=["-c", "fsync=off"], mounts=("/a:/b:ro",), labels={"a": "b"}, privileged=True)
+    pool.run("postgres", exposed_ports=[80, "53/udp"], port_bindings={"5432/tcp": 15432})
+    pool.run("postgres", port_bindings={5432: [PortBinding("127.0.0.1", 0), "15432", 15433], "80": 8080})
+    pool.run("postgres", networks=[network, sdk_network, "back"], network_aliases=["db"])
+    pool.run("postgres", tmpfs=["/run"], shm_size="64m", init=True, stop_timeout=1.5, pull="never")
+    pool.run("postgres", tmpfs={"/run": "size=64m"}, shm_size=64 << 20, healthcheck="pg_isready")
+    pool.run("postgres", healthcheck={"test": ["CMD", "true"], "interval": 0.5, "retries": 3})
+    pool.run("postgres", auth=AuthConfig("me", "secret"))
+
+    pool.run("postgres", "15", {"A": "1"}, privilegd=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.run("postgres", 15)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.run("postgres", env="A=1", cmd=[1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    pool.run("postgres", env=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.run("postgres", pull="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.run("postgres", port_bindings={"80": 1.5})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    pool.run("postgres", tty="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.run()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def options(pool: Pool) -> None:
+    made = RunOptions(repository="postgres", tag="15", env={"A": "1"}, networks=["back"])
+    assert_type(pool.run_with_options(made), Resource)
+    pool.run_with_options(made, lambda config: config.update(ShmSize=1), modify)
+    assert_type(pool.run_all([made, made], max_workers=2), list[Resource])
+
+    RunOptions("postgres")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    RunOptions(tag="15")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    made.tag = "16"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    PortBinding(80)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AuthConfig(password=b"secret")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.run_with_options(made, "ShmSize")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def modify(config: dict[str, Any]) -> None:
+    config["Memory"] = 64 << 20
+
+
+def addresses(resource: Resource) -> None:
+    assert_type(resource.get_port("5432/tcp"), int)
+    assert_type(resource.get_port(5432) + 1, int)
+    assert_type(resource.get_bound_ip("5432"), str)
+    assert_type(resource.get_host_port("5432/tcp"), str)
+    assert_type(resource.id, str)
+    assert_type(resource.name, str)
+    assert_type(resource.container, Container)
+    with resource as entered:
+        assert_type(entered, Resource)
+
+    resource.get_port("5432/tcp") + "x"  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
+    resource.get_port(b"5432")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    resource.get_prot(5432)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def commands(resource: Resource, flag: bool) -> None:
+    done = resource.exec(["psql", "-c", "select 1"], env={"A": "1"}, timeout=5, check=True)
+    assert_type(done.exit_code, int)
+    assert_type(done.stdout, str)
+    assert_type(done.stderr, str)
+    assert_type(resource.exec(("cat",), stdin=b"bytes", text=False).stdout, bytes)
+    assert_type(resource.exec(("cat",), stdin=io.BytesIO(), text=flag).stdout, str | bytes)
+    resource.exec(["cat"], stdin="text", stdout=io.BytesIO(), stderr=io.BytesIO(), user="me", working_dir="/")
+
+    resource.exec(["cat"], stdout=io.StringIO())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    resource.exec(["cat"], timout=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    resource.exec([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+def life(resource: Resource, pool: Pool) -> None:
+    assert_type(resource.status, str)
+    assert_type(resource.health, str)
+    assert_type(resource.logs(tail=5, since=1.5, stdout=False), str)
+    assert_type(resource.wait_healthy(max_wait=5), None)
+    assert_type(resource.wait_for_log("ready", count=2), re.Match[str])
+    assert_type(resource.wait_for_log(re.compile("ready"), max_wait=5), re.Match[str])
+    assert_type(resource.wait(timeout=5), int)
+    assert_type(resource.read_file("/etc/hostname"), bytes)
+    resource.write_file("/x", "text", mode=0o600)
+    resource.write_file("/x", b"bytes")
+    resource.copy_in(Path("folder"), "/srv")
+    resource.copy_out("/srv", "folder")
+    resource.stop(timeout=1.5)
+    resource.start()
+    resource.restart()
+    resource.refresh()
+    resource.expire(60)
+    resource.expire(None)
+    resource.close()
+    pool.purge(resource)
+    lines: Iterator[str] = resource.stream_logs()
+    for line in lines:
+        assert_type(line, str)
+    resource.stream_logs().close()
+
+    resource.status = "running"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    pool.purge("pg")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def waiting(pool: Pool, resource: Resource) -> None:
+    assert_type(pool.retry(connect), Connection)
+    assert_type(resource.retry(connect, max_wait=5), Connection)
+    assert_type(retry(connect), Connection)
+    assert_type(pool.retry(connect).ping(), bool)
+    assert_type(pool.retry(lambda: 3) + 1, int)
+    pool.retry(connect, wait=backoff.fibo, on=OSError)
+    pool.retry(connect, wait=lambda: backoff.constant(1), on=(OSError, KeyError), max_attempts=3)
+    pool.retry(connect, giveup=lambda failure: isinstance(failure, KeyError), watch=[resource])
+    pool.retry(connect, watch=())
+    assert_type(retry(Pool, on=DockerUnavailableError), Pool)
+
+    pool.retry(connect())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.retry(connect, wait=backoff.fibo())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.retry(connect, on=OSError("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.retry(connect, max_attempts=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    resource.retry(connect, watch=[resource])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.retry(connect).pnig()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+async def waiting_async(pool: Pool, resource: Resource) -> None:
+    assert_type(await pool.retry_async(connect_async), Connection)
+    assert_type(await retry_async(connect_async, attempt_timeout=1.5, watch=[resource]), Connection)
+
+    await pool.retry_async(connect)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def networks(pool: Pool, resource: Resource) -> None:
+    with pool.create_network("back", internal=True, labels={"a": "b"}) as network:
+        assert_type(network, Network)
+        assert_type(network.id, str)
+        assert_type(network.network, SdkNetwork)
+        resource.connect_to_network(network, aliases=["db"])
+        assert_type(resource.get_ip_in_network(network), str)
+        resource.disconnect_from_network("back")
+        pool.remove_network(network)
+    assert_type(pool.networks_by_name("back"), list[Network])
+
+    pool.create_network("back", intrenal=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    resource.get_ip_in_network(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def finding(pool: Pool) -> None:
+    assert_type(pool.container_by_name("pg"), Resource | None)
+    assert_type(pool.remove_container_by_name("pg"), bool)
+    assert_type(pool.current_container(), Resource)
+
+    pool.container_by_name("pg").close()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def errors() -> None:
+    try:
+        connect()
+    except ContainerExitedError as error:
+        assert_type(error.exit_code, int | None)
+        assert_type(error.oom_killed, bool)
+        assert_type(error.logs, str)
+    except PortNotPublishedError as error:
+        assert_type(error.published, tuple[str, ...])
+    except RetryTimeoutError as error:
+        assert_type(error.attempts, int)
+        assert_type(error.elapsed, float)
+    except EngineError as error:
+        assert_type(error.status, int | None)
+
+
+def names() -> None:
+    assert_type(dockertest.__version__, str)
+    assert_type(dockertest.__all__, list[str])
+
+    dockertest.Poool()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
