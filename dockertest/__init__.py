@@ -17,8 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
+    from dockertest._exec import ExecResult as ExecResult
     from dockertest._network import Network as Network
     from dockertest._options import AuthConfig as AuthConfig
+    from dockertest._options import BuildOptions as BuildOptions
     from dockertest._options import PortBinding as PortBinding
     from dockertest._options import RunOptions as RunOptions
     from dockertest._pool import Pool as Pool
@@ -49,6 +51,7 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
 
 __all__ = [
     "AuthConfig",
+    "BuildOptions",
     "CleanupError",
     "ContainerCreateError",
     "ContainerExitedError",
@@ -57,6 +60,7 @@ __all__ = [
     "DockertestError",
     "EngineError",
     "ExecError",
+    "ExecResult",
     "ExecTimeoutError",
     "ImageBuildError",
     "ImagePullError",
@@ -78,8 +82,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_exec": ("ExecResult",),
     "_progress": ("PullProgress",),
-    "_options": ("AuthConfig", "PortBinding", "RunOptions"),
+    "_options": ("AuthConfig", "BuildOptions", "PortBinding", "RunOptions"),
     "_pool": ("Pool",),
     "_report": ("Report",),
     "_resource": ("Resource",),

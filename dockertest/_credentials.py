@@ -195,6 +195,13 @@ def build_header(auths: Mapping[str, AuthConfig]) -> Header:
     return _encoded({name: _as_engine(auth) for name, auth in auths.items()})
 
 
+def entry(auth: AuthConfig) -> dict[str, str]:
+    """Give credentials as the docker CLI's configuration file keeps them."""
+    if auth.identity_token:
+        return {"identitytoken": auth.identity_token}
+    return {"auth": base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()}
+
+
 def _encoded(value: Mapping[str, object]) -> Header:
     return Header(base64.urlsafe_b64encode(json.dumps(value).encode()).decode())
 

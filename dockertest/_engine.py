@@ -11,11 +11,13 @@ import os
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from dockertest._endpoint import Endpoint
@@ -360,6 +362,26 @@ def _sdk_client(**given: Any) -> Any:
     client = docker.DockerClient.__new__(docker.DockerClient)
     client.api = type("APIClient", (docker.APIClient,), {"_general_configs": nothing})(**given)
     return client
+
+
+@contextmanager
+def build_context(folder: str | os.PathLike[str], dockerfile: str) -> Iterator[tuple[IO[bytes], str]]:
+    """
+    Give the build context as a tar file, and the Dockerfile's name in it; what `.dockerignore` names is left out.
+
+    It is kept in a temporary file, which is gone with the block.
+    """
+    from docker.api.build import process_dockerfile
+    from docker.utils.build import tar
+
+    root: Any = os.fspath(folder)  # whose stubs want a path
+    ignore = Path(root) / ".dockerignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    exclude = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    said: Any = process_dockerfile(dockerfile, root)
+    with tempfile.TemporaryFile(prefix="dockertest-") as file:
+        tar(root, exclude=exclude, dockerfile=said, fileobj=file)
+        yield file, said[0]
 
 
 def _version(written: str) -> tuple[int, ...]:

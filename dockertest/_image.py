@@ -206,7 +206,7 @@ _REMEDIES = {
         "invalid username/password",
         "incorrect username or password",
     ),
-    "{where} speaks plain HTTP; list it under 'insecure-registries' in the engine's configuration": (
+    "{where} speaks plain HTTP; mark it as insecure in the engine's configuration": (
         "http response to https client",
     ),
     "the engine does not trust {where}; put its CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host": (

@@ -25,7 +25,11 @@ log = logging.getLogger("dockertest")
 
 def identity() -> str:
     """Give user, machine, boot and PID namespace, in four words: only within all four can a process be known to be dead."""
-    user = str(os.getuid()) if hasattr(os, "getuid") else hashlib.sha256(str(Path.home()).encode()).hexdigest()[:16]
+    user = (
+        str(os.getuid())
+        if hasattr(os, "getuid")
+        else hashlib.sha256(str(Path.home()).encode()).hexdigest()[:16]
+    )
     machine = _first_line("/etc/machine-id") or f"{uuid.getnode():x}"
     boot = _first_line("/proc/sys/kernel/random/boot_id").replace("-", "")
     namespace = ""
@@ -113,7 +117,9 @@ class Lifeline:
     def _start(self) -> bool:
         """Start the reaper: its first lines are in the pipe before it is."""
         if self._address is None:
-            log.warning("no reaper works over %s: what a killed process leaves has to be removed by hand", self._where)
+            log.warning(
+                "no reaper works over %s: what a killed process leaves has to be removed by hand", self._where
+            )
             return False
         reading, self._pipe = os.pipe()
         try:
@@ -138,7 +144,10 @@ class Lifeline:
         except OSError as error:
             os.close(self._pipe)
             self._pipe = None
-            log.warning("the reaper cannot start, so what a killed process leaves has to be removed by hand: %s", error)
+            log.warning(
+                "the reaper cannot start, so what a killed process leaves has to be removed by hand: %s",
+                error,
+            )
             return False
         finally:
             os.close(reading)
@@ -149,7 +158,9 @@ class Lifeline:
         try:
             os.write(self._pipe if self._pipe is not None else -1, line)  # less than PIPE_BUF: all or nothing
         except OSError as error:
-            log.warning("the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error)
+            log.warning(
+                "the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error
+            )
             self._stop()
 
     def _stop(self) -> None:

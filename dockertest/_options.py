@@ -84,7 +84,8 @@ class RunOptions:
     What container to start. Checked when made: a bad value is an `InvalidOptionError` that names the field.
 
     Attributes:
-        repository: The image, such as `"postgres"`; it may carry the tag or digest itself.
+        repository: The image, such as `"postgres"`; it may carry the tag or digest itself. For a build, what the image
+            is to be called, `name` by default.
         tag: The image's tag, `latest` when neither this nor `repository` says one.
         name: The container's name; a random one of the engine's when empty.
         hostname: The host name that the container sees.
@@ -123,7 +124,7 @@ class RunOptions:
             folder is added to one that is there; missing folders are made. No content is ever shown.
     """
 
-    repository: str
+    repository: str = ""
     tag: str | None = None
     name: str = ""
     hostname: str = ""
@@ -158,7 +159,8 @@ class RunOptions:
     files: Mapping[str, FileSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _specs.reference("repository", self.repository, self.tag)
+        if self.repository:
+            _specs.reference("repository", self.repository, self.tag)
         for name in ("hostname", "working_dir", "network_id", "user", "platform"):
             value = getattr(self, name)
             _set(self, **{name: "" if value is None else _specs.text(name, value)})
@@ -215,6 +217,65 @@ class RunOptions:
             elif value or each.name == "repository":
                 shown.append(f"{each.name}={value!r}")
         return f"RunOptions({', '.join(shown)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BuildOptions:
+    """
+    What image to build. Checked when made: a bad value is an `InvalidOptionError` that names the field.
+
+    Attributes:
+        context_dir: The folder that the build sees; what its `.dockerignore` names is left out.
+        dockerfile: The Dockerfile, relative to that folder or absolute.
+        build_args: Values for the Dockerfile's `ARG`s; they are shown nowhere.
+        platform: The platform to build for, such as `"linux/arm64"`.
+        version: `"1"`, the engine's classic builder, or `"2"`, BuildKit through `docker buildx`.
+        auth: Credentials for the registries of base images: of one, or by registry.
+        target: The stage of the Dockerfile to stop at.
+        no_cache: Build every step anew.
+        labels: Labels of the image; those beginning with `dockertest.` are refused.
+        remove_image: Remove the image with its container, instead of keeping it as a cache.
+    """
+
+    context_dir: str | os.PathLike[str]
+    dockerfile: str = "Dockerfile"
+    build_args: EnvSpec = ()
+    platform: str | None = None
+    version: Literal["1", "2"] = "1"
+    auth: AuthConfig | Mapping[str, AuthConfig] | None = None
+    target: str | None = None
+    no_cache: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    remove_image: bool = False
+
+    def __post_init__(self) -> None:
+        folder = Path(self.context_dir)
+        if not folder.is_dir():
+            raise InvalidOptionError(f"context_dir: {str(folder)!r} is no folder")
+        if not (folder / _specs.text("dockerfile", self.dockerfile)).is_file():
+            raise InvalidOptionError(f"dockerfile: {str(folder / self.dockerfile)!r} is no file")
+        if self.version not in ("1", "2"):
+            raise InvalidOptionError(f"version: {self.version!r} is neither '1' nor '2'")
+        auths = self.auth.values() if isinstance(self.auth, Mapping) else [self.auth]
+        if not all(each is None or isinstance(each, AuthConfig) for each in auths):
+            raise InvalidOptionError(
+                "auth must be an AuthConfig, or a mapping of registries to them (not shown here)"
+            )
+        _specs.boolean("no_cache", self.no_cache)
+        _specs.boolean("remove_image", self.remove_image)
+        _set(
+            self,
+            build_args=_specs.environment("build_args", self.build_args),
+            platform=_specs.text("platform", self.platform or ""),
+            target=_specs.text("target", self.target or ""),
+            labels=_specs.labels("labels", self.labels),
+        )
+
+    def __repr__(self) -> str:
+        names = ", ".join(each.split("=", 1)[0] for each in _specs.environment("build_args", self.build_args))
+        return (
+            f"BuildOptions({str(self.context_dir)!r}, dockerfile={self.dockerfile!r}, build_args=({names}))"
+        )
 
 
 class RunFields(TypedDict, total=False):

@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from typing_extensions import Self, Unpack
 
 from dockertest import (
+    _build,
     _create,
     _endpoint,
     _engine,
@@ -31,8 +33,9 @@ from dockertest import (
 from dockertest._create import Modifier
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
+from dockertest._handle import Handle
 from dockertest._network import Network, NetworkFields
-from dockertest._options import EnvSpec, RunFields, RunOptions
+from dockertest._options import BuildOptions, EnvSpec, RunFields, RunOptions
 from dockertest._progress import OnProgress
 from dockertest._resource import Resource
 from dockertest.errors import (
@@ -90,6 +93,7 @@ class Pool:
     reaper: bool = True
     keep: bool = False
     _engine: Engine = field(init=False)
+    _environ: dict[str, str] = field(init=False)
     _credentials: Credentials = field(init=False)
     _images: _image.Images = field(init=False)
     _session_id: str = field(init=False, default_factory=_session.new_session)
@@ -112,6 +116,7 @@ class Pool:
         )
         self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
         self._engine = self._connect(environ)
+        self._environ = dict(environ)
         self._credentials = Credentials(environ)
         self._images = _image.Images(self._engine, self._credentials)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
@@ -187,10 +192,96 @@ class Pool:
             auth=options.auth,
             on_progress=self.pull_progress,
         )
+        return self._run(options, image, str(name), str(name), modifiers)
+
+    def build_and_run(
+        self, name: str, dockerfile_path: str | os.PathLike[str], env: EnvSpec = ()
+    ) -> Resource:
+        """
+        Build an image from a Dockerfile, and start a container of it; both are called *name*.
+
+        The image is kept: it is the cache of the next build.
+
+        Args:
+            name: What image and container are called.
+            dockerfile_path: The Dockerfile; its folder is the build's context.
+            env: The container's environment, a mapping or `"K=V"` strings.
+
+        Raises:
+            ImageBuildError: The build failed; its last lines are in the text.
+            ContainerCreateError: The engine refused to create the container.
+            ContainerStartError: It could not start it; it has been removed again.
+        """
+        return self.build_and_run_with_options(dockerfile_path, RunOptions(name=name, env=env))
+
+    def build_and_run_with_options(
+        self, dockerfile_path: str | os.PathLike[str], options: RunOptions, *modifiers: Modifier
+    ) -> Resource:
+        """
+        Build an image from a Dockerfile, and start a container of it as *options* say.
+
+        Args:
+            dockerfile_path: The Dockerfile; its folder is the build's context.
+            options: What to start; the image is called `repository`, or else `name`, with `tag`.
+            modifiers: As for `run_with_options`.
+
+        Raises:
+            ImageBuildError: The build failed; its last lines are in the text.
+            ContainerCreateError: The engine refused to create the container.
+            ContainerStartError: It could not start it; it has been removed again.
+        """
+        path = Path(dockerfile_path)
+        return self.build_and_run_with_build_options(
+            BuildOptions(path.parent, path.name), options, *modifiers
+        )
+
+    def build_and_run_with_build_options(
+        self, build_options: BuildOptions, run_options: RunOptions, *modifiers: Modifier
+    ) -> Resource:
+        """
+        Build an image as *build_options* say, and start a container of it as *run_options* say.
+
+        The container is made from the image that was just built, whatever its name has come to mean meanwhile.
+
+        Args:
+            build_options: What to build. One step may be silent for half an hour, then the build is given up.
+            run_options: What to start; the image is called `repository`, or else `name`, with `tag`.
+            modifiers: As for `run_with_options`.
+
+        Raises:
+            ImageBuildError: The build failed; its last lines are in the text.
+            ContainerCreateError: The engine refused to create the container.
+            ContainerStartError: It could not start it; it has been removed again.
+        """
+        self._owned.check_open()
+        name = _specs.reference(
+            "repository or name", run_options.repository or run_options.name, run_options.tag
+        )
+        built = _build.build(self._engine, build_options, name, self._credentials, self._environ)
+        image = _image.inspect(self._engine, _specs.reference("the image built", built))
+        try:
+            resource = self._run(run_options, image or {}, built, str(name), modifiers)
+        except BaseException:
+            if build_options.remove_image:
+                _build.remove(self._engine, str(name))
+            raise
+        if build_options.remove_image:
+            resource._after_removal = partial(_build.remove, self._engine, str(name))
+        return resource
+
+    def _run(
+        self,
+        options: RunOptions,
+        image: Mapping[str, Any],
+        made_of: str,
+        called: str,
+        modifiers: tuple[Modifier, ...],
+    ) -> Resource:
+        """Start a container of an image that is at hand: made of that name or id, and called so in what is told."""
         request = _create.create_request(
             options,
             image,
-            image_name=str(name),
+            image_name=made_of,
             labels=self._labels(),
             publish_ip=self.publish_ip or "",
             modifiers=modifiers,
@@ -200,7 +291,7 @@ class Pool:
                 "ports are published on all addresses of %s; set publish_ip to choose one", self._warn_of
             )
             self._warn_of = ""
-        resource = self._make(request, options, str(name))
+        resource = self._make(request, options, called)
         with self._removed_on_failure(resource):
             self._start(resource, request, options)
         return resource
@@ -446,7 +537,7 @@ class Pool:
         _session.registry.discard(self)
         self._engine.close()
 
-    def _forget(self, handle: Resource | Network) -> None:
+    def _forget(self, handle: Handle | Network) -> None:
         """Stop caring for something that is gone; called by its handle."""
         self._owned.forget(handle.id)
 
@@ -454,7 +545,9 @@ class Pool:
         """Have a container removed when its time is up; called by its handle."""
         there = self.reaper and self._lifeline.expire(container, seconds)
         if not there and seconds is not None:
-            raise InvalidOptionError("expire needs the reaper; leave reaper=True, and DOCKERTEST_REAPER unset")
+            raise InvalidOptionError(
+                "expire needs the reaper; leave reaper=True, and DOCKERTEST_REAPER unset"
+            )
 
     def _sweep(self) -> list[Exception]:
         """Remove what the engine made without our having been told, as when its answer was lost."""

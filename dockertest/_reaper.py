@@ -76,7 +76,11 @@ class Engine:
 def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
     """List the containers or networks that have a label."""
     filters = quote(json.dumps({"label": [label]}))
-    path = f"/containers/json?all=1&filters={filters}" if kind == "containers" else f"/networks?filters={filters}"
+    path = (
+        f"/containers/json?all=1&filters={filters}"
+        if kind == "containers"
+        else f"/networks?filters={filters}"
+    )
     status, answer = request("GET", path, None)
     if status != 200 or not isinstance(answer, list):
         raise OSError(f"the engine answered {status} to a list of {kind}")
@@ -105,8 +109,12 @@ def remove_all(request: Request, sessions: Iterable[str]) -> list[str]:
     found: list[str] = []
     sessions = list(sessions)
     for kind in ("containers", "networks"):
-        things = [each["Id"] for session in sessions for each in listed(request, kind, f"{SESSION}={session}")]
-        threads = [threading.Thread(target=remove, args=(request, kind, thing), daemon=True) for thing in things]
+        things = [
+            each["Id"] for session in sessions for each in listed(request, kind, f"{SESSION}={session}")
+        ]
+        threads = [
+            threading.Thread(target=remove, args=(request, kind, thing), daemon=True) for thing in things
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -156,7 +164,9 @@ def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
     """Whether an identity is of this machine and user, but of another boot."""
     their_user, their_machine, their_boot, _ = theirs.split(".")
     our_user, our_machine, our_boot, _ = ours.split(".")
-    return bool(our_boot) and (their_user, their_machine) == (our_user, our_machine) and their_boot != our_boot
+    return (
+        bool(our_boot) and (their_user, their_machine) == (our_user, our_machine) and their_boot != our_boot
+    )
 
 
 def _lock_is_free(path: Path) -> bool:
@@ -180,7 +190,9 @@ class Reaper:
         self._log = ""
         self._sessions: set[str] = set()
         self._deadlines: dict[str, float] = {}  # by container
-        self._looks: dict[str, tuple[float, float]] = {}  # by dead session: since when, and when to look again
+        self._looks: dict[
+            str, tuple[float, float]
+        ] = {}  # by dead session: since when, and when to look again
 
     def run(self) -> None:
         """Listen until the pipe ends, enforce deadlines meanwhile; then remove what is left, and end."""

@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 import dockertest
+from dockertest._exec import ExecOptions
 
 POOL = """
     run run_with_options run_all build_and_run build_and_run_with_options build_and_run_with_build_options
@@ -107,7 +108,7 @@ def test_an_error_has_the_attributes_that_were_promised(name: str) -> None:
         (dockertest.Pool.retry_async, "max_wait wait max_attempts on giveup watch attempt_timeout"),
         (dockertest.retry, "max_wait wait max_attempts on giveup watch"),
         (dockertest.Pool.run_all, "max_workers"),
-        (dockertest.Resource.exec, "env stdin stdout stderr tty user working_dir timeout check text"),
+        (dockertest.Resource.exec, "text"),
         (dockertest.Resource.logs, "tail since stdout stderr"),
         (dockertest.Resource.wait_for_log, "count max_wait"),
         (dockertest.Resource.write_file, "mode"),
@@ -119,3 +120,10 @@ def test_a_call_has_the_keywords_that_were_promised(call: object, keywords: str)
     assert callable(call)
     parameters = inspect.signature(call).parameters.values()
     assert {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} == set(keywords.split())
+
+
+def test_the_keywords_of_exec_are_those_that_were_promised() -> None:
+    """They are typed as a whole, since the text or bytes of the result depend on one of them."""
+    assert set(ExecOptions.__annotations__) == set(
+        "env stdin stdout stderr tty user working_dir timeout check".split()
+    )

@@ -16,8 +16,8 @@ TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sort
 
 # From the ground up: a module imports only what stands above it. `__init__` is only the face.
 FLOORS = [
-    "errors", "_specs", "_options", "_retry", "_endpoint", "_engine", "_create", "_keychain", "_credentials", "_progress", "_image", "_report", "_duplex", "_exec",
-    "_logs", "_archive", "_files", "_session", "_reaper", "_lifeline", "_network", "_resource", "_pool",
+    "errors", "_specs", "_options", "_retry", "_endpoint", "_engine", "_create", "_keychain", "_credentials", "_progress", "_image", "_report", "_build", "_duplex", "_exec",
+    "_logs", "_archive", "_files", "_session", "_reaper", "_lifeline", "_network", "_handle", "_inside", "_resource", "_pool",
     "postgres", "testcase", "pytest_plugin", "__main__",
 ]  # fmt: skip
 

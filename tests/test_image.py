@@ -46,7 +46,7 @@ def remedy(said: str, image: str = "reg.test:5000/team/app:1", login: Login | No
         ),
         (
             'Get "https://reg.test:5000/v2/": http: server gave HTTP response to HTTPS client',
-            "reg.test:5000 speaks plain HTTP; list it under 'insecure-registries'",
+            "reg.test:5000 speaks plain HTTP; mark it as insecure",
         ),
         (
             'Get "https://reg.test:5000/v2/": x509: certificate signed by unknown authority',

@@ -40,22 +40,26 @@ class Front:
         self._carriers = [threading.Thread(target=self._serve, daemon=True)]
         self._carriers[0].start()
         self._clients: list[socket.socket] = []
+        self._engines: list[socket.socket] = []
         return self
 
     def cut(self) -> None:
         """End all connections towards the clients, as a firewall or balancer does; new ones are welcome."""
-        with self._lock:
-            for client in self._clients:
-                with suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
+        self._shut(self._clients)
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self.cut()
+        self._shut([self._listener])
+        self._shut(self._clients)
+        self._shut(self._engines)
         for carrier in self._carriers:
             carrier.join(10)
         self._open.close()
+
+    def _shut(self, sockets: list[socket.socket]) -> None:
+        with self._lock:
+            for each in sockets:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         while True:
@@ -72,6 +76,8 @@ class Front:
         with client, socket.socket(socket.AF_UNIX) as engine:
             try:
                 engine.connect(self._target)
+                with self._lock:
+                    self._engines.append(engine)
                 near, far = _Tls(client, self._context) if self._context else _Plain(client), _Plain(engine)
                 ways = [_Way(near, far), _Way(far, near)]
                 while any(way.is_open for way in ways):
