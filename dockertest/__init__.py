@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
     from dockertest._exec import ExecResult as ExecResult
     from dockertest._network import Network as Network
-    from dockertest._options import AuthConfig as AuthConfig
     from dockertest._options import BuildOptions as BuildOptions
-    from dockertest._options import PortBinding as PortBinding
     from dockertest._options import RunOptions as RunOptions
     from dockertest._pool import Pool as Pool
     from dockertest._progress import PullProgress as PullProgress
@@ -29,6 +27,8 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
     from dockertest._resource import Resource as Resource
     from dockertest._retry import retry as retry
     from dockertest._retry import retry_async as retry_async
+    from dockertest._values import AuthConfig as AuthConfig
+    from dockertest._values import PortBinding as PortBinding
     from dockertest.errors import CleanupError as CleanupError
     from dockertest.errors import ContainerCreateError as ContainerCreateError
     from dockertest.errors import ContainerExitedError as ContainerExitedError
@@ -84,8 +84,9 @@ __all__ = [
 _HOMES = {
     "_exec": ("ExecResult",),
     "_progress": ("PullProgress",),
-    "_options": ("AuthConfig", "BuildOptions", "PortBinding", "RunOptions"),
+    "_options": ("BuildOptions", "RunOptions"),
     "_pool": ("Pool",),
+    "_values": ("AuthConfig", "PortBinding"),
     "_report": ("Report",),
     "_resource": ("Resource",),
     "_network": ("Network",),

@@ -16,8 +16,9 @@ from pathlib import Path
 from dockertest import _credentials, _engine, _report, _specs
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
-from dockertest._options import AuthConfig, BuildOptions
-from dockertest._specs import Reference
+from dockertest._options import BuildOptions
+from dockertest._reference import Reference
+from dockertest._values import AuthConfig
 from dockertest.errors import EngineError, ImageBuildError
 
 log = logging.getLogger("dockertest")
@@ -67,9 +68,8 @@ class _Output:
         self._name = name
         pairs = _specs.environment("build_args", options.build_args)
         # A short value is part of too many words, and no secret.
-        self._secrets = sorted((value for pair in pairs if len(value := pair.split("=", 1)[1]) > 3), key=len)[
-            ::-1
-        ]
+        values = [pair.split("=", 1)[1] for pair in pairs]
+        self._secrets = sorted((value for value in values if len(value) > 3), key=len, reverse=True)
         self._lines: deque[str] = deque(maxlen=TAIL)
 
     def add(self, text: str) -> None:

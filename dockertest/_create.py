@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dockertest import _options, _specs
-from dockertest._options import PortBinding, RunOptions
+from dockertest import _specs, _values
+from dockertest._options import RunOptions
+from dockertest._values import PortBinding
 
 Modifier = Callable[[dict[str, Any]], object]
 
@@ -72,7 +73,7 @@ def create_request(
     if options.stop_timeout is not None:
         body["StopTimeout"] = round(options.stop_timeout)
     if options.healthcheck is not None:
-        body["Healthcheck"] = _options.healthcheck(options.healthcheck)
+        body["Healthcheck"] = _values.healthcheck(options.healthcheck)
     if networks:
         body["NetworkingConfig"] = {
             "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
@@ -86,7 +87,7 @@ def endpoint_config(aliases: tuple[str, ...] | Any) -> dict[str, Any]:
 
 
 def _host_config(options: RunOptions, exposed: Iterable[str], publish_ip: str) -> dict[str, Any]:
-    bindings = _options.port_bindings(options.port_bindings)
+    bindings = _values.port_bindings(options.port_bindings)
     ports = dict.fromkeys(
         [*exposed, *_specs.container_ports("exposed_ports", options.exposed_ports), *bindings]
     )
@@ -105,7 +106,7 @@ def _host_config(options: RunOptions, exposed: Iterable[str], publish_ip: str) -
     if options.shm_size is not None:
         host_config["ShmSize"] = _specs.size("shm_size", options.shm_size)
     if options.tmpfs:
-        host_config["Tmpfs"] = _options.tmpfs(options.tmpfs)
+        host_config["Tmpfs"] = _values.tmpfs(options.tmpfs)
     if options.init is not None:
         host_config["Init"] = options.init
     return host_config
@@ -135,7 +136,7 @@ def _mounts(options: RunOptions) -> dict[str, Any]:
 
 def _networks(options: RunOptions) -> tuple[str, ...]:
     named = [options.network_id] if options.network_id else []
-    named += [_options.network_id("networks", network) for network in options.networks]
+    named += [_values.network_id("networks", network) for network in options.networks]
     return tuple(dict.fromkeys(named))
 
 

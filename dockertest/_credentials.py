@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dockertest._keychain import HELPER_NAME, Helpers, UnusableError
-from dockertest._options import AuthConfig
+from dockertest._values import AuthConfig
 
 log = logging.getLogger("dockertest")
 

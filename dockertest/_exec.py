@@ -14,7 +14,7 @@ from typing import Any, AnyStr, Generic, Protocol, TypedDict
 from dockertest import _report, _specs
 from dockertest._duplex import CHUNK, Clock, Duplex, Feed, Reader, TimeUp
 from dockertest._engine import Engine, border
-from dockertest._options import EnvSpec
+from dockertest._values import EnvSpec
 from dockertest.errors import EngineError, ExecError, ExecTimeoutError, InvalidOptionError
 
 TAIL = 20  # lines of output as evidence in an error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dockertest import _archive, _options, _report
+from dockertest import _archive, _report, _values
 from dockertest._engine import Engine, border
 from dockertest.errors import ContainerStartError, DockertestError, EngineError, InvalidOptionError
 
@@ -38,7 +38,7 @@ def write(engine: Engine, attrs: Mapping[str, Any], path: str, data: bytes | str
     what = f"write {path!r} of {_label(attrs)}"
     if not isinstance(mode, int) or not 0 <= mode <= 0o7777:
         raise InvalidOptionError(f"mode: {mode!r} is no mode of a file; write one such as 0o644")
-    content = _options.file_content("data", data)
+    content = _values.file_content("data", data)
     target, is_folder = _look(engine, attrs, path, what)
     if is_folder or path.endswith("/"):
         raise EngineError(f"cannot {what}: it is a folder; give the name of a file")
@@ -66,7 +66,7 @@ def copy_out(engine: Engine, attrs: Mapping[str, Any], path: str, dst: str | os.
             raise EngineError(f"cannot {what}: it is a device, pipe or socket, neither file nor folder")
         target = Path(os.path.realpath(dst))  # where the user's own links lead is the user's business
         into = target.is_dir() or os.fspath(dst).endswith(("/", os.sep))
-        name = posixpath.basename(_options.container_path("path", path))
+        name = posixpath.basename(_values.container_path("path", path))
         if into and name and not path.endswith("/."):
             target = target.joinpath(*_archive.checked_name(name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def mount_of(attrs: Mapping[str, Any], path: str) -> str:
         *((attrs.get("HostConfig") or {}).get("Tmpfs") or ()),
         *(each for each in mounts if mounts[each] == "tmpfs"),
     }
-    around = [each for each in {*mounts, *in_memory} if _options.lies_in(path, each)]
+    around = [each for each in {*mounts, *in_memory} if _values.lies_in(path, each)]
     deepest = max(around, key=len, default="/")
     if deepest in in_memory:
         raise InvalidOptionError(
@@ -132,7 +132,7 @@ def _status(response: Any) -> tuple[int, str]:
 
 def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tuple[str, bool]:
     """Give where *path* is once links are followed, and whether a folder is there."""
-    path = _options.container_path("path", path)
+    path = _values.container_path("path", path)
     mount_of(attrs, path)
     api: Any = engine.client.api
     with border(engine, what):
@@ -146,7 +146,7 @@ def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tup
 
 def _download(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> _Download:
     """Ask for a file or folder; where *path* is a link, for what it leads to in the container."""
-    path = _options.container_path("path", path)
+    path = _values.container_path("path", path)
     mount_of(attrs, path)
     response = engine.send(
         "get",

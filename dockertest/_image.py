@@ -14,9 +14,9 @@ from typing import Any
 from dockertest import _credentials, _progress
 from dockertest._credentials import Credentials, Login
 from dockertest._engine import Engine
-from dockertest._options import AuthConfig, PullPolicy
 from dockertest._progress import OnProgress
-from dockertest._specs import Reference
+from dockertest._reference import Reference
+from dockertest._values import AuthConfig, PullPolicy
 from dockertest.errors import EngineError, ImagePullError
 
 log = logging.getLogger("dockertest")

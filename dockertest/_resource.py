@@ -13,7 +13,7 @@ from typing_extensions import Self
 from dockertest import _create, _network, _report, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
-from dockertest._options import NetworkSpec, network_id
+from dockertest._values import NetworkSpec, network_id
 from dockertest.errors import EngineError, NotInNetworkError, PortNotPublishedError, RetryTimeoutError
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dockertest import _credentials
 from dockertest._credentials import Credentials
-from dockertest._options import AuthConfig
+from dockertest._values import AuthConfig
 
 PASSWORD = "s3cret-of-the-test"
 REGISTRY = "registry.test:5000"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockertest import InvalidOptionError, RunOptions, _files, _options
+from dockertest import InvalidOptionError, RunOptions, _files, _values
 
 ATTRS = {
     "Id": "3f2a9c1b71de",
@@ -113,11 +113,11 @@ def test_a_path_in_memory_is_refused(path: str) -> None:
 def test_a_path_has_one_form(written: str) -> None:
     """It is absolute, has nothing in it that does not count, and stays as it is."""
     if written.startswith("/"):
-        path = _options.container_path("path", written)
+        path = _values.container_path("path", written)
         assert path.startswith("/")
         assert str(PurePosixPath(path)) == path
         assert ".." not in path.split("/")
-        assert _options.container_path("path", path) == path
+        assert _values.container_path("path", path) == path
     else:
         with pytest.raises(InvalidOptionError):
-            _options.container_path("path", written)
+            _values.container_path("path", written)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dockertest import _image, _specs
+from dockertest import _image, _reference
 from dockertest._credentials import Login
-from dockertest._options import AuthConfig
+from dockertest._values import AuthConfig
 
 DIGEST = f"sha256:{'0' * 64}"
 LOGIN = Login(AuthConfig("ann", "s3cret"), "/home/ann/.docker/config.json")
@@ -12,7 +12,7 @@ LOGIN = Login(AuthConfig("ann", "s3cret"), "/home/ann/.docker/config.json")
 
 def remedy(said: str, image: str = "reg.test:5000/team/app:1", login: Login | None = None) -> str:
     """Give what is said behind the engine's words."""
-    return _image._remedy(f"cannot pull image {image!r}: {said}", _specs.reference("image", image), login)
+    return _image._remedy(f"cannot pull image {image!r}: {said}", _reference.reference("image", image), login)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ NO_TEXTS = ["one string", b"bytes", 5, 0, {"a": "b"}, [None], [5], ["a\0b"], HUG
 NO_BOOLEAN = [None, 1, 0, "yes", "", HUGE]
 
 BAD: "dict[str, list[Any]]" = {
-    "repository": ["", "Postgres", "postgres:", "a//b", None, 5, b"postgres", HUGE],
+    "repository": ["Postgres", "postgres:", "a//b", None, 5, b"postgres", HUGE],
     "tag": [":15", "a b", 15, 0, b"15", HUGE],
     "name": ["a", "-pg", "p g", "/pg", 5, 0, HUGE],
     "hostname": NO_TEXT,

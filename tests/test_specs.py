@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockertest import InvalidOptionError, _specs
-from dockertest._specs import Mount, Reference
+from dockertest import InvalidOptionError, _reference, _specs
+from dockertest._reference import Reference
+from dockertest._specs import Mount
 
 HUGE = 10**5000  # more digits than Python prints, and pytest
 huge = pytest.param(HUGE, id="huge")
@@ -253,7 +254,7 @@ def test_a_mount_that_is_no_string_is_refused(written: Any) -> None:
 )
 def test_an_image_name_is_read(repository: str, tag: "str | None", found: Reference) -> None:
     """A port is no tag, and where neither tag nor digest is written it is the latest."""
-    assert _specs.reference("the field", repository, tag) == found
+    assert _reference.reference("the field", repository, tag) == found
 
 
 @pytest.mark.parametrize(
@@ -267,21 +268,21 @@ def test_an_image_name_is_read(repository: str, tag: "str | None", found: Refere
 )  # fmt: skip
 def test_what_is_no_image_name_is_refused(written: Any) -> None:
     """Nothing reaches an engine that would only answer 'invalid reference format'."""
-    refused(_specs.reference, written)
+    refused(_reference.reference, written)
 
 
 @pytest.mark.parametrize("tag", [":15", "a b", "-1", "x" * 129, "15\n", 15, 0, False, b"", huge, ["15"]])
 def test_what_is_no_tag_is_refused(tag: Any) -> None:
     """The text names the tag; `15` the number is refused, and `0` is not taken for none."""
     with pytest.raises(InvalidOptionError, match=r"^tag: "):
-        _specs.reference("repository", "postgres", tag)
+        _reference.reference("repository", "postgres", tag)
 
 
 @pytest.mark.parametrize("repository", ["postgres:14", f"postgres@{SHA256}", SHA256])
 def test_a_second_tag_is_refused(repository: str) -> None:
     """Even the same one: the text has both."""
     with pytest.raises(InvalidOptionError, match=r"tag: '14' is a second tag.*give one of them"):
-        _specs.reference("repository", repository, "14")
+        _reference.reference("repository", repository, "14")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_a_second_tag_is_refused(repository: str) -> None:
 )
 def test_the_registry_is_what_the_name_says(written: str, registry: str) -> None:
     """A first part is a registry if it has a dot, a port or capitals, or is localhost."""
-    assert _specs.reference("the field", written).registry == registry
+    assert _reference.reference("the field", written).registry == registry
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_the_registry_is_what_the_name_says(written: str, registry: str) -> None
 )
 def test_a_prefix_is_put_before_names_without_registry(written: str, prefix: str, prefixed: str) -> None:
     """Ids and names with a registry stay."""
-    assert str(_specs.reference("the field", written).prefixed(prefix)) == prefixed
+    assert str(_reference.reference("the field", written).prefixed(prefix)) == prefixed
 
 
 @pytest.mark.parametrize(
@@ -539,8 +540,8 @@ addresses = nearly(
 
 
 def reference_holds(written: object) -> None:
-    found = _specs.reference("f", written)
-    assert _specs.reference("f", str(found)) == found
+    found = _reference.reference("f", written)
+    assert _reference.reference("f", str(found)) == found
 
 
 def container_port_holds(written: "str | int") -> None:

@@ -31,7 +31,7 @@ def test_a_block_runs_as_printed(pool: dockertest.Pool, block: str, tmp_path: Pa
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    names = {name for name in re.findall(r'name="([^"]+)"', block)}
+    names = set(re.findall(r'name="([^"]+)"', block))
     assert not any(pool.container_by_name(name) for name in names)
 
 

@@ -70,7 +70,7 @@ def test_one_that_removes_itself_has_ended_too(pool: dockertest.Pool) -> None:
     """A container with AutoRemove vanishes when it ends; the wait for it ends all the same."""
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "1"])
     with pool.run_with_options(options, lambda host_config: host_config.update(AutoRemove=True)) as resource:
-        with pytest.raises(dockertest.ContainerExitedError, match="is gone|has ended") as caught:
+        with pytest.raises(dockertest.ContainerExitedError, match=r"is gone|has ended") as caught:
             resource.retry(never, max_wait=20)
         assert caught.value.exit_code in (None, 0), "0 if it was asked between its end and its removal"
 

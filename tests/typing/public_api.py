@@ -98,7 +98,7 @@ def options(pool: Pool) -> None:
     assert_type(pool.run_all([made, made], max_workers=2), list[Resource])
 
     RunOptions("postgres")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    RunOptions(tag="15")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    RunOptions(name="built")  # a build names the image after the container
     made.tag = "16"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     PortBinding(80)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AuthConfig(password=b"secret")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

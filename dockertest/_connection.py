@@ -1,0 +1,192 @@
+"""A connection to one engine: how it is made, what it owns, how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, TypeVar, cast
+
+from typing_extensions import Self
+
+from dockertest import (
+    _endpoint,
+    _engine,
+    _image,
+    _lifeline,
+    _session,
+    _specs,
+)
+from dockertest._credentials import Credentials
+from dockertest._engine import Engine
+from dockertest._handle import Handle
+from dockertest._network import Network
+from dockertest._progress import OnProgress
+from dockertest._resource import Resource
+from dockertest.errors import (
+    CleanupError,
+    DockertestError,
+    InvalidOptionError,
+)
+
+T = TypeVar("T")
+log = logging.getLogger("dockertest")
+
+
+@dataclass(eq=False, repr=False)
+class Connection:
+    """What a `Pool` is made of; its fields are explained there."""
+
+    endpoint: str | None = None
+    _: KW_ONLY
+    cert_path: str | os.PathLike[str] | None = None
+    client: _engine.DockerClient = field(
+        default=cast("_engine.DockerClient", None)
+    )  # there in any case once the pool is made
+    max_wait: float = 60.0
+    timeout: float = 60.0
+    image_prefix: str | None = None
+    publish_ip: str | None = None
+    pull_progress: OnProgress | None = None
+    reaper: bool = True
+    keep: bool = False
+    _engine: Engine = field(init=False)
+    _environ: dict[str, str] = field(init=False)
+    _credentials: Credentials = field(init=False)
+    _images: _image.Images = field(init=False)
+    _session_id: str = field(init=False, default_factory=_session.new_session)
+    _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
+    _watch: _session.Watch = field(init=False)
+    _lifeline: _lifeline.Lifeline = field(init=False)
+    _ttl: float | None = field(init=False)
+    _warn_of: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        _specs.seconds("max_wait", self.max_wait)
+        if not _specs.seconds("timeout", self.timeout):
+            raise InvalidOptionError("timeout must be more than zero")
+        environ = os.environ  # read here and nowhere else
+        self.image_prefix = (
+            environ.get("DOCKERTEST_IMAGE_PREFIX", "") if self.image_prefix is None else self.image_prefix
+        )
+        self.publish_ip = _specs.address("publish_ip", self.publish_ip) or _specs.address(
+            "DOCKERTEST_PUBLISH_IP", environ.get("DOCKERTEST_PUBLISH_IP")
+        )
+        self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
+        self._engine = self._connect(environ)
+        self._environ = dict(environ)
+        self._credentials = Credentials(environ)
+        self._images = _image.Images(self._engine, self._credentials)
+        self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
+        self._lifeline = _lifeline.lifeline(self._engine, environ)
+        ttl = environ.get("DOCKERTEST_TTL")
+        self._ttl = _specs.duration("DOCKERTEST_TTL", ttl) if ttl else None
+        self._watch = _session.Watch(self._engine, self._session_id, self._owned)
+        self.client = self._engine.client
+        self.endpoint = str(self._engine.endpoint)
+        self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint
+        everywhere, here = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a remote engine's loopback is reached by nobody
+        self.publish_ip = self.publish_ip or (everywhere if self._warn_of else here)
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.endpoint}, {len(self._owned)} made{' (closed)' if self._owned.closed else ''}>"
+
+    def __enter__(self) -> Self:
+        self._owned.check_open()
+        return self
+
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        try:
+            self.close()
+        except CleanupError as error:
+            if failure is None:
+                raise
+            log.error("%s", error)  # and let the failure of the body go on: it is what the user has to see
+
+    def close(self) -> None:
+        """
+        Remove everything that the pool made. Everything is tried; closing twice is nothing.
+
+        Raises:
+            CleanupError: Something is left; the text says what, and how to remove it. Close again to try again.
+        """
+        if self._owned.inherited:
+            return
+        failures = self._owned.close(self.timeout)
+        if self._owned.doubtful and not self.keep:
+            failures += self._sweep()
+        if failures:
+            left = "".join(f"\n  {error}" for error in failures)
+            label = f"label={_session.SESSION}={self._session_id}"
+            raise CleanupError(
+                f"{len(failures)} of what the pool made could not be removed; remove it with: "
+                f"docker rm -f -v $(docker ps -aq --filter {label}); docker network prune -f --filter {label}{left}",
+                failures=tuple(failures),
+            )
+        self._lifeline.end(self._session_id, doubtful=self._owned.doubtful)
+        _session.registry.discard(self)
+        self._engine.close()
+
+    def _forget(self, handle: Handle | Network) -> None:
+        """Stop caring for something that is gone; called by its handle."""
+        self._owned.forget(handle.id)
+
+    def _expire(self, container: str, seconds: float | None) -> None:
+        """Have a container removed when its time is up; called by its handle."""
+        there = self.reaper and self._lifeline.expire(container, seconds)
+        if not there and seconds is not None:
+            raise InvalidOptionError(
+                "expire needs the reaper; leave reaper=True, and DOCKERTEST_REAPER unset"
+            )
+
+    def _sweep(self) -> list[Exception]:
+        """Remove what the engine made without our having been told, as when its answer was lost."""
+        try:
+            _lifeline.sweep(self._engine, self._session_id)
+        except DockertestError as error:
+            return [error]
+        return []
+
+    def _begin(self) -> None:
+        """Before the first thing is made: have it removed when this process ends, however it ends."""
+        _session.registry.add(self)
+        if not self.keep:
+            self._lifeline.begin(self._session_id, reaper=self.reaper)
+
+    def _labels(self) -> dict[str, str]:
+        return _session.labels(self._session_id, _lifeline.identity(), self._ttl)
+
+    def _connect(self, environ: Mapping[str, str]) -> Engine:
+        if self.client is not None:
+            if self.endpoint or self.cert_path:
+                raise InvalidOptionError(
+                    "client: an endpoint or cert_path beside it would say the same again; give one"
+                )
+            return _engine.adopt(self.client, self.timeout)
+        folder = None if self.cert_path is None else os.fspath(self.cert_path)
+        return _engine.find(
+            _endpoint.candidates(self.endpoint, folder, environ, platform=sys.platform), self.timeout
+        )
+
+    def _handle(self, attrs: Mapping[str, Any], image: str, *, borrowed: bool = False) -> Resource:
+        return Resource(
+            id=str(attrs["Id"]),
+            name=str(attrs["Name"]).lstrip("/"),
+            container=self._engine.container(attrs),
+            _engine=self._engine,
+            _owner=self,
+            _image=image,
+            _borrowed=borrowed,
+        )
+
+    def _network_handle(self, attrs: Mapping[str, Any], *, borrowed: bool = False) -> Network:
+        return Network(
+            id=str(attrs["Id"]),
+            name=str(attrs["Name"]),
+            network=self._engine.network(attrs),
+            _engine=self._engine,
+            _owner=self,
+            _borrowed=borrowed,
+        )

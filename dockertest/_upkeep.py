@@ -1,0 +1,226 @@
+"""Find, wait for and remove what runs on an engine, and make networks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from typing_extensions import Unpack
+
+from dockertest import (
+    _engine,
+    _network,
+    _retry,
+    _session,
+    _specs,
+)
+from dockertest._connection import Connection
+from dockertest._network import Network, NetworkFields
+from dockertest._resource import Resource
+from dockertest.errors import (
+    EngineError,
+    NotInContainerError,
+)
+
+T = TypeVar("T")
+log = logging.getLogger("dockertest")
+
+
+class Upkeep(Connection):
+    """A connection by which things are found, waited for and removed."""
+
+    def container_by_name(self, name: str) -> Resource | None:
+        """
+        Give the container of just that name, borrowed: closing it, or this pool, leaves it running.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+        """
+        self._owned.check_open()
+        wanted = _specs.container_name("name", name.removeprefix("/"))
+        try:
+            attrs = self._engine.inspect(_engine.quoted(wanted))
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        if str(attrs["Name"]).lstrip("/") != wanted:  # the engine takes the beginning of an id as well
+            return None
+        return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
+
+    def remove_container_by_name(self, name: str) -> bool:
+        """
+        Remove the container of just that name, and its anonymous volumes, whoever made it.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+
+        Returns:
+            Whether there was one.
+        """
+        found = self.container_by_name(name)
+        if found is None:
+            return False
+        self.purge(found)
+        self._owned.forget(found.id)
+        return True
+
+    def current_container(self) -> Resource:
+        """
+        Give the container that this process runs in, borrowed.
+
+        Raises:
+            NotInContainerError: It runs in none that this engine knows.
+        """
+        self._owned.check_open()
+        for container in _session.own_container_ids():
+            try:
+                attrs = self._engine.inspect(container)
+            except EngineError as error:
+                if error.status != 404:
+                    raise
+            else:
+                return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
+        raise NotInContainerError(
+            f"this process does not run in a container that the engine at {self.endpoint} knows"
+        )
+
+    def create_network(self, name: str | None = None, **options: Unpack[NetworkFields]) -> Network:
+        """
+        Create a network, removed when it or this pool is closed and when the interpreter ends.
+
+        Args:
+            name: Its name; a random one when `None`.
+            options: `driver` (`"bridge"`), `driver_options`, `internal` (no way out), `labels`, and `subnet`, such as
+                `"10.20.30.0/24"`; by default the engine chooses, and if it has no addresses left, this library.
+
+        Raises:
+            InvalidOptionError: An option has a value that cannot work.
+            EngineError: The engine refused, because the name is taken, say.
+        """
+        called = _specs.container_name("name", name) or f"dockertest-{_session.new_session()[:12]}"
+        body = _network.network_request(called, self._labels(), options)
+        with self._owned.creating():
+            self._begin()
+            network_id = _network.create(self._engine, body)
+            network = self._network_handle({"Id": network_id, "Name": called})
+            self._owned.add_network(network_id, network)
+        return network
+
+    def networks_by_name(self, name: str) -> list[Network]:
+        """
+        Give the networks of just that name, borrowed: closing them, or this pool, leaves them alone.
+
+        Args:
+            name: The whole name; part of one finds nothing.
+        """
+        self._owned.check_open()
+        return [self._network_handle(each, borrowed=True) for each in _network.list_named(self._engine, name)]
+
+    def remove_network(self, network: Network) -> None:
+        """
+        Remove a network, whoever made it; what is still attached to it is disconnected first.
+
+        Raises:
+            EngineError: The engine did not remove it; call again to try again.
+        """
+        network._let_go(remove=True)
+
+    def purge(self, resource: Resource) -> None:
+        """
+        Remove a container and its anonymous volumes, whoever made it; purging twice is no error.
+
+        What this pool made stays if it is to `keep` it.
+
+        Raises:
+            EngineError: The engine did not remove it; call again to try again.
+        """
+        resource._let_go(remove=not resource._kept())
+
+    def prune(self) -> list[str]:
+        """
+        Remove what dead sessions left on this engine, and give the ids of the containers and networks that were there.
+
+        Dead is a session whose process is known to be gone, or whose `DOCKERTEST_TTL` is over. What is not known to be
+        dead is left alone: a living session's things, another host's or user's, and all that is not dockertest's.
+        """
+        self._owned.check_open()
+        return self._lifeline.prune(self._engine)
+
+    def retry(
+        self,
+        op: Callable[[], T],
+        *,
+        max_wait: float | None = None,
+        wait: _retry.Wait | None = None,
+        max_attempts: int | None = None,
+        on: _retry.ExceptionTypes = Exception,
+        giveup: Callable[[BaseException], bool] | None = None,
+        watch: Sequence[Resource] | None = None,
+    ) -> T:
+        """
+        Call *op* until it returns, and return what it returned: `conn = pool.retry(connect)`.
+
+        Args:
+            max_wait: Seconds after which to give up, the pool's `max_wait` by default. At least one call is made.
+            wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`. By default 10 ms at
+                first, then about a twentieth of the time waited, at most 0.5 s.
+            max_attempts: Calls of *op* after which to give up.
+            on: The exceptions that mean not yet; so does the value `False` itself.
+            giveup: Asked about each failure; a true answer raises it at once.
+            watch: Containers whose end, however it came, ends the wait. By default all that this pool runs, and only
+                an end with a failure, told once.
+
+        Raises:
+            RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
+            ContainerExitedError: A watched container has ended.
+        """
+        return _retry.retry(
+            op,
+            max_wait=self.max_wait if max_wait is None else max_wait,
+            wait=wait,
+            max_attempts=max_attempts,
+            on=on,
+            giveup=giveup,
+            watch=(self._watch,) if watch is None else tuple(watch),
+        )
+
+    async def retry_async(
+        self,
+        op: Callable[[], Awaitable[T]],
+        *,
+        max_wait: float | None = None,
+        wait: _retry.Wait | None = None,
+        max_attempts: int | None = None,
+        on: _retry.ExceptionTypes = Exception,
+        giveup: Callable[[BaseException], bool] | None = None,
+        watch: Sequence[Resource] | None = None,
+        attempt_timeout: float | None = None,
+    ) -> T:
+        """
+        Do what `retry` does for a coroutine function; other tasks go on meanwhile.
+
+        Args:
+            max_wait: Seconds after which to give up, the pool's `max_wait` by default. At least one call is made.
+            wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`.
+            max_attempts: Calls of *op* after which to give up.
+            on: The exceptions that mean not yet; so does the value `False` itself.
+            giveup: Asked about each failure; a true answer raises it at once.
+            watch: Containers whose end, however it came, ends the wait; by default as in `retry`.
+            attempt_timeout: Seconds that one call may take; one that takes longer is cancelled, and means not yet.
+
+        Raises:
+            RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
+            ContainerExitedError: A watched container has ended.
+        """
+        return await _retry.retry_async(
+            op,
+            max_wait=self.max_wait if max_wait is None else max_wait,
+            wait=wait,
+            max_attempts=max_attempts,
+            on=on,
+            giveup=giveup,
+            watch=(self._watch,) if watch is None else tuple(watch),
+            attempt_timeout=attempt_timeout,
+        )
