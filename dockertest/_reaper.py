@@ -29,7 +29,7 @@ EXPIRES = "dockertest.expires"
 
 # An engine may finish a creation whose client is dead: it is asked again for so many seconds.
 LOOK_AGAIN = 5.0
-GIVE_UP = 120.0  # seconds after which an engine that does not answer is left alone
+GIVE_UP = 120.0  # after so many it is left alone
 SILENCE = 30.0  # seconds that one request may take
 
 Request = Callable[[str, str, Any], tuple[int, Any]]
@@ -76,12 +76,8 @@ class Engine:
 def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
     """List the containers or networks that have a label."""
     filters = quote(json.dumps({"label": [label]}))
-    path = (
-        f"/containers/json?all=1&filters={filters}"
-        if kind == "containers"
-        else f"/networks?filters={filters}"
-    )
-    status, answer = request("GET", path, None)
+    asked = "containers/json?all=1&" if kind == "containers" else "networks?"
+    status, answer = request("GET", f"/{asked}filters={filters}", None)
     if status != 200 or not isinstance(answer, list):
         raise OSError(f"the engine answered {status} to a list of {kind}")
     return answer
@@ -186,8 +182,8 @@ class Reaper:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._state = Path()
-        self._log = ""
+        self._state, self._log = Path(), ""
+        self._recover: Callable[[Request], list[str]] = lambda _request: []
         self._sessions: set[str] = set()
         self._deadlines: dict[str, float] = {}  # by container
         self._looks: dict[
@@ -223,9 +219,12 @@ class Reaper:
     def _hear(self, said: dict[str, Any]) -> None:
         if "engine" in said:
             self._engine, self._state, self._log = Engine(said["engine"]), Path(said["state"]), said["log"]
-            self._try(partial(recover, identity=said["identity"], state=self._state, local=said["local"]))
+            self._recover = partial(
+                recover, identity=said["identity"], state=self._state, local=said["local"]
+            )
         elif "begin" in said:
             self._sessions.add(said["begin"])
+            self._try(self._recover)
         elif "end" in said:
             self._sessions.discard(said["end"])
         elif "dead" in said:

@@ -47,6 +47,7 @@ class Container(Closable, Watched, Protocol):
 
     id: str
     _end_expected: bool
+    _expires: bool
 
 
 class Belongings:
@@ -156,8 +157,11 @@ class Watch:
             return  # the engine's trouble says nothing about the containers
         states = {each["Id"]: each.get("State") for each in listed}
         for container in watched:
-            if states.get(container.id, "removed") in ("exited", "dead", "removed"):
+            state = states.get(container.id, "removed")
+            if state in ("exited", "dead", "removed"):
                 self._told.add(container.id)
+                if state == "removed" and container._expires:
+                    continue  # its time was up, as its user wanted
                 try:
                     container._check_alive(within)
                 except ContainerExitedError as error:

@@ -20,9 +20,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 VENVS = ROOT / "build" / "wheel-venvs"
-COPIED = ("tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
+COPIED = (".ci", "tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
 PURE = ("tests", "--ignore=tests/integration")
-WITH_ENGINE = ("tests/integration",)
+# The long rounds of kills and faults are of the reaper, a file of its own, and are done by `make test`.
+WITH_ENGINE = (
+    "--ignore=tests/integration/test_kills.py",
+    "--ignore=tests/integration/test_faults.py",
+    "tests/integration",
+)
 OLDEST = (3, 10)
 
 # Free-threaded builds and early releases lack the wheels of what the tests need.
@@ -139,7 +144,9 @@ def run_tests(copies: Path, tests: Sequence[str], python: Python) -> str:
         copy_to(ROOT / name, copy / name)
     check_is_installed(python, copy)
     output = call([python.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *tests], copy)
-    return f"{tests[0]}: {output.splitlines()[-1].strip('= ')}"
+    return (
+        f"{next(each for each in tests if not each.startswith('--'))}: {output.splitlines()[-1].strip('= ')}"
+    )
 
 
 def copy_to(source: Path, target: Path) -> None:
