@@ -481,7 +481,7 @@ JSON = st.recursive(
 )
 
 
-@hypothesis.settings(max_examples=500)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(config=JSON)
 def test_no_configuration_raises(config: object) -> None:
     """Whatever stands there, the answer is credentials or none."""

@@ -155,6 +155,7 @@ class Thing:
     """Something that can be closed."""
 
     _end_expected = False
+    _expires = False
 
     def __init__(self, made: "list[str]", name: str, failure: "Exception | None" = None) -> None:
         self.id, self.made, self.failure = name, made, failure
