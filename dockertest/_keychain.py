@@ -122,7 +122,7 @@ def _run(program: str, asked: str, environ: Mapping[str, str], patience: float) 
     finally:
         if process.poll() is None:
             _kill(process)
-        talk.join(1)  # not for ever: a daemon that it left behind may hold its output open
+        talk.join(0.2)  # not for ever: a daemon that it left behind may hold its output open
     return process.returncode, bytes(answer)
 
 

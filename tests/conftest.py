@@ -8,6 +8,7 @@ import hypothesis
 hypothesis.settings.register_profile(
     "pure",
     derandomize=True,
+    max_examples=40,
     deadline=None,
     database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],

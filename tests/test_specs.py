@@ -615,10 +615,10 @@ def draw(examples: int, **profile: Any) -> "Counter[tuple[str, bool]]":
 
 def test_any_input_prints_back_or_is_refused() -> None:
     """Both happen often: the inputs are neither all good nor all bad."""
-    outcomes = draw(500)
-    assert sum(outcomes.values()) >= 500 * len(PROPERTIES)
+    outcomes = draw(200)
+    assert sum(outcomes.values()) >= 200 * len(PROPERTIES)
     assert len(outcomes) == 2 * len(PROPERTIES)
-    assert min(outcomes.values()) > 25
+    assert min(outcomes.values()) > 5
 
 
 @pytest.mark.soak
