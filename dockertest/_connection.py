@@ -16,6 +16,7 @@ from dockertest import (
     _engine,
     _image,
     _lifeline,
+    _reference,
     _session,
     _specs,
 )
@@ -28,6 +29,7 @@ from dockertest._resource import Resource
 from dockertest.errors import (
     CleanupError,
     DockertestError,
+    EngineError,
     InvalidOptionError,
 )
 
@@ -74,6 +76,10 @@ class Connection:
         self.publish_ip = _specs.address("publish_ip", self.publish_ip) or _specs.address(
             "DOCKERTEST_PUBLISH_IP", environ.get("DOCKERTEST_PUBLISH_IP")
         )
+        if _specs.text("image_prefix", self.image_prefix):
+            _reference.reference("image_prefix", f"{self.image_prefix.rstrip('/')}/name")
+        ttl = environ.get("DOCKERTEST_TTL")
+        self._ttl = _specs.duration("DOCKERTEST_TTL", ttl) if ttl else None
         self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
         self._engine = self._connect(environ)
         self._environ = dict(environ)
@@ -81,8 +87,6 @@ class Connection:
         self._images = _image.Images(self._engine, self._credentials)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
-        ttl = environ.get("DOCKERTEST_TTL")
-        self._ttl = _specs.duration("DOCKERTEST_TTL", ttl) if ttl else None
         self._watch = _session.Watch(self._engine, self._session_id, self._owned)
         self.client = self._engine.client
         self.endpoint = str(self._engine.endpoint)
@@ -144,10 +148,13 @@ class Connection:
     def _sweep(self) -> list[Exception]:
         """Remove what the engine made without our having been told, as when its answer was lost."""
         try:
-            _lifeline.sweep(self._engine, self._session_id)
-        except DockertestError as error:
+            left = _lifeline.sweep(self._engine, self._session_id)
+            left = left and _lifeline.sweep(
+                self._engine, self._session_id
+            )  # what was removed is not there again
+        except (DockertestError, OSError) as error:
             return [error]
-        return []
+        return [EngineError(f"{thing[:12]} is still there") for thing in left]
 
     def _begin(self) -> None:
         """Before the first thing is made: have it removed when this process ends, however it ends."""
@@ -165,6 +172,8 @@ class Connection:
                     "client: an endpoint or cert_path beside it would say the same again; give one"
                 )
             return _engine.adopt(self.client, self.timeout)
+        if not isinstance(self.cert_path, (str, os.PathLike, type(None))):
+            raise InvalidOptionError(f"cert_path: {self.cert_path!r} is no path of a folder")
         folder = None if self.cert_path is None else os.fspath(self.cert_path)
         return _engine.find(
             _endpoint.candidates(self.endpoint, folder, environ, platform=sys.platform), self.timeout

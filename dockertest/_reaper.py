@@ -31,7 +31,6 @@ EXPIRES = "dockertest.expires"
 LOOK_AGAIN = 5.0
 GIVE_UP = 120.0  # after so many it is left alone
 SILENCE = 30.0  # seconds that one request may take
-
 Request = Callable[[str, str, Any], tuple[int, Any]]
 
 
@@ -55,17 +54,16 @@ class Engine:
             connection.request(method, self._prefix + path, sent, {"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read()
-            answer = json.loads(text) if text[:1] in (b"{", b"[") else None
-            return response.status, answer
+            return response.status, json.loads(text) if text[:1] in (b"{", b"[") else None
         finally:
             connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._url.scheme != "unix":
-            host, port = self._url.hostname or "localhost", self._url.port
+            at = self._url.hostname or "localhost", self._url.port or (2376 if self._tls else 2375)
             if self._tls:
-                return http.client.HTTPSConnection(host, port or 2376, timeout=SILENCE, context=self._tls)
-            return http.client.HTTPConnection(host, port or 2375, timeout=SILENCE)
+                return http.client.HTTPSConnection(*at, timeout=SILENCE, context=self._tls)
+            return http.client.HTTPConnection(*at, timeout=SILENCE)
         connection = http.client.HTTPConnection("localhost", timeout=SILENCE)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(SILENCE)
@@ -103,20 +101,31 @@ def _is_gone(status: int) -> bool:
 def remove_all(request: Request, sessions: Iterable[str]) -> list[str]:
     """Remove what these sessions made, containers side by side and then networks; give what there was."""
     found: list[str] = []
-    sessions = list(sessions)
+    labels = [f"{SESSION}={session}" for session in sessions]
     for kind in ("containers", "networks"):
-        things = [
-            each["Id"] for session in sessions for each in listed(request, kind, f"{SESSION}={session}")
-        ]
-        threads = [
-            threading.Thread(target=remove, args=(request, kind, thing), daemon=True) for thing in things
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        things = [each["Id"] for label in labels for each in listed(request, kind, label)]
+        side_by_side([partial(remove, request, kind, thing) for thing in things])
         found += things
     return found
+
+
+def side_by_side(calls: list[Callable[[], object]]) -> None:
+    """Make calls at the same time; one that fails is tried again by whoever finds its thing in the next list."""
+
+    def quietly(call: Callable[[], object]) -> None:
+        with contextlib.suppress(Exception):
+            call()
+
+    started = []
+    for call in calls:
+        started.append(threading.Thread(target=quietly, args=(call,), daemon=True))
+        try:
+            started[-1].start()
+        except RuntimeError:  # while an interpreter ends none can be started
+            started.pop()
+            quietly(call)
+    for thread in started:
+        thread.join()
 
 
 def dead_sessions(
@@ -132,7 +141,8 @@ def dead_sessions(
         session, theirs = labels.get(SESSION, ""), labels.get(IDENTITY, "")
         if labels.get(MANAGED) != "true" or not session.isalnum() or theirs.count(".") != 3:
             continue
-        if _past(labels.get(EXPIRES), now):
+        expires = labels.get(EXPIRES, "")
+        if expires.isdecimal() and float(expires) < now:
             dead[session] = "its time is up"
         elif theirs == identity and _lock_is_free(state / f"{session}.lock"):
             dead[session] = "its process is gone"
@@ -150,10 +160,6 @@ def recover(request: Request, identity: str, state: Path, *, local: bool) -> lis
         with contextlib.suppress(OSError):
             (state / f"{session}.lock").unlink()
     return found
-
-
-def _past(expires: str | None, now: float) -> bool:
-    return bool(expires) and str(expires).isdecimal() and float(str(expires)) < now
 
 
 def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
@@ -186,9 +192,7 @@ class Reaper:
         self._recover: Callable[[Request], list[str]] = lambda _request: []
         self._sessions: set[str] = set()
         self._deadlines: dict[str, float] = {}  # by container
-        self._looks: dict[
-            str, tuple[float, float]
-        ] = {}  # by dead session: since when, and when to look again
+        self._looks: dict[str, tuple[float, float]] = {}  # by dead session: since when, and when next
 
     def run(self) -> None:
         """Listen until the pipe ends, enforce deadlines meanwhile; then remove what is left, and end."""
@@ -219,9 +223,8 @@ class Reaper:
     def _hear(self, said: dict[str, Any]) -> None:
         if "engine" in said:
             self._engine, self._state, self._log = Engine(said["engine"]), Path(said["state"]), said["log"]
-            self._recover = partial(
-                recover, identity=said["identity"], state=self._state, local=said["local"]
-            )
+            known = {"identity": said["identity"], "state": self._state, "local": said["local"]}
+            self._recover = partial(recover, **known)
         elif "begin" in said:
             self._sessions.add(said["begin"])
             self._try(self._recover)

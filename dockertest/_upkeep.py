@@ -144,9 +144,15 @@ class Upkeep(Connection):
 
         Dead is a session whose process is known to be gone, or whose `DOCKERTEST_TTL` is over. What is not known to be
         dead is left alone: a living session's things, another host's or user's, and all that is not dockertest's.
+
+        Raises:
+            EngineError: The engine did not say what there is.
         """
         self._owned.check_open()
-        return self._lifeline.prune(self._engine)
+        try:
+            return self._lifeline.prune(self._engine)
+        except OSError as error:
+            raise EngineError(f"cannot remove what dead sessions left: {error}") from error
 
     def retry(
         self,

@@ -255,3 +255,16 @@ def test_two_containers_get_different_addresses(pool: dockertest.Pool) -> None:
     options: dict[str, Any] = {"cmd": SLEEP, "exposed_ports": [8080]}
     with pool.run("busybox:1.35", **options) as one, pool.run("busybox:1.35", **options) as two:
         assert one.get_host_port(8080) != two.get_host_port(8080)
+
+
+def test_a_dockerfile_with_a_build_argument(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
+    """It is built and run, the argument is seen through exec, and a build's image is run without a pull."""
+    dockerfile = f'FROM {pool.image_prefix}busybox:1.35\nARG WORD=none\nRUN echo "$WORD" > /word\n'
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    build = dockertest.BuildOptions(tmp_path, build_args={"WORD": "hello"}, remove_image=True)
+    options = dockertest.RunOptions(name=name, cmd=SLEEP, pull="always")
+    with pool.build_and_run_with_build_options(build, options) as resource:
+        assert resource.exec(["cat", "/word"]).stdout == "hello\n"
+    with pool.build_and_run_with_options(tmp_path / "Dockerfile", options) as resource:
+        assert resource.exec(["cat", "/word"]).stdout == "none\n"
+    pool.client.images.remove(name)

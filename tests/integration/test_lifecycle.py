@@ -1,10 +1,12 @@
 """Stopping, starting, waiting and asking: what a container does in the time between its start and its end."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 import dockertest
+from dockertest import _session
 
 from .conftest import Engine
 
@@ -160,3 +162,15 @@ def test_a_client_of_ones_own_is_used_and_not_closed(engine: Engine) -> None:
         assert resource.get_host_port(80).startswith("127.0.0.1:")
     assert not engine.has(resource.id)
     assert engine.client.ping()
+
+
+@pytest.mark.parametrize("hostname", ["", "changed"])
+def test_a_process_in_a_container_finds_its_own(pool: dockertest.Pool, hostname: str, tmp_path: Path) -> None:
+    """What the system says inside a real container names it, whatever its host name is."""
+    with pool.run("busybox:1.35", cmd=SLEEP, hostname=hostname) as resource:
+        for file in ("mountinfo", "cgroup"):
+            (tmp_path / file).write_text(resource.exec(["cat", f"/proc/self/{file}"]).stdout)
+        inside = resource.exec(["hostname"]).stdout.strip()
+        assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
+        (tmp_path / "cgroup").write_text("0::/\n")  # as cgroup v2 has it
+        assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
