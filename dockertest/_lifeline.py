@@ -64,7 +64,7 @@ class Lifeline:
         self._state = state
         self._log_file = log_file
         self._lock = threading.RLock()
-        self._locks: dict[str, int] = {}  # the open lock file of each session
+        self._locks: dict[str, int | None] = {}  # the open lock file of each session
         self._pipe: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         os.register_at_fork(after_in_child=self._let_go) if hasattr(os, "register_at_fork") else None
@@ -86,14 +86,16 @@ class Lifeline:
     def end(self, session: str, *, doubtful: bool = False) -> None:
         """Forget a session that has removed what it made; *doubtful* where the engine may still be making something."""
         with self._lock:
-            lock = self._locks.pop(session, None)
-            if lock is None:
+            if session not in self._locks:
                 return
+            lock = self._locks.pop(session)
             if self._pipe is not None:
                 self._tell({"dead" if doubtful else "end": session})
-            if not doubtful:
-                self._lock_path(session).unlink(missing_ok=True)
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
+            if lock is not None and not doubtful:
+                with contextlib.suppress(OSError):
+                    self._lock_path(session).unlink()
             if not self._locks:
                 self._stop()
 
@@ -173,9 +175,15 @@ class Lifeline:
                 self._process.wait(timeout=5)
             self._process = None
 
-    def _take_lock(self, session: str) -> int:
+    def _take_lock(self, session: str) -> int | None:
         """Hold the lock that says that this session lives; the system releases it when this process is gone."""
-        descriptor = os.open(self._lock_path(session), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            descriptor = os.open(self._lock_path(session), os.O_CREAT | os.O_RDWR, 0o600)
+        except (
+            OSError
+        ) as error:  # without it the next session cannot know that this one is dead, and leaves it alone
+            log.warning("there is no lock for this session, since %s: %s", self._state, error.strerror)
+            return None
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
@@ -188,9 +196,10 @@ class Lifeline:
     def _let_go(self) -> None:
         """In a forked child: neither keep the reaper from acting nor the lock from being free when the parent is gone."""
         self._lock = threading.RLock()
-        for descriptor in [*self._locks.values(), *([] if self._pipe is None else [self._pipe])]:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        for descriptor in (*self._locks.values(), self._pipe):
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
         self._locks, self._pipe, self._process = {}, None, None
 
 
