@@ -92,6 +92,7 @@ class Handle:
             RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
             ContainerExitedError: The container has ended.
         """
+        self._check_open()
         return _retry.retry(
             op,
             max_wait=self._owner.max_wait if max_wait is None else max_wait,

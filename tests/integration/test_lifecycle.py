@@ -1,7 +1,9 @@
 """Stopping, starting, waiting and asking: what a container does in the time between its start and its end."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,3 +176,81 @@ def test_a_process_in_a_container_finds_its_own(pool: dockertest.Pool, hostname:
         assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
         (tmp_path / "cgroup").write_text("0::/\n")  # as cgroup v2 has it
         assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
+
+
+def test_what_others_changed_is_seen_after_a_refresh(
+    pool: dockertest.Pool, engine: Engine, name: str
+) -> None:
+    """`container` is as fresh as the last method that asked; `refresh` asks for its own sake."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        engine.client.api.rename(resource.id, name)
+        engine.client.api.pause(resource.id)
+        resource.refresh()
+        assert (resource.name, resource.container.status) == (name, "paused")
+        engine.client.api.unpause(resource.id)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda each: each.get_port(80),
+        lambda each: each.get_bound_ip(80),
+        lambda each: each.get_host_port(80),
+        lambda each: each.exec(["true"]),
+        lambda each: each.get_ip_in_network("bridge"),
+        lambda each: each.connect_to_network("bridge"),
+        lambda each: each.disconnect_from_network("bridge"),
+        lambda each: each.expire(1),
+        lambda each: each.retry(lambda: True),
+        lambda each: each.wait_healthy(),
+        lambda each: each.logs(),
+        lambda each: each.stream_logs(),
+        lambda each: each.wait_for_log("x"),
+        lambda each: each.read_file("/etc/passwd"),
+        lambda each: each.write_file("/tmp/file", b""),
+        lambda each: each.copy_in("/etc/hostname", "/tmp/file"),
+        lambda each: each.copy_out("/etc/passwd", "/tmp/never-written"),
+        lambda each: each.stop(),
+        lambda each: each.start(),
+        lambda each: each.restart(),
+        lambda each: each.wait(1),
+        lambda each: each.refresh(),
+        lambda each: each.__enter__(),
+    ],
+)
+def test_nothing_works_on_a_closed_resource(
+    closed: dockertest.Resource, call: Callable[[Any], object]
+) -> None:
+    """Each method says that it is closed, and by which name it went."""
+    with pytest.raises(dockertest.ResourceClosedError, match=closed.name):
+        call(closed)
+
+
+@pytest.fixture(scope="module")
+def closed(pool: dockertest.Pool) -> dockertest.Resource:
+    """A container that was, and is closed."""
+    with pool.run("busybox:1.35", cmd=SLEEP) as resource:
+        return resource
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool: pool.run("busybox:1.35"),
+        lambda pool: pool.run_with_options(dockertest.RunOptions(repository="busybox")),
+        lambda pool: pool.run_all([dockertest.RunOptions(repository="busybox")]),
+        lambda pool: pool.container_by_name("name"),
+        lambda pool: pool.remove_container_by_name("name"),
+        lambda pool: pool.current_container(),
+        lambda pool: pool.create_network(),
+        lambda pool: pool.networks_by_name("name"),
+        lambda pool: pool.prune(),
+        lambda pool: pool.__enter__(),
+    ],
+)
+def test_nothing_works_on_a_closed_pool(call: Callable[[Any], object]) -> None:
+    """Each method that needs the engine says that the pool is closed."""
+    pool = dockertest.Pool()
+    pool.close()
+    with pytest.raises(dockertest.ResourceClosedError, match="pool is closed"):
+        call(pool)
