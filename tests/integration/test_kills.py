@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -82,8 +83,9 @@ def end_one(engine: Engine, how: "signal.Signals | None", moment: float) -> Roun
 
 
 def volumes(engine: Engine) -> set[str]:
-    """Give the names of all anonymous volumes."""
-    return {each["Name"] for each in engine.client.api.volumes()["Volumes"] or []}
+    """Give the anonymous volumes that no container uses: what somebody else is just using is not ours."""
+    unused = engine.client.api.volumes(filters={"dangling": True})["Volumes"] or []
+    return {each["Name"] for each in unused if re.fullmatch("[0-9a-f]{64}", each["Name"])}
 
 
 def rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list[Round]:
