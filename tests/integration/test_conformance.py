@@ -199,7 +199,7 @@ def test_logs_are_followed_until_a_cancel(pool: dockertest.Pool) -> None:
         seen: list[str] = []
         thread = threading.Thread(target=lambda: seen.extend(stream))
         thread.start()
-        dockertest.retry(lambda: bool(seen) or thread.is_alive(), max_wait=10)
+        dockertest.retry(lambda: bool(seen), max_wait=10)
         stream.close()
         thread.join(10)
         assert not thread.is_alive()

@@ -188,7 +188,7 @@ if os.fork() == 0:
     pool.close()
     made[0].close()
     time.sleep(600)
-os.wait() if False else time.sleep(600)
+time.sleep(600)
 """
     with program(code) as (started, made):
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
