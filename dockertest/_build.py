@@ -19,7 +19,7 @@ from dockertest._engine import Engine
 from dockertest._options import BuildOptions
 from dockertest._reference import Reference
 from dockertest._values import AuthConfig
-from dockertest.errors import EngineError, ImageBuildError
+from dockertest.errors import DockertestError, EngineError, ImageBuildError
 
 log = logging.getLogger("dockertest")
 
@@ -57,7 +57,7 @@ def remove(engine: Engine, name: str) -> None:
     """Remove an image by its name: images built from the same cache share one id. A failure is logged."""
     try:
         engine.send("delete", f"/images/{name}", what=f"remove image {name!r}")
-    except EngineError as error:
+    except DockertestError as error:
         log.warning("%s", error)
 
 
