@@ -24,6 +24,7 @@ from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")
 
+Entries = Iterable[tuple[str, "bytes | Path"]]
 BLOCK = 1 << 18
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_NAME_ON_WINDOWS = re.compile(
@@ -31,7 +32,7 @@ _NO_NAME_ON_WINDOWS = re.compile(
 )
 
 
-def pack(entries: Iterable[tuple[str, bytes | Path]], mode: int = 0o644) -> Generator[bytes, None, None]:
+def pack(entries: Entries, mode: int = 0o644, *, dated: bool = True) -> Generator[bytes, None, None]:
     """
     Give an archive piece by piece, all in it owned by root.
 
@@ -39,14 +40,14 @@ def pack(entries: Iterable[tuple[str, bytes | Path]], mode: int = 0o644) -> Gene
         entries: A path in the container with what to put there: bytes, or a local file, folder or link as it is,
             without what is in it. A link is never followed.
         mode: The mode of files made from bytes; local ones keep theirs.
+        dated: Whether the times of files are told; without them the same content gives the same archive.
     """
     for name, content in entries:
         if isinstance(content, Path):
-            yield from _pack_path(name, content)
+            yield from _pack_path(name, content, dated)
         else:
-            yield _header(name, mode, size=len(content))
-            for start in range(0, len(content), BLOCK):
-                yield content[start : start + BLOCK]
+            yield _header(name, mode, time.time() if dated else 0, size=len(content))
+            yield from (content[start : start + BLOCK] for start in range(0, len(content), BLOCK))
             yield _padding(len(content))
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -60,34 +61,29 @@ def tree(source: Path, name: str, *, with_top: bool = True) -> Iterator[tuple[st
             yield from tree(each, f"{name.rstrip('/')}/{each.name}")
 
 
-def _pack_path(name: str, path: Path) -> Iterator[bytes]:
+def _pack_path(name: str, path: Path, dated: bool) -> Iterator[bytes]:
     status = path.lstat()
+    mtime = status.st_mtime if dated else 0
     if stat.S_ISREG(status.st_mode):
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_LINK)) as file:
             status = os.fstat(file.fileno())
-            yield _header(name, status.st_mode, size=status.st_size, mtime=status.st_mtime)
+            yield _header(name, status.st_mode, mtime, size=status.st_size)
             yield from _exactly(status.st_size, file)
             yield _padding(status.st_size)
     elif stat.S_ISDIR(status.st_mode):
-        yield _header(name, status.st_mode, kind=tarfile.DIRTYPE, mtime=status.st_mtime)
+        yield _header(name, status.st_mode, mtime, kind=tarfile.DIRTYPE)
     elif stat.S_ISLNK(status.st_mode):
-        yield _header(name, 0o777, kind=tarfile.SYMTYPE, link=str(path.readlink()), mtime=status.st_mtime)
+        yield _header(name, 0o777, mtime, kind=tarfile.SYMTYPE, link=str(path.readlink()))
     else:
         log.warning("%s is not copied: a device, pipe or socket", path)
 
 
 def _header(
-    name: str,
-    mode: int,
-    *,
-    size: int = 0,
-    kind: bytes = tarfile.REGTYPE,
-    link: str = "",
-    mtime: float | None = None,
+    name: str, mode: int, mtime: float, *, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = ""
 ) -> bytes:
     info = tarfile.TarInfo(name.lstrip("/"))
-    info.mode, info.size, info.type, info.linkname = stat.S_IMODE(mode), size, kind, link
-    info.mtime = int(time.time() if mtime is None else mtime)
+    info.mode, info.size, info.mtime = stat.S_IMODE(mode), size, int(mtime)
+    info.type, info.linkname = kind, link
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 

@@ -19,6 +19,7 @@ from dockertest import (
     _reference,
     _session,
     _specs,
+    _watch,
 )
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
@@ -60,7 +61,7 @@ class Connection:
     _images: _image.Images = field(init=False)
     _session_id: str = field(init=False, default_factory=_session.new_session)
     _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
-    _watch: _session.Watch = field(init=False)
+    _watch: _watch.Watch = field(init=False)
     _lifeline: _lifeline.Lifeline = field(init=False)
     _ttl: float | None = field(init=False)
     _warn_of: str = field(init=False, default="")
@@ -87,7 +88,7 @@ class Connection:
         self._images = _image.Images(self._engine, self._credentials)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
-        self._watch = _session.Watch(self._engine, self._session_id, self._owned)
+        self._watch = _watch.Watch(self._engine, self._session_id, self._owned)
         self.client = self._engine.client
         self.endpoint = str(self._engine.endpoint)
         self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint
@@ -135,7 +136,7 @@ class Connection:
 
     def _forget(self, handle: Handle | Network) -> None:
         """Stop caring for something that is gone; called by its handle."""
-        self._owned.forget(handle.id)
+        self._owned.forget(handle)
 
     def _expire(self, container: str, seconds: float | None) -> None:
         """Have a container removed when its time is up; called by its handle."""

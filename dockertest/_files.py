@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import posixpath
@@ -89,6 +90,19 @@ def place(engine: Engine, attrs: Mapping[str, Any], files: Mapping[str, bytes | 
             target, is_folder = _look(engine, attrs, path, what) if source.is_dir() else (path, False)
             entries.extend(_archive.tree(source, target, with_top=not is_folder))
     _upload(engine, attrs, "/", entries, what, error=ContainerStartError)
+
+
+def digest(files: Mapping[str, bytes | Path]) -> str:
+    """Give a hash of what `place` would put into a container: names, modes, links and contents, but no times."""
+    entries: list[tuple[str, bytes | Path]] = []
+    for path, content in sorted(files.items()):
+        entries.extend(
+            [(path, content)] if isinstance(content, bytes) else _archive.tree(_source(content), path)
+        )
+    found = hashlib.sha256()
+    for block in _archive.pack(entries, dated=False):
+        found.update(block)
+    return found.hexdigest()
 
 
 def _label(attrs: Mapping[str, Any]) -> str:

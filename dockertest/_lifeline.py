@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,9 +108,16 @@ class Lifeline:
             self._tell({"expire": container, "in": seconds})
             return self._pipe is not None
 
-    def prune(self, engine: Engine) -> list[str]:
+    def prune(self, engine: Engine, *, reused: bool = False) -> list[str]:
         """Remove what dead sessions left on this engine, and give the ids of it."""
-        return _reaper.recover(_asking(engine), identity(), self._state, local=self._local)
+        return _reaper.recover(_asking(engine), identity(), self._state, local=self._local, reused=reused)
+
+    def is_dead(self, labels: Mapping[str, str]) -> bool:
+        """Whether the session that put these labels on a thing is known to be over."""
+        thing = {"Labels": dict(labels)}
+        return bool(
+            _reaper.dead_sessions([thing], identity(), self._state, local=self._local, now=time.time())
+        )
 
     def close(self) -> None:
         """End the pipe, at the interpreter's end: what still has a session is the reaper's then."""

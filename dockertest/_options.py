@@ -67,6 +67,10 @@ class RunOptions:
             `bytes`, a `str` (the text itself, in UTF-8, never a path), or the `pathlib.Path` of a local file or
             folder, read at the start. Local files keep their modes, others have 0644; all are root's. What is in a
             folder is added to one that is there; missing folders are made. No content is ever shown.
+        reuse: `True` takes a running container of the same image and the same options, started by any process of this
+            user on this host, instead of a new one; the name of a group shares it with everyone on the engine who
+            names that group. Closing leaves it running; `Pool.purge` and `Pool.prune(reused=True)` remove it. One that
+            is dead, paused or unhealthy is replaced.
     """
 
     repository: str = ""
@@ -102,6 +106,7 @@ class RunOptions:
     pull: PullPolicy = "missing"
     publish_ip: str | None = None
     files: Mapping[str, FileSpec] = field(default_factory=dict)
+    reuse: bool | str = False
 
     def __post_init__(self) -> None:
         # Without a repository this is for a build, which names the image after the container.
@@ -139,6 +144,8 @@ class RunOptions:
             raise InvalidOptionError(
                 f"pull: {_specs.shown(self.pull)} is none of 'missing', 'always', 'never'"
             )
+        if not isinstance(self.reuse, bool) and not _specs.text("reuse", self.reuse):
+            raise InvalidOptionError("reuse: '' is no name of a group; write one, True or False")
         if self.network_aliases and not (self.networks or self.network_id):
             raise InvalidOptionError(
                 "network_aliases: only a network of one's own has aliases; give networks too"
@@ -256,6 +263,7 @@ class RunFields(TypedDict, total=False):
     pull: PullPolicy
     publish_ip: str | None
     files: Mapping[str, FileSpec]
+    reuse: bool | str
 
 
 _LISTS = ("entrypoint", "cmd", "links", "extra_hosts", "cap_add", "security_opt", "dns", "network_aliases")

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from typing_extensions import Unpack
 
 from dockertest import (
     _build,
-    _create,
-    _files,
     _image,
-    _logs,
     _reference,
-    _report,
     _session,
-    _values,
 )
 from dockertest._create import Modifier
+from dockertest._launch import Launch
 from dockertest._options import BuildOptions, RunFields, RunOptions
 from dockertest._resource import Resource
-from dockertest._upkeep import Upkeep
 from dockertest._values import EnvSpec
-from dockertest.errors import (
-    ContainerStartError,
-    DockertestError,
-    ResourceClosedError,
-)
 
 T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
-class Pool(Upkeep):
+class Pool(Launch):
     """
     A connection to one container engine.
 
@@ -188,33 +177,6 @@ class Pool(Upkeep):
             resource._after_removal = partial(_build.remove, self._engine, str(name))
         return resource
 
-    def _run(
-        self,
-        options: RunOptions,
-        image: Mapping[str, Any],
-        made_of: str,
-        called: str,
-        modifiers: tuple[Modifier, ...],
-    ) -> Resource:
-        """Start a container of an image that is at hand: made of that name or id, and called so in what is told."""
-        request = _create.create_request(
-            options,
-            image,
-            image_name=made_of,
-            labels=self._labels(),
-            publish_ip=self.publish_ip or "",
-            modifiers=modifiers,
-        )
-        if request.body["HostConfig"]["PortBindings"] and self._warn_of and not options.publish_ip:
-            log.warning(
-                "ports are published on all addresses of %s; set publish_ip to choose one", self._warn_of
-            )
-            self._warn_of = ""
-        resource = self._make(request, options, called)
-        with self._removed_on_failure(resource):
-            self._start(resource, request, options)
-        return resource
-
     def run_all(self, options: Sequence[RunOptions], *, max_workers: int | None = None) -> list[Resource]:
         """
         Start several containers side by side, and give them in the order of *options*; one failure removes the rest.
@@ -236,44 +198,3 @@ class Pool(Upkeep):
             if isinstance(left, Exception):
                 log.error("%s", left)
         raise failure
-
-    def _make(self, request: _create.CreateRequest, options: RunOptions, image: str) -> Resource:
-        with self._owned.creating():
-            self._begin()
-            container_id = self._engine.create(request.body, name=options.name, platform=options.platform)
-            resource = self._handle({"Id": container_id, "Name": options.name}, image)
-            self._owned.add_container(container_id, resource)
-        return resource
-
-    @contextmanager
-    def _removed_on_failure(self, resource: Resource) -> Iterator[None]:
-        """Leave no half-made container behind, whatever went wrong; Ctrl-C too."""
-        try:
-            yield
-        except BaseException as failure:
-            try:
-                resource._let_go(remove=True)
-            except DockertestError as error:
-                log.error("%s", error)
-            if self._owned.closed and isinstance(failure, DockertestError):
-                raise ResourceClosedError("the pool was closed while it started a container") from failure
-            raise
-
-    def _start(self, resource: Resource, request: _create.CreateRequest, options: RunOptions) -> None:
-        for network in request.networks:
-            self._engine.connect_network(
-                network, resource.id, _create.endpoint_config(options.network_aliases)
-            )
-        if options.files:
-            _files.place(self._engine, resource.container.attrs, _values.files(options.files))
-        try:
-            self._engine.send(
-                "post",
-                f"/containers/{resource.id}/start",
-                what=f"start {_report.label(resource.name, resource.id)} of {resource._image}",
-                error=ContainerStartError,
-            )
-        except ContainerStartError as error:
-            logs = _logs.last_lines(self._engine, resource.id, tty=options.tty)
-            raise ContainerStartError(f"{error}{_report.indented(logs)}") from error.__cause__
-        resource._await_ports()

@@ -26,6 +26,7 @@ MANAGED = "dockertest.managed"
 SESSION = "dockertest.session"
 IDENTITY = "dockertest.identity"
 EXPIRES = "dockertest.expires"
+REUSE = "dockertest.reuse"
 
 # An engine may finish a creation whose client is dead: it is asked again for so many seconds.
 LOOK_AGAIN = 5.0
@@ -98,12 +99,18 @@ def _is_gone(status: int) -> bool:
     return status < 300 or status == 404
 
 
+def outlives_its_session(thing: dict[str, Any]) -> bool:
+    """Whether it is a container to be reused; one that was never started is of no use to anybody."""
+    return REUSE in (thing.get("Labels") or {}) and thing.get("State") != "created"
+
+
 def remove_all(request: Request, sessions: Iterable[str]) -> list[str]:
     """Remove what these sessions made, containers side by side and then networks; give what there was."""
     found: list[str] = []
     labels = [f"{SESSION}={session}" for session in sessions]
     for kind in ("containers", "networks"):
-        things = [each["Id"] for label in labels for each in listed(request, kind, label)]
+        there = [each for label in labels for each in listed(request, kind, label)]
+        things = [each["Id"] for each in there if not outlives_its_session(each)]
         side_by_side([partial(remove, request, kind, thing) for thing in things])
         found += things
     return found
@@ -151,15 +158,30 @@ def dead_sessions(
     return dead
 
 
-def recover(request: Request, identity: str, state: Path, *, local: bool) -> list[str]:
-    """Remove what dead sessions left, and give the ids of what there was."""
+def recover(request: Request, identity: str, state: Path, *, local: bool, reused: bool = False) -> list[str]:
+    """Remove what dead sessions left, and what is to be reused if its time is up or *reused* says so; give the ids."""
     things = listed(request, "containers", MANAGED) + listed(request, "networks", MANAGED)
     dead = dead_sessions(things, identity, state, local=local, now=time.time())
     found = remove_all(request, dead)
+    shared = [
+        each["Id"] for each in things if outlives_its_session(each) and _is_over(each, identity, reused)
+    ]
+    side_by_side([partial(remove, request, "containers", each) for each in shared])
+    found += shared
     for session in dead:
         with contextlib.suppress(OSError):
             (state / f"{session}.lock").unlink()
     return found
+
+
+def _is_over(shared: dict[str, Any], identity: str, reused: bool) -> bool:
+    """Whether a container to be reused may go: its time is up, or the user on whose machine it was started says so."""
+    theirs, expires = shared["Labels"].get(IDENTITY, ""), shared["Labels"].get(EXPIRES, "")
+    if theirs.count(".") != 3:
+        return False
+    return (expires.isdecimal() and float(expires) < time.time()) or (
+        reused and theirs.split(".")[:2] == identity.split(".")[:2]
+    )
 
 
 def _of_an_earlier_boot(theirs: str, ours: str) -> bool:

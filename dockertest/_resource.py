@@ -22,7 +22,8 @@ class Resource(Inside):
     One container.
 
     A container that a pool started is removed, with its anonymous volumes, by `close()`, at the end of a `with`, when
-    the pool is closed, and when the interpreter ends. A borrowed one (found by its name) is only let go of.
+    the pool is closed, and when the interpreter ends. A borrowed one (found by its name) and one that is started with
+    `reuse` is only let go of.
 
     Attributes:
         id: The container's full id.
@@ -191,12 +192,13 @@ class Resource(Inside):
 
     def close(self) -> None:
         """
-        Let go of the container: one that a pool started is removed, a borrowed one left alone. Closing twice is nothing.
+        Let go of the container: one that a pool started is removed, a reused one left running, a borrowed one left
+        alone. Closing twice is nothing.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed and not self._kept())
+        self._let_go(remove=not self._borrowed and not self._reused and not self._kept())
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

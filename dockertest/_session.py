@@ -16,12 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from dockertest._engine import Engine
 from dockertest._retry import Watched
 from dockertest.errors import (
     ContainerCreateError,
-    ContainerExitedError,
-    DockertestError,
     ResourceClosedError,
 )
 
@@ -33,6 +30,7 @@ MANAGED = "dockertest.managed"
 SESSION = "dockertest.session"
 IDENTITY = "dockertest.identity"
 EXPIRES = "dockertest.expires"
+REUSE = "dockertest.reuse"
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -42,12 +40,24 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-class Container(Closable, Watched, Protocol):
-    """A container's handle, as far as its session has to know it."""
+class Thing(Protocol):
+    """The handle of a container or network, as far as its session has to know it."""
 
     id: str
+    name: str
+    _removed: bool
+
+
+class Removable(Thing, Closable, Protocol):
+    """What is removed by closing it."""
+
+
+class Container(Removable, Watched, Protocol):
+    """A container's handle, as far as its session has to know it."""
+
     _end_expected: bool
     _expires: bool
+    _reused: bool
 
 
 class Belongings:
@@ -59,8 +69,8 @@ class Belongings:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._containers: dict[str, Container] = {}
-        self._networks: dict[str, Closable] = {}
+        self._containers: list[Container] = []  # one that is reused may be there twice
+        self._networks: list[Removable] = []
         self._creating = 0
         self._pid = os.getpid()
         self.closed = False
@@ -91,26 +101,35 @@ class Belongings:
                 self._creating -= 1
                 self._changed.notify_all()
 
-    def add_container(self, container: str, handle: Container) -> None:
-        """Own a container, by its id."""
+    def add_container(self, handle: Container) -> None:
+        """Own a container."""
         with self._changed:
-            self._containers[container] = handle
+            self._containers.append(handle)
 
-    def add_network(self, network: str, handle: Closable) -> None:
-        """Own a network, by its id."""
+    def add_network(self, handle: Removable) -> None:
+        """Own a network."""
         with self._changed:
-            self._networks[network] = handle
+            self._networks.append(handle)
 
-    def forget(self, each: str) -> None:
-        """Stop caring for something that is gone."""
+    def forget(self, handle: Thing) -> None:
+        """Stop caring for what was let go of; where it is gone, for other handles of it as well."""
+
+        def is_left(each: Thing) -> bool:
+            return each is not handle and not (handle._removed and each.id == handle.id)
+
         with self._changed:
-            self._containers.pop(each, None)
-            self._networks.pop(each, None)
+            self._containers = [each for each in self._containers if is_left(each)]
+            self._networks = [each for each in self._networks if is_left(each)]
+
+    def owns_network(self, named: str) -> bool:
+        """Whether a network, by its name or id, goes with this pool."""
+        with self._changed:
+            return any(named in (each.id, each.name) for each in self._networks)
 
     def containers(self) -> list[Container]:
         """Give the handles of the containers that are left, the oldest first."""
         with self._changed:
-            return list(self._containers.values())
+            return list(self._containers)
 
     def check_open(self) -> None:
         """
@@ -128,48 +147,11 @@ class Belongings:
             self.closed = True
             self._changed.wait_for(lambda: not self._creating, timeout=timeout)
         failures: list[Exception] = []
-        for things in (self._containers, self._networks):
+        for kind in ("_containers", "_networks"):  # each asked for when it is its turn: it may have grown
             with self._changed:
-                calls = [each.close for each in reversed(list(things.values()))]
+                calls = [each.close for each in reversed(getattr(self, kind))]
             failures += [each for each in side_by_side(calls) if isinstance(each, Exception)]
         return failures
-
-
-class Watch:
-    """Look after all containers of a session at once, for an end with a failure; tell each death once."""
-
-    def __init__(self, engine: Engine, session: str, belongings: Belongings) -> None:
-        self._engine = engine
-        self._label = f"{SESSION}={session}"
-        self._belongings = belongings
-        self._told: set[str] = set()
-
-    def _check_alive(self, within: float) -> None:
-        """One list takes the engine 2 to 3 ms, for however many containers; only what is dead is asked about."""
-        watched = [
-            each
-            for each in self._belongings.containers()
-            if each.id not in self._told and not each._end_expected
-        ]
-        try:
-            listed = self._engine.containers([self._label], within=within) if watched else []
-        except DockertestError:
-            return  # the engine's trouble says nothing about the containers
-        states = {each["Id"]: each.get("State") for each in listed}
-        for container in watched:
-            state = states.get(container.id, "removed")
-            if state in ("exited", "dead", "removed"):
-                self._told.add(container.id)
-                if state == "removed" and container._expires:
-                    continue  # its time was up, as its user wanted
-                try:
-                    container._check_alive(within)
-                except ContainerExitedError as error:
-                    if error.exit_code != 0:
-                        raise
-
-    def _evidence(self) -> str:
-        return "\n".join(each._evidence() for each in self._belongings.containers())
 
 
 class _Registry:

@@ -63,7 +63,6 @@ class Upkeep(Connection):
         if found is None:
             return False
         self.purge(found)
-        self._owned.forget(found.id)
         return True
 
     def current_container(self) -> Resource:
@@ -105,7 +104,7 @@ class Upkeep(Connection):
             self._begin()
             network_id = _network.create(self._engine, body)
             network = self._network_handle({"Id": network_id, "Name": called})
-            self._owned.add_network(network_id, network)
+            self._owned.add_network(network)
         return network
 
     def networks_by_name(self, name: str) -> list[Network]:
@@ -138,19 +137,22 @@ class Upkeep(Connection):
         """
         resource._let_go(remove=not resource._kept())
 
-    def prune(self) -> list[str]:
+    def prune(self, *, reused: bool = False) -> list[str]:
         """
         Remove what dead sessions left on this engine, and give the ids of the containers and networks that were there.
 
         Dead is a session whose process is known to be gone, or whose `DOCKERTEST_TTL` is over. What is not known to be
         dead is left alone: a living session's things, another host's or user's, and all that is not dockertest's.
 
+        Args:
+            reused: Remove also the containers that this user started on this host with `reuse`, even if they are in use.
+
         Raises:
             EngineError: The engine did not say what there is.
         """
         self._owned.check_open()
         try:
-            return self._lifeline.prune(self._engine)
+            return self._lifeline.prune(self._engine, reused=reused)
         except OSError as error:
             raise EngineError(f"cannot remove what dead sessions left: {error}") from error
 

@@ -26,7 +26,9 @@ GO_FIELDS = """
     hostname name repository tag env entrypoint cmd mounts links exposed_ports extra_hosts cap_add security_opt dns
     working_dir network_id networks labels auth port_bindings privileged user tty platform
 """.split()
-NEW_FIELDS = "network_aliases tmpfs shm_size init stop_timeout healthcheck pull publish_ip files".split()
+NEW_FIELDS = (
+    "network_aliases tmpfs shm_size init stop_timeout healthcheck pull publish_ip files reuse".split()
+)
 BUILD_FIELDS = """
     context_dir dockerfile build_args platform version auth target no_cache labels remove_image
 """.split()

@@ -60,6 +60,7 @@ BAD: "dict[str, list[Any]]" = {
         {"retries": "3"}, {"retries": True}, {"retries": HUGE},
     ],
     "pull": ["", "Always", None, True, HUGE, ["missing"]],
+    "reuse": ["", 5, None, b"group", ["group"]],
     "files": [
         None, "x", [], 5, HUGE, {"relative": b""}, {"/": b""}, {"/a/": b""}, {"/a": 5}, {"/a": None}, {"/a": HUGE},
         {"/a": "\ud800"}, {"/a": Path("/no/such/file")}, {"/a": Path("a\0b")}, {"/a\0": b""}, {5: b""}, {HUGE: b""},
@@ -185,6 +186,7 @@ FULL: "dict[str, Any]" = {
     "pull": "never",
     "files": {"/etc/token": SECRET, "/etc/key": SECRET.encode(), "/etc/here": Path(__file__)},
     "publish_ip": "127.0.0.1",
+    "reuse": "group",
 }
 
 

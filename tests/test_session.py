@@ -156,9 +156,11 @@ class Thing:
 
     _end_expected = False
     _expires = False
+    _removed = False
+    _reused = False
 
     def __init__(self, made: "list[str]", name: str, failure: "Exception | None" = None) -> None:
-        self.id, self.made, self.failure = name, made, failure
+        self.id, self.name, self.made, self.failure = name, f"name of {name}", made, failure
 
     def close(self) -> None:
         self.made.append(self.id)
@@ -178,9 +180,9 @@ class TestBelongings:
         """Engines refuse the other order."""
         closed: list[str] = []
         belongings = Belongings()
-        belongings.add_network("net", Thing(closed, "net"))
+        belongings.add_network(Thing(closed, "net"))
         for name in "abc":
-            belongings.add_container(name, Thing(closed, name))
+            belongings.add_container(Thing(closed, name))
         assert len(belongings) == 4
         assert belongings.close(10) == []
         assert sorted(closed[:3]) == ["a", "b", "c"]
@@ -191,9 +193,9 @@ class TestBelongings:
         closed: list[str] = []
         failure = OSError("cannot")
         belongings = Belongings()
-        belongings.add_container("a", Thing(closed, "a", failure))
-        belongings.add_container("b", Thing(closed, "b"))
-        belongings.add_network("net", Thing(closed, "net"))
+        belongings.add_container(Thing(closed, "a", failure))
+        belongings.add_container(Thing(closed, "b"))
+        belongings.add_network(Thing(closed, "net"))
         assert belongings.close(10) == [failure]
         assert sorted(closed) == ["a", "b", "net"]
 
@@ -201,12 +203,31 @@ class TestBelongings:
         """Forgetting twice, or what was never there, is nothing."""
         closed: list[str] = []
         belongings = Belongings()
-        belongings.add_container("a", Thing(closed, "a"))
-        belongings.add_network("n", Thing(closed, "n"))
-        for each in ("a", "a", "n", "never there"):
+        container, network = Thing(closed, "a"), Thing(closed, "n")
+        belongings.add_container(container)
+        belongings.add_network(network)
+        for each in (container, container, network, Thing(closed, "never there")):
             belongings.forget(each)
         assert belongings.close(10) == []
         assert closed == []
+
+    def test_two_handles_of_one_container_are_forgotten_one_by_one(self) -> None:
+        """As when two threads take the same reused one; but once it is gone, both."""
+        belongings = Belongings()
+        handles = [Thing([], "a"), Thing([], "a"), Thing([], "a")]
+        for each in handles:
+            belongings.add_container(each)
+        belongings.forget(handles[1])
+        assert belongings.containers() == [handles[0], handles[2]]
+        handles[0]._removed = True
+        belongings.forget(handles[0])
+        assert belongings.containers() == []
+
+    def test_a_network_is_known_by_name_and_id(self) -> None:
+        """Whatever the user wrote."""
+        belongings = Belongings()
+        belongings.add_network(Thing([], "net"))
+        assert [belongings.owns_network(each) for each in ("net", "name of net", "ne")] == [True, True, False]
 
     def test_nothing_is_made_after_the_end(self) -> None:
         """It would be left behind."""
@@ -225,7 +246,7 @@ class TestBelongings:
             with belongings.creating():
                 begun.set()
                 assert ending.wait(10)
-                belongings.add_container("late", Thing(closed, "late"))
+                belongings.add_container(Thing(closed, "late"))
 
         def close() -> None:
             assert begun.wait(10)

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import docker.errors
@@ -44,9 +45,9 @@ class Engine:
             return False
         return True
 
-    def inspect(self, container: str) -> dict[str, object]:
+    def inspect(self, container: str) -> dict[str, Any]:
         """Give what the engine knows of a container."""
-        found: dict[str, object] = self.client.api.inspect_container(container)
+        found: dict[str, Any] = self.client.api.inspect_container(container)
         return found
 
     def has_volume(self, volume: str) -> bool:

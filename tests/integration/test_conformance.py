@@ -205,6 +205,36 @@ def test_logs_are_followed_until_a_cancel(pool: dockertest.Pool) -> None:
         assert not thread.is_alive()
 
 
+def test_a_container_is_reused_by_key(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """The key is the whole configuration, not the image alone; closing leaves it, purging removes it."""
+    first = pool.run("busybox:1.35", env={"KEY": name}, cmd=SLEEP, reuse=True)
+    first.close()
+    second = pool.run("busybox:1.35", env={"KEY": name}, cmd=SLEEP, reuse=True)
+    other = pool.run("busybox:1.35", env={"KEY": f"{name} 2"}, cmd=SLEEP, reuse=True)
+    assert (second.id == first.id, other.id == first.id) == (True, False)
+    pool.purge(second)
+    pool.purge(other)
+    assert not engine.has(first.id)
+
+
+def test_a_hundred_concurrent_registrations_give_one_container(name: str) -> None:
+    """All at the same moment, on one fresh pool."""
+    options = dockertest.RunOptions(repository="busybox:1.35", name=name, cmd=SLEEP, reuse=True)
+    ids: list[str] = []
+    with dockertest.Pool() as pool:
+        threads = [
+            threading.Thread(target=lambda: ids.append(pool.run_with_options(options).id)) for _ in range(100)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ids) == 100
+        assert len(set(ids)) == 1
+        assert pool.remove_container_by_name(name)
+        assert not pool.remove_container_by_name(name)
+
+
 def test_eight_concurrent_closes_remove_once(tmp_path: Path) -> None:
     """The engine is asked to remove the container once."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
