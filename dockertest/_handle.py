@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from dockertest import _engine, _logs, _report, _retry
 from dockertest._engine import Engine
-from dockertest.errors import DockertestError, EngineError, InvalidOptionError, ResourceClosedError
+from dockertest._report import Report
+from dockertest.errors import (
+    ContainerExitedError,
+    DockertestError,
+    EngineError,
+    InvalidOptionError,
+    ResourceClosedError,
+)
 
 T = TypeVar("T")
 
@@ -134,7 +141,7 @@ class Handle:
         self.name = str(attrs["Name"]).lstrip("/")
         return attrs
 
-    def _tell(self, attrs: dict[str, Any], within: float | None = None) -> _report.Report:
+    def _tell(self, attrs: dict[str, Any], within: float | None = None) -> Report:
         tty = bool((attrs.get("Config") or {}).get("Tty"))
         logs = _logs.last_lines(self._engine, self.id, tty=tty, within=within)
         return _report.report(attrs, self._image, logs)
@@ -146,22 +153,21 @@ class Handle:
         except EngineError as error:
             if error.status != 404:
                 return  # the engine's trouble says nothing about the container
-            raise _report.exited(self._gone()) from error
+            raise ContainerExitedError.of(self._gone()) from error
         except DockertestError:
             return
         if has_ended(attrs):
-            raise _report.exited(self._tell(attrs, within))
+            raise ContainerExitedError.of(self._tell(attrs, within))
 
-    def _evidence(self) -> str:
+    def _reports(self) -> tuple[Report, ...]:
         try:
-            return f"  {self._tell(self._refresh(within=5), within=5)}"
-        except EngineError as error:
-            return f"  {self._gone() if error.status == 404 else error}"
+            return (self._tell(self._refresh(within=5), within=5),)
         except DockertestError as error:
-            return f"  {error}"
+            is_gone = getattr(error, "status", None) == 404
+            return (self._gone() if is_gone else replace(self._gone(), status="unknown", error=str(error)),)
 
-    def _gone(self) -> _report.Report:
-        return _report.Report(name=self.name, id=self.id, image=self._image, status="removed")
+    def _gone(self) -> Report:
+        return Report(name=self.name, id=self.id, image=self._image, status="removed")
 
     def _check_open(self) -> None:
         if self._closed:

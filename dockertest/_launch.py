@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from dockertest import _create, _files, _lifeline, _logs, _report, _reuse, _session, _values
+from dockertest import _create, _files, _lifeline, _report, _reuse, _session, _values
 from dockertest._create import CreateRequest, Modifier
 from dockertest._options import RunOptions
 from dockertest._resource import Resource
@@ -119,7 +119,8 @@ class Launch(Upkeep):
                 error=ContainerStartError,
             )
         except ContainerStartError as error:
-            logs = _logs.last_lines(self._engine, resource.id, tty=options.tty)
-            raise ContainerStartError(f"{error}{_report.indented(logs)}") from error.__cause__
+            (report,) = resource._reports()
+            logs = _report.indented(report.logs)
+            raise ContainerStartError(f"{error}{logs}", report=report) from error.__cause__
         resource._reused = bool(options.reuse)  # from now on others may take it
         resource._await_ports()

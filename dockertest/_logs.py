@@ -165,10 +165,13 @@ def wait_for(
     elapsed = time.monotonic() - began
     if elapsed < max_wait:
         watched._check_alive(5)
+    reports = watched._reports()
+    evidence = "".join(f"\n  {report}" for report in reports)
     raise RetryTimeoutError(
-        f"no match {count} of {pattern.pattern!r} in the log within {elapsed:.1f} s\n{watched._evidence()}",
+        f"no match {count} of {pattern.pattern!r} in the log within {elapsed:.1f} s{evidence}",
         attempts=1,
         elapsed=elapsed,
+        reports=reports,
     )
 
 

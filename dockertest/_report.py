@@ -1,12 +1,10 @@
-"""Say what became of a container, the same everywhere: in a time-out, after a death, for a failed start. Pure."""
+"""Say what became of a container, the same everywhere: in a time-out, after a death, for a failed start. Pure, and the ground floor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from dockertest.errors import ContainerExitedError
 
 _SIGNALS = {
     129: "SIGHUP",
@@ -20,22 +18,25 @@ _SIGNALS = {
 _SIGNALS |= {137: "SIGKILL", 139: "SIGSEGV", 141: "SIGPIPE", 143: "SIGTERM"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """
-    The state of a container when something went wrong.
+    The state of a container when something went wrong; as text, what an error shows of it.
 
     Attributes:
         name: Its name.
         id: Its full id.
         image: The image's name.
-        status: The engine's word for its state: `"running"`, `"exited"`, `"removed"`, …
+        status: The engine's word for its state: `"running"`, `"exited"`, …; `"removed"` if it is gone, `"unknown"` if
+            the engine does not tell.
         exit_code: The exit code of its first process once it has ended.
         oom_killed: Whether the engine says that it was killed for want of memory.
-        error: What the engine says went wrong at its start.
+        error: What the engine says went wrong at its start, or why it does not tell the state.
         health: The last output of its health check.
         ports: What is published where, such as `"5432/tcp -> 127.0.0.1:49153"`.
-        logs: The last lines of its log.
+        logs: The last 20 lines of its log.
+        attempts: How often what was waited for had been tried; 0 if nothing was waited for.
+        elapsed: Seconds waited until then.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Report:
     health: str = ""
     ports: tuple[str, ...] = ()
     logs: str = ""
+    attempts: int = 0
+    elapsed: float = 0.0
 
     def __str__(self) -> str:
         lines = [f"{label(self.name, self.id)} of {self.image} {self.verdict}"]
@@ -57,10 +60,22 @@ class Report:
             lines.append(f"health check: {self.health}")
         if self.ports:
             lines.append(f"published: {', '.join(self.ports)}")
-        if self.status == "removed":  # and its log with it
+        if self.attempts:
+            lines.append(f"waited for: {tries(self.attempts)} in {self.elapsed:.1f} s")
+        if not self.more:
             return "\n  ".join(lines) + indented(self.logs)
-        lines.append(f"more: docker logs {self.id[:12]}")
+        lines.append(f"more: {self.more}")
         return "\n  ".join(lines) + (indented(self.logs) or "\n    (its log is empty)")
+
+    @property
+    def more(self) -> str:
+        """The command that shows the whole log; empty where there is none any more."""
+        return "" if self.status == "removed" else f"docker logs {self.id[:12]}"
+
+    @property
+    def meaning(self) -> str:
+        """What its exit code means, where that is known: "killed by SIGKILL, …"; else empty."""
+        return "" if self.exit_code is None else _meaning(self.exit_code, self.oom_killed).removeprefix(": ")
 
     @property
     def verdict(self) -> str:
@@ -110,11 +125,9 @@ def health(attrs: Mapping[str, Any]) -> str:
     return str(((attrs.get("State") or {}).get("Health") or {}).get("Status") or "none")
 
 
-def exited(found: Report) -> ContainerExitedError:
-    """Make the error for a container that has ended."""
-    return ContainerExitedError(
-        str(found), exit_code=found.exit_code, oom_killed=found.oom_killed, logs=found.logs
-    )
+def tries(count: int) -> str:
+    """Count attempts in words."""
+    return "1 attempt" if count == 1 else f"{count} attempts"
 
 
 def _meaning(code: int, oom_killed: bool) -> str:

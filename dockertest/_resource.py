@@ -14,7 +14,13 @@ from dockertest import _create, _network, _report, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
-from dockertest.errors import EngineError, NotInNetworkError, PortNotPublishedError, RetryTimeoutError
+from dockertest.errors import (
+    ContainerExitedError,
+    EngineError,
+    NotInNetworkError,
+    PortNotPublishedError,
+    RetryTimeoutError,
+)
 
 
 class Resource(Inside):
@@ -93,7 +99,7 @@ class Resource(Inside):
                 if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
                     return str(found)
                 if has_ended(attrs):
-                    raise _report.exited(self._tell(attrs))
+                    raise ContainerExitedError.of(self._tell(attrs))
         raise NotInNetworkError(
             f"{self._label} has no address in network {min(names)!r}; it is in: {', '.join(joined) or 'none'}"
         )
@@ -259,7 +265,7 @@ class Resource(Inside):
         bound = ports.get(wanted)
         if not bound:
             if has_ended(attrs):
-                raise _report.exited(self._tell(attrs))
+                raise ContainerExitedError.of(self._tell(attrs))
             published = tuple(each for each in ports if ports[each])
             raise PortNotPublishedError(
                 f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",

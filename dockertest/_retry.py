@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from typing_extensions import Self
 
-from dockertest import _specs
+from dockertest import _report, _specs
+from dockertest._report import Report
 from dockertest.errors import (
+    ContainerExitedError,
     InvalidOptionError,
     NotInNetworkError,
     PortNotPublishedError,
@@ -38,8 +41,8 @@ class Watched(Protocol):
     def _check_alive(self, within: float) -> None:
         """Raise `ContainerExitedError` if it has ended; ask for no longer than *within* seconds."""
 
-    def _evidence(self) -> str:
-        """Tell its state and its last log lines, `""` if there is nothing to tell."""
+    def _reports(self) -> tuple[Report, ...]:
+        """Tell its state and its last log lines."""
         ...
 
 
@@ -229,7 +232,10 @@ class Attempts:
     def check(self) -> None:
         """Ask what is watched; raise if an end of that, or of the time, ends the wait."""
         for each in self._watch:
-            each._check_alive(max(0.5, self._remaining()))
+            try:
+                each._check_alive(max(0.5, self._remaining()))
+            except ContainerExitedError as error:
+                raise self._exited(error) from error.__cause__
         if self._remaining() <= 0 or self._count == self.max_attempts:
             raise self._timeout() from self._last
 
@@ -258,10 +264,18 @@ class Attempts:
         last = (
             "the call returned False" if self._last is None else f"{type(self._last).__name__}: {self._last}"
         )
-        tries = "1 attempt" if self._count == 1 else f"{self._count} attempts"
-        evidence = "".join("\n" + text for each in self._watch if (text := each._evidence()))
+        reports = tuple(report for each in self._watch for report in each._reports())
+        evidence = "".join(f"\n  {report}" for report in reports)
         return RetryTimeoutError(
-            f"gave up after {elapsed:.1f} s and {tries}: {last.strip()}{evidence}",
+            f"gave up after {elapsed:.1f} s and {_report.tries(self._count)}: {last.strip()}{evidence}",
             attempts=self._count,
             elapsed=elapsed,
+            reports=tuple(replace(each, attempts=self._count, elapsed=elapsed) for each in reports),
         )
+
+    def _exited(self, error: ContainerExitedError) -> ContainerExitedError:
+        """Tell how long the container that has ended was waited for."""
+        if error.report is None:
+            return error
+        elapsed = time.monotonic() - self._began
+        return ContainerExitedError.of(replace(error.report, attempts=self._count, elapsed=elapsed))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dockertest._engine import Engine
+from dockertest._report import Report
 from dockertest._session import REUSE, SESSION, Belongings, Container
 from dockertest.errors import ContainerExitedError, DockertestError
 
@@ -49,5 +50,5 @@ class Watch:
         labels += [REUSE] if any(each._reused for each in watched) else []
         return [each for label in labels for each in self._engine.containers([label], within=within)]
 
-    def _evidence(self) -> str:
-        return "\n".join(each._evidence() for each in self._belongings.containers())
+    def _reports(self) -> tuple[Report, ...]:
+        return tuple(report for each in self._belongings.containers() for report in each._reports())

@@ -18,8 +18,12 @@ Every error that dockertest raises. Knows nothing of the rest of the package.
     ├── CleanupError                      .failures
     └── EngineError                       any other answer of the engine: .status
 
-All of them can be pickled: test runners send errors between processes.
+All of them can be pickled: test runners send errors between processes. Those about a container have its `Report`.
 """
+
+from __future__ import annotations
+
+from dockertest._report import Report
 
 
 class DockertestError(Exception):
@@ -47,7 +51,16 @@ class ContainerCreateError(DockertestError):
 
 
 class ContainerStartError(DockertestError):
-    """The engine could not start the container, which has been removed again."""
+    """
+    The engine could not start the container, which has been removed again.
+
+    Attributes:
+        report: Its state before it was removed.
+    """
+
+    def __init__(self, message: str, *, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ContainerExitedError(DockertestError):
@@ -58,15 +71,34 @@ class ContainerExitedError(DockertestError):
         exit_code: The exit code of its first process; `None` where the engine no longer knows it.
         oom_killed: Whether the engine says that it was killed for want of memory.
         logs: The last lines of its log.
+        report: All that is known of it.
     """
 
     def __init__(
-        self, message: str, *, exit_code: "int | None" = None, oom_killed: bool = False, logs: str = ""
+        self,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        oom_killed: bool = False,
+        logs: str = "",
+        report: Report | None = None,
     ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.oom_killed = oom_killed
         self.logs = logs
+        self.report = report
+
+    @classmethod
+    def of(cls, report: Report) -> ContainerExitedError:
+        """Make the error for a container that has ended."""
+        return cls(
+            str(report),
+            exit_code=report.exit_code,
+            oom_killed=report.oom_killed,
+            logs=report.logs,
+            report=report,
+        )
 
 
 class PortNotPublishedError(DockertestError, LookupError):
@@ -78,7 +110,7 @@ class PortNotPublishedError(DockertestError, LookupError):
         published: The ports that are published.
     """
 
-    def __init__(self, message: str, *, port: str = "", published: "tuple[str, ...]" = ()) -> None:
+    def __init__(self, message: str, *, port: str = "", published: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.port = port
         self.published = published
@@ -99,12 +131,21 @@ class RetryTimeoutError(DockertestError, TimeoutError):
     Attributes:
         attempts: How many times it was tried.
         elapsed: Seconds waited.
+        reports: The state of each container that was watched meanwhile.
     """
 
-    def __init__(self, message: str, *, attempts: int = 0, elapsed: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, attempts: int = 0, elapsed: float = 0.0, reports: tuple[Report, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.attempts = attempts
         self.elapsed = elapsed
+        self.reports = reports
+
+    @property
+    def report(self) -> Report | None:
+        """The state of the container that was watched, of the first where there were several."""
+        return self.reports[0] if self.reports else None
 
 
 class ExecError(DockertestError):
@@ -145,7 +186,7 @@ class CleanupError(DockertestError):
         failures: One error for each thing that is left.
     """
 
-    def __init__(self, message: str, *, failures: "tuple[Exception, ...]" = ()) -> None:
+    def __init__(self, message: str, *, failures: tuple[Exception, ...] = ()) -> None:
         super().__init__(message)
         self.failures = failures
 
@@ -158,6 +199,6 @@ class EngineError(DockertestError):
         status: The HTTP status of its answer; `None` if there was none.
     """
 
-    def __init__(self, message: str, *, status: "int | None" = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status

@@ -11,6 +11,8 @@ import pytest
 import dockertest
 from dockertest import errors
 
+REPORT = dockertest.Report(name="pg", id="3f" * 32, image="postgres:15", status="exited", exit_code=137)
+
 # The tree of the documentation: each error, what else it is, and what it says besides its text.
 TREE: "dict[str, tuple[type[Exception], dict[str, Any]]]" = {
     "DockerUnavailableError": (Exception, {}),
@@ -18,12 +20,15 @@ TREE: "dict[str, tuple[type[Exception], dict[str, Any]]]" = {
     "ImagePullError": (Exception, {}),
     "ImageBuildError": (Exception, {}),
     "ContainerCreateError": (Exception, {}),
-    "ContainerStartError": (Exception, {}),
-    "ContainerExitedError": (Exception, {"exit_code": 137, "oom_killed": True, "logs": "one\ntwo"}),
+    "ContainerStartError": (Exception, {"report": REPORT}),
+    "ContainerExitedError": (
+        Exception,
+        {"exit_code": 137, "oom_killed": True, "logs": "one\ntwo", "report": REPORT},
+    ),
     "PortNotPublishedError": (LookupError, {"port": "5433/tcp", "published": ("5432/tcp",)}),
     "NotInNetworkError": (LookupError, {}),
     "NotInContainerError": (Exception, {}),
-    "RetryTimeoutError": (TimeoutError, {"attempts": 3, "elapsed": 1.5}),
+    "RetryTimeoutError": (TimeoutError, {"attempts": 3, "elapsed": 1.5, "reports": (REPORT,)}),
     "ExecError": (Exception, {"result": ("exit", 1)}),
     "ExecTimeoutError": (Exception, {"result": ("exit", 1)}),
     "ResourceClosedError": (Exception, {}),
@@ -41,7 +46,9 @@ def make(name: str) -> "errors.DockertestError":
 
 def test_these_are_all() -> None:
     """Whoever adds one adds it to the documentation, and here."""
-    found = {name for name, each in vars(errors).items() if inspect.isclass(each)}
+    found = {
+        name for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, Exception)
+    }
     assert found == {*TREE, "DockertestError"}
 
 

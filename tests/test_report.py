@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dockertest import ContainerExitedError, Report
-from dockertest._report import exited, health, indented, label, report
+from dockertest._report import health, indented, label, report
 
 ID = "3f2a9c1b71de" + "0" * 52
 
@@ -151,7 +151,7 @@ def test_a_container_is_named_by_name_and_short_id() -> None:
 def test_the_error_for_an_end_has_it_all() -> None:
     """As attributes, and as text."""
     found = report(inspection(ExitCode=137, OOMKilled=True), "postgres:15", "one\ntwo")
-    error = exited(found)
+    error = ContainerExitedError.of(found)
     assert type(error) is ContainerExitedError
     assert (error.exit_code, error.oom_killed, error.logs) == (137, True, "one\ntwo")
     assert str(error) == str(found)
@@ -160,4 +160,12 @@ def test_the_error_for_an_end_has_it_all() -> None:
 def test_a_report_pickles() -> None:
     """It is a value like any other."""
     found = report(inspection(ExitCode=1), "postgres:15", "one")
-    assert pickle.loads(pickle.dumps(found)) == found
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(found, protocol)) == found
+
+
+def test_what_an_exit_code_means_can_be_asked_for() -> None:
+    """By itself, without the rest of the sentence."""
+    assert report(inspection(ExitCode=143), "postgres:15", "").meaning == "ended by SIGTERM"
+    assert report(inspection(ExitCode=3), "postgres:15", "").meaning == ""
+    assert report(inspection(Status="running"), "postgres:15", "").meaning == ""

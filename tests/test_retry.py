@@ -20,6 +20,7 @@ from dockertest import (
     InvalidOptionError,
     NotInNetworkError,
     PortNotPublishedError,
+    Report,
     ResourceClosedError,
     RetryTimeoutError,
     retry,
@@ -432,8 +433,8 @@ def test_pauses_are_taken_from_the_failure_on() -> None:
         def _check_alive(self, within: float) -> None:
             time.sleep(0.03)
 
-        def _evidence(self) -> str:
-            return ""
+        def _reports(self) -> "tuple[Report, ...]":
+            return ()
 
     service = Service(False, False)
     retry(service, wait=lambda: itertools.repeat(0.03), watch=[Slow()])
@@ -443,20 +444,20 @@ def test_pauses_are_taken_from_the_failure_on() -> None:
 class Dead:
     """Something watched that has ended, from a given question on."""
 
-    def __init__(self, asked_before: int = 0, evidence: str = "") -> None:
+    def __init__(self, asked_before: int = 0, name: str = "pg") -> None:
         self.alive_for = asked_before
-        self.evidence = evidence
+        self.report = Report(
+            name=name, id="3f" * 32, image="postgres:15", status="exited", exit_code=3, logs="no space"
+        )
         self.within: list[float] = []
 
     def _check_alive(self, within: float) -> None:
         self.within.append(within)
         if len(self.within) > self.alive_for:
-            raise ContainerExitedError(
-                "container 'pg' has ended with exit code 3", exit_code=3, logs="no space"
-            )
+            raise ContainerExitedError.of(self.report)
 
-    def _evidence(self) -> str:
-        return self.evidence
+    def _reports(self) -> "tuple[Report, ...]":
+        return (self.report,)
 
 
 class TestWatching:
@@ -469,6 +470,24 @@ class TestWatching:
             call(service, watch=[Dead(asked_before=1)])
         assert (caught.value.exit_code, caught.value.logs) == (3, "no space")
         assert len(service.called) == 2
+
+    def test_an_end_says_how_long_it_was_waited_for(self, call: Call) -> None:
+        """In its text and in its report."""
+        with pytest.raises(ContainerExitedError, match=r"\n  waited for: 3 attempts in 0\.\d s\n") as caught:
+            call(down(), watch=[Dead(asked_before=2)])
+        assert caught.value.report is not None
+        assert caught.value.report.attempts == 3
+        assert 0 < caught.value.report.elapsed < 5
+
+    def test_an_end_without_a_report_is_told_as_it_is(self, call: Call) -> None:
+        """What is watched may be somebody else's."""
+
+        class Other(Dead):
+            def _check_alive(self, within: float) -> None:
+                raise ContainerExitedError("it is over")
+
+        with pytest.raises(ContainerExitedError, match="it is over"):
+            call(down(), watch=[Other()])
 
     def test_an_end_is_told_rather_than_the_time_out(self, call: Call) -> None:
         """Even if there was one attempt only: it is the reason."""
@@ -501,13 +520,21 @@ class TestWatching:
 
     def test_each_is_asked_and_heard(self, call: Call) -> None:
         """The state and last log lines of all of them are in a time-out's text."""
-        first, second = (Dead(asked_before=10, evidence=f"  container {n}\n    its log") for n in "ab")
+        first, second = (Dead(asked_before=10, name=name) for name in "ab")
         with pytest.raises(RetryTimeoutError) as caught:
-            call(down(), watch=[first, Dead(asked_before=10), second], max_attempts=2)
+            call(down(), watch=[first, second], max_attempts=2)
         assert len(first.within) == len(second.within) == 2
         assert str(caught.value).splitlines()[1:] == [
-            "  container a", "    its log", "  container b", "    its log",
-        ]  # fmt: skip
+            "  container 'a' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
+            "  more: docker logs 3f3f3f3f3f3f",
+            "    no space",
+            "  container 'b' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
+            "  more: docker logs 3f3f3f3f3f3f",
+            "    no space",
+        ]
+        assert [each.name for each in caught.value.reports] == ["a", "b"]
+        assert {each.attempts for each in caught.value.reports} == {2}
+        assert caught.value.report == caught.value.reports[0]
 
     def test_the_end_of_one_ends_the_wait_whatever_is_named(self, call: Call) -> None:
         """`on` is about the call, not about what is watched."""
@@ -575,8 +602,8 @@ class TestAsync:
             def _check_alive(self, within: float) -> None:
                 assert went_on.wait(10)
 
-            def _evidence(self) -> str:
-                return ""
+            def _reports(self) -> "tuple[Report, ...]":
+                return ()
 
         went_on = threading.Event()
 

@@ -146,6 +146,17 @@ def test_a_command_that_is_not_in_the_image(pool: dockertest.Pool, engine: Engin
     assert not engine.has(name)
 
 
+def test_the_report_of_a_failed_start(pool: dockertest.Pool, name: str) -> None:
+    """What was known of the container before it was removed."""
+    with pytest.raises(dockertest.ContainerStartError) as caught:
+        pool.run("busybox:1.35", name=name, cmd=["no-such-command"], env={"PASSWORD": "hunter2"})
+    report = caught.value.report
+    assert report is not None
+    assert (report.name, report.image) == (name, f"{pool.image_prefix}busybox:1.35")
+    assert "no-such-command" in report.error
+    assert "hunter2" not in repr(report) + str(report)
+
+
 def test_a_host_port_that_is_taken(pool: dockertest.Pool, engine: Engine, name: str) -> None:
     """The start fails, says which port, and leaves nothing."""
     with socket.socket() as taken:

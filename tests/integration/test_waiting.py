@@ -28,6 +28,17 @@ def test_a_container_that_dies_at_once_ends_the_wait(pool: dockertest.Pool) -> N
         assert time.monotonic() - began < 1
     assert caught.value.exit_code == 3
     assert not caught.value.oom_killed
+    report = caught.value.report
+    assert report is not None
+    assert (report.name, report.id, report.status, report.exit_code) == (
+        resource.name,
+        resource.id,
+        "exited",
+        3,
+    )
+    assert report.attempts > 0
+    assert str(report) == str(caught.value)
+    assert report.more in str(report)
     assert "no space for the database" in caught.value.logs
     assert "exit code 3" in str(caught.value)
     assert "    no space for the database" in str(caught.value)
