@@ -48,6 +48,7 @@ class Handle:
     _end_expected: bool = field(default=False, init=False)
     _expires: bool = field(default=False, init=False)
     _reused: bool = field(default=False, init=False)
+    _keep: bool = field(default=False, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _after_removal: Callable[[], object] | None = field(default=None, init=False)

@@ -219,8 +219,8 @@ class Resource(Inside):
         self._owner._forget(self)
 
     def _kept(self) -> bool:
-        """Whether the pool keeps what it made; then say, once, how to reach and how to remove it."""
-        kept = self._owner.keep and not self._borrowed
+        """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
+        kept = (self._owner.keep or self._keep) and not self._borrowed
         if kept and not self._closed:
             attrs = self.container.attrs
             ports = _report.ports(attrs) or ("nothing is published",)

@@ -1,0 +1,156 @@
+"""What it takes in SQL to have one database copied many times. Knows nothing of containers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import CodeType
+
+from dockertest import _files, _specs, _values
+from dockertest.errors import InvalidOptionError
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError(
+        'dockertest.postgres needs psycopg; install it with: pip install "dockertest-py[postgres]"'
+    ) from error
+from psycopg import sql
+
+Connection = psycopg.Connection[tuple[object, ...]]
+TEMPLATE, CLONE = "dockertest_template_", "dockertest_clone_"  # so begins what is ours to drop
+
+
+def template_name(migrate: object, version: object) -> str:
+    """Give the name of a template: a hash of all that makes one another."""
+    if not callable(migrate):
+        raise InvalidOptionError(f"migrate must be a callable that takes a URL: got {_specs.shown(migrate)}")
+    parts = [version] if isinstance(version, (str, os.PathLike)) else version
+    if not isinstance(parts, Sequence) or not all(isinstance(each, (str, os.PathLike)) for each in parts):
+        raise InvalidOptionError(
+            f"version must be text, a path, or a sequence of them: got {_specs.shown(version)}"
+        )
+    said = [_identity(migrate)]
+    for each in parts:
+        content = {} if isinstance(each, str) else _values.files({"/version": Path(each)})
+        said.append(f"files {_files.digest(content)}" if content else f"word {each}")
+    return TEMPLATE + hashlib.sha256("\0".join(said).encode()).hexdigest()[:24]
+
+
+def _identity(migrate: object) -> str:
+    """Give what a callable does, without where it stands: by its name, its code and what was bound to it."""
+    if isinstance(migrate, functools.partial):
+        return f"{_identity(migrate.func)} {migrate.args} {migrate.keywords}"
+    function = migrate if hasattr(migrate, "__code__") else vars(type(migrate)).get("__call__")
+    name = (
+        f"{getattr(migrate, '__module__', '')} {getattr(migrate, '__qualname__', type(migrate).__qualname__)}"
+    )
+    return f"{name} {_code(getattr(function, '__code__', None))}"
+
+
+def _code(const: object) -> str:
+    """Give a constant of a function's code, the code itself to begin with, the same in every process."""
+    if isinstance(const, CodeType):
+        return f"{const.co_code.hex()} {const.co_names} {[_code(each) for each in const.co_consts]}"
+    return f"{sorted(map(repr, const))}" if isinstance(const, frozenset) else repr(const)
+
+
+def connect(url: str) -> Connection:
+    """Connect for what no database can do to itself."""
+    return psycopg.connect(url, autocommit=True, connect_timeout=5)
+
+
+def is_broken(admin: Connection) -> bool:
+    """Whether a connection is of no use any more, as after a restart of the server."""
+    try:
+        admin.execute("SELECT 1")
+    except psycopg.OperationalError:
+        admin.close()
+        return True
+    return False
+
+
+def create(admin: Connection, name: str) -> None:
+    """Create an empty database."""
+    admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def copy(admin: Connection, template: str, name: str, *, by_files: bool) -> None:
+    """Copy a database: file by file, which is the faster way where nothing has to reach the disk."""
+    how = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + how)
+    admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def drop(admin: Connection, name: str) -> None:
+    """Drop a database, whoever is still connected to it."""
+    if not name.startswith((TEMPLATE, CLONE)):
+        raise ValueError(f"{name!r} is not of our making")
+    force = " WITH (FORCE)" if admin.info.server_version >= 130000 else ""
+    if not force:
+        _disconnect(admin, name)
+    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}" + force).format(sql.Identifier(name)))
+
+
+def seal(admin: Connection, name: str) -> None:
+    """Mark a database as finished: nobody may connect to it any more, since only then can it be copied."""
+    admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+    _disconnect(admin, name)
+    admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(sql.Identifier(name)))
+
+
+def _disconnect(admin: Connection, name: str) -> None:
+    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+
+def is_template(admin: Connection, name: str) -> bool:
+    """Whether a database is there, and finished."""
+    found = admin.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", [name]).fetchone()
+    return bool(found and found[0])
+
+
+def mark_kept(admin: Connection, name: str) -> None:
+    """Have a clone outlive its session."""
+    admin.execute(sql.SQL("COMMENT ON DATABASE {} IS 'kept'").format(sql.Identifier(name)))
+
+
+def drop_what_the_dead_left(admin: Connection) -> None:
+    """Drop the clones of sessions that are over: the lock of a living one nobody else can take."""
+    asked = "SELECT datname FROM pg_database WHERE shobj_description(oid, 'pg_database') IS NULL"
+    names = [str(name) for (name,) in admin.execute(asked) if str(name).startswith(CLONE)]
+    for session in {name.removeprefix(CLONE).split("_")[0] for name in names}:
+        taken = admin.execute("SELECT pg_try_advisory_lock(%s)", [_number(session)]).fetchone()
+        if taken == (True,):
+            for name in names:
+                if name.startswith(f"{CLONE}{session}_"):
+                    drop(admin, name)
+            release_lock(admin, session)
+
+
+def take_lock(admin: Connection, name: str) -> None:
+    """Wait for a lock, and hold it as long as the connection lasts."""
+    admin.execute("SELECT pg_advisory_lock(%s)", [_number(name)])
+
+
+def release_lock(admin: Connection, name: str) -> None:
+    """Let a lock go; a connection that is lost has none any more."""
+    with suppress(psycopg.OperationalError):
+        admin.execute("SELECT pg_advisory_unlock(%s)", [_number(name)])
+
+
+@contextmanager
+def locked(admin: Connection, name: str) -> Iterator[None]:
+    """Hold a lock during the body."""
+    take_lock(admin, name)
+    try:
+        yield
+    finally:
+        release_lock(admin, name)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
