@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _databases, _lifeline, _specs
-from dockertest._databases import Connection
+from dockertest import _clones, _lifeline, _specs
+from dockertest._clones import Connection
 from dockertest._options import RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
@@ -81,15 +81,15 @@ class TemplateDatabase:
         self._idle: dict[int, queue.LifoQueue[Connection]] = {}  # by process: a forked child has its own
         self._clones: dict[str, Database] = {}
         self._closed = False
-        self._template = _databases.template_name(migrate, version)
+        self._template = _clones.template_name(migrate, version)
         self._user, self._password, options["env"] = _credentials(pool, options)
         if fast:
             options["cmd"] = [*(options.get("cmd") or ["postgres"]), *_FAST]
         self.resource = pool.run_with_options(RunOptions(repository=repository, tag=tag, **options))
         try:
             with self._admin() as admin:
-                _databases.take_lock(admin, self._session)  # for good: it says that these clones are in use
-                _databases.drop_what_the_dead_left(admin)
+                _clones.take_lock(admin, self._session)  # for good: it says that these clones are in use
+                _clones.drop_what_the_dead_left(admin)
                 self._fill(admin, migrate)
         except BaseException:
             self.close()
@@ -116,9 +116,9 @@ class TemplateDatabase:
             ContainerExitedError: The server has ended.
         """
         self._check_open()
-        name = f"{_databases.CLONE}{self._session}_{secrets.token_hex(4)}"
+        name = f"{_clones.CLONE}{self._session}_{secrets.token_hex(4)}"
         with self._admin() as admin:
-            _databases.copy(admin, self._template, name, by_files=self._fast)
+            _clones.copy(admin, self._template, name, by_files=self._fast)
         self._clones[name] = database = Database(name, self._url(name), self)
         return database
 
@@ -140,23 +140,23 @@ class TemplateDatabase:
 
     def _fill(self, admin: Connection, migrate: Callable[[str], object]) -> None:
         """Have the template there: made by whoever comes first, while the others wait."""
-        with _databases.locked(admin, self._template):
-            if not _databases.is_template(admin, self._template):
-                _databases.drop(admin, self._template)  # half-made, by one that was killed
-                _databases.create(admin, self._template)
+        with _clones.locked(admin, self._template):
+            if not _clones.is_template(admin, self._template):
+                _clones.drop(admin, self._template)  # half-made, by one that was killed
+                _clones.create(admin, self._template)
                 migrate(self._url(self._template))
-                _databases.seal(admin, self._template)
+                _clones.seal(admin, self._template)
 
     def _drop(self, database: Database) -> None:
         if not self.resource._removed:
             with self._admin() as admin:
-                _databases.drop(admin, database.name)
+                _clones.drop(admin, database.name)
         self._clones.pop(database.name, None)
 
     def _keep(self, database: Database) -> None:
         """Have a clone outlive this, and its server as well."""
         with self._admin() as admin:
-            _databases.mark_kept(admin, database.name)
+            _clones.mark_kept(admin, database.name)
         self._clones.pop(database.name, None)
         self.resource._keep = True
 
@@ -167,8 +167,8 @@ class TemplateDatabase:
         connection = None
         with suppress(queue.Empty):
             connection = idle.get_nowait()
-        if connection is None or _databases.is_broken(connection):
-            connection = self.resource.retry(lambda: _databases.connect(self._url("postgres")))
+        if connection is None or _clones.is_broken(connection):
+            connection = self.resource.retry(lambda: _clones.connect(self._url("postgres")))
         try:
             yield connection
         finally:

@@ -18,7 +18,7 @@ TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sort
 FLOORS = [
     "_report", "errors", "_specs", "_reference", "_values", "_options", "_retry", "_endpoint", "_engine", "_create", "_keychain", "_credentials", "_progress", "_image", "_build", "_duplex", "_exec",
     "_logs", "_archive", "_files", "_session", "_watch", "_reaper", "_lifeline", "_reuse", "_network", "_handle", "_inside", "_resource", "_connection", "_upkeep", "_launch", "_pool",
-    "_databases", "postgres", "testcase", "pytest_plugin", "__main__",
+    "_clones", "postgres", "testcase", "pytest_plugin", "__main__",
 ]  # fmt: skip
 
 # Libraries that one module alone may import; the others go through it.
@@ -27,7 +27,7 @@ DOORS = {
     "requests": {"_engine"},
     "urllib3": {"_engine"},
     "backoff": {"_retry"},
-    "psycopg": {"_databases"},
+    "psycopg": {"_clones"},
     "pytest": {"pytest_plugin"},
 }
 

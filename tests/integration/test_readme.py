@@ -45,4 +45,4 @@ def test_every_command_is_run_by_ci_or_is_the_install() -> None:
 
 def test_the_blocks_are_there() -> None:
     """A changed fence would silently leave nothing to run."""
-    assert len(PYTHON_BLOCKS) == README.count("```python") == 3
+    assert len(PYTHON_BLOCKS) == README.count("```python") == 4

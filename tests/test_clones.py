@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dockertest import InvalidOptionError
-from dockertest._databases import template_name
+from dockertest._clones import template_name
 
 
 def migrate(url: str) -> None:
@@ -65,7 +65,7 @@ def test_the_code_of_the_migration_counts() -> None:
 
 def test_every_process_gives_the_same_name() -> None:
     """Whatever the order of its sets is: workers of a test runner share one template."""
-    code = "from tests.test_databases import migrate; from dockertest._databases import template_name; print(template_name(migrate, ''))"
+    code = "from tests.test_clones import migrate; from dockertest._clones import template_name; print(template_name(migrate, ''))"
     names = {
         subprocess.run(
             [sys.executable, "-c", code],
