@@ -8,7 +8,7 @@ BIN := .venv/bin/python
 DONE := .venv/.installed
 IMAGES = $(BIN) tests/images/make.py
 
-.PHONY: help venv engine images demo test check soak wheel test-wheel clean
+.PHONY: help venv engine images demo test bench check soak wheel test-wheel clean
 
 help: ## say what can be made here (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ test: engine ## all tests but the long ones (more arguments for pytest: ARGS="-k
 
 soak: engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)
+
+bench: engine ## this library beside the docker SDK and testcontainers-python, on a quiet machine (ARGS="reuse --rounds 5")
+	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) -m tests.benchmarks $(ARGS)
 
 check: $(DONE) ## ruff, mypy --strict, pyright and the tests of the house
 	$(BIN) -m ruff check .

@@ -1,0 +1,431 @@
+"""What is measured, each in alternating rounds of the ways that are compared."""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import requests
+
+import dockertest
+from dockertest.postgres import TemplateDatabase
+
+from .clients import BUSYBOX, POSTGRES, SLEEP, Client, Floor, Ours, Testcontainers
+
+Results = dict[str, Any]
+THREADS = 16
+
+
+def stamp(text: str) -> float:
+    """Read the engine's clock: `2026-11-23T12:00:00.123456789Z`."""
+    seconds, fraction = re.fullmatch(r"(.+?)(\.\d+)?Z", text).groups()  # type: ignore[union-attr]
+    return datetime.fromisoformat(f"{seconds}+00:00").timestamp() + float(fraction or 0)
+
+
+def summary(values: "list[float]", unit: float = 1000) -> "dict[str, float]":
+    """Give median, mean and range, in milliseconds."""
+    return {
+        "median": statistics.median(values) * unit,
+        "mean": statistics.fmean(values) * unit,
+        "min": min(values) * unit,
+        "max": max(values) * unit,
+    }
+
+
+def first_connection(rounds: int) -> Results:
+    """
+    From the call to the first connection.
+
+    The server's own boot scatters by a fifth, so it is taken out by the engine's clock (the container's start and the
+    server's word that it is ready) and one common median boot is put in its place. Each round holds the server back by
+    a little more, so that nobody's pauses fit by luck.
+    """
+    clients: list[Client] = [Floor(), Testcontainers(), Ours()]
+    floor = clients[0]
+    assert isinstance(floor, Floor)
+    totals: dict[str, list[float]] = {each.name: [] for each in clients}
+    boots: dict[str, list[float]] = {each.name: [] for each in clients}
+    for number in range(rounds + 1):
+        held = f"sleep {number * 0.37 / max(rounds, 1):.3f}; exec docker-entrypoint.sh postgres"
+        turn = number % len(clients)
+        for client in clients[turn:] + clients[:turn]:
+            started = client.postgres(["sh", "-c", held])
+            began = stamp(floor.api.inspect_container(started.container)["State"]["StartedAt"])
+            log = floor.api.logs(started.container, timestamps=True).decode().splitlines()
+            ready = [line for line in log if "ready to accept connections" in line][-1]
+            if number:  # the first one warms up what is loaded late
+                totals[client.name].append(started.seconds)
+                boots[client.name].append(stamp(ready.split()[0]) - began)
+            started.remove()
+    common = statistics.median([boot for each in boots.values() for boot in each])
+    shares = {
+        name: [total - boot + common for total, boot in zip(totals[name], boots[name], strict=True)]
+        for name in totals
+    }
+    ours, other, raw = shares["dockertest"], shares["testcontainers"], shares["docker SDK"]
+    return {
+        "call to first connection, boot evened out": {name: summary(each) for name, each in shares.items()},
+        "call to first connection, as it was": {name: summary(each) for name, each in totals.items()},
+        "ratios": {
+            "of the floor (median of pairs)": statistics.median(
+                a / b for a, b in zip(ours, raw, strict=True)
+            ),
+            "of the floor (means)": statistics.fmean(ours) / statistics.fmean(raw),
+            "of testcontainers (means)": statistics.fmean(ours) / statistics.fmean(other),
+            "of testcontainers (means, as it was)": statistics.fmean(totals["dockertest"])
+            / statistics.fmean(totals["testcontainers"]),
+        },
+        "boot": summary([boot for each in boots.values() for boot in each]),
+    }
+
+
+def reuse_hit(rounds: int) -> Results:
+    """Taking a container that runs already."""
+    name = f"dockertest-bench-{os.getpid()}"
+    with dockertest.Pool() as pool:
+        kept = pool.run(BUSYBOX, name=name, cmd=SLEEP, reuse=True)
+        values = [timed(lambda: pool.run(BUSYBOX, name=name, cmd=SLEEP, reuse=True)) for _ in range(rounds)]
+        pool.purge(kept)
+    return {"reuse hit": {"dockertest": summary(values)}}
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Give the seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def migrate(url: str) -> None:
+    """Make a hundred tables with 20,000 rows in all."""
+    with psycopg.connect(url) as connection:
+        for number in range(100):
+            connection.execute(
+                f"CREATE TABLE t{number} (id serial PRIMARY KEY, name text NOT NULL, made timestamptz DEFAULT now())"
+            )
+            connection.execute(
+                f"INSERT INTO t{number} (name) SELECT 'name ' || g FROM generate_series(1, 200) g"
+            )
+
+
+def clones(rounds: int) -> Results:
+    """A database of its own, from one migrated template."""
+    with (
+        dockertest.Pool() as pool,
+        TemplateDatabase(pool, migrate, repository=POSTGRES, tag=None) as template,
+    ):
+        made, dropped = [], []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            database = template.clone()
+            made.append(time.perf_counter() - began)
+            psycopg.connect(database.url).close()
+            dropped.append(timed(database.close))
+        by_migrating = []
+        with psycopg.connect(template._url("postgres"), autocommit=True) as connection:
+            for number in range(3):
+                connection.execute(f"CREATE DATABASE plain{number}")
+                by_migrating.append(timed(lambda name=f"plain{number}": migrate(template._url(name))))  # type: ignore[misc]
+    return {
+        "a database of 100 tables": {
+            "clone": summary(made),
+            "drop": summary(dropped),
+            "migrated anew": summary(by_migrating),
+        }
+    }
+
+
+def death(rounds: int) -> Results:
+    """From a container's death to the report of it, by the engine's clock."""
+    floor, pool = Floor(), Ours().pool
+    dying = ["sh", "-c", "sleep 0.3; echo no space; exit 3"]
+    ours, raw = [], []
+    for _ in range(rounds):
+        with pool.run(BUSYBOX, cmd=dying) as container:
+            try:
+                container.retry(lambda: False)
+            except dockertest.ContainerExitedError:
+                told = time.time()
+            ours.append(told - stamp(container.container.attrs["State"]["FinishedAt"]))
+        plain = floor.start(BUSYBOX, dying)
+        while not (state := floor.api.inspect_container(plain)["State"])["FinishedAt"].startswith("2"):
+            time.sleep(0.01)
+        raw.append(time.time() - stamp(state["FinishedAt"]))
+        floor.remove(plain)
+    pool.close()
+    return {"death to report": {"dockertest": summary(ours), "docker SDK": summary(raw)}}
+
+
+class Laps:
+    """A stop watch: the seconds since it was asked last."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Give them, and begin anew."""
+        before, self.last = self.last, time.perf_counter()
+        return self.last - before
+
+
+MANY = ("started one by one", "closed one by one", "started side by side", "closed side by side")
+
+
+def many_raw(floor: Floor, threads: ThreadPoolExecutor, count: int) -> "list[float]":
+    """Start and remove them with the docker SDK."""
+    watch, times = Laps(), []
+    ids = [start_raw(floor) for _ in range(count)]
+    times.append(watch.lap())
+    for each in ids:
+        floor.remove(each)
+    times.append(watch.lap())
+    ids = list(threads.map(lambda _: start_raw(floor), range(count)))
+    times.append(watch.lap())
+    list(threads.map(floor.remove, ids))
+    return [*times, watch.lap()]
+
+
+def many_ours(count: int) -> "list[float]":
+    """Start and close them with this library."""
+    options = dockertest.RunOptions(repository=BUSYBOX, cmd=SLEEP)
+    with dockertest.Pool() as pool:
+        watch, times = Laps(), []
+        started = [pool.run_with_options(options) for _ in range(count)]
+        times.append(watch.lap())
+        for each in started:
+            each.close()
+        times.append(watch.lap())
+        pool.run_all([options] * count)
+        times.append(watch.lap())
+        pool.close()
+        return [*times, watch.lap()]
+
+
+def many(rounds: int, count: int = 20) -> Results:
+    """Containers started and closed: one by one, and by as many threads as ours uses."""
+    floor = Floor()
+    raw: list[list[float]] = []
+    ours: list[list[float]] = []
+    with ThreadPoolExecutor(THREADS) as threads:
+        for number in range(rounds):
+            for who in (0, 1) if number % 2 else (1, 0):
+                if who:
+                    ours.append(many_ours(count))
+                else:
+                    raw.append(many_raw(floor, threads, count))
+    found: Results = {"ratios": {}}
+    for index, key in enumerate(MANY):
+        a, b = [each[index] for each in ours], [each[index] for each in raw]
+        found[f"{count} containers {key}"] = {"docker SDK": summary(b), "dockertest": summary(a)}
+        found["ratios"][f"{count} containers {key}"] = statistics.median(
+            x / y for x, y in zip(a, b, strict=True)
+        )
+    return found
+
+
+def start_raw(floor: Floor) -> str:
+    """Start a container and ask what has become of it, as one needs to for its ports."""
+    container = floor.start(BUSYBOX, SLEEP)
+    floor.api.inspect_container(container)
+    return container
+
+
+@contextmanager
+def counted() -> "Iterator[list[str]]":
+    """Count the requests of this process, whoever makes them."""
+    asked: list[str] = []
+    plain = requests.Session.send
+
+    def send(self: requests.Session, request: requests.PreparedRequest, **given: Any) -> requests.Response:
+        asked.append(f"{request.method} {request.path_url}")
+        return plain(self, request, **given)
+
+    requests.Session.send = send  # type: ignore[method-assign]
+    try:
+        yield asked
+    finally:
+        requests.Session.send = plain  # type: ignore[method-assign]
+
+
+def requests_of_a_run(_rounds: int) -> Results:
+    """Requests for one server, from its start to its first connection."""
+    found = {}
+    clients: list[Client] = [Floor(), Testcontainers(), Ours()]
+    for client in clients:
+        client.postgres(["postgres"]).remove()
+        with counted() as asked:
+            started = client.postgres(["postgres"])
+        started.remove()
+        looks = sum(bool(re.match(r"GET \S+/containers/\w+/json", each)) for each in asked)
+        found[client.name] = {
+            "to start": float(len(asked) - max(looks - 1, 0)),
+            "to watch": float(max(looks - 1, 0)),
+        }
+    return {"requests": found}
+
+
+def imports(rounds: int) -> Results:
+    """What an import costs over bare Python."""
+    programs = {
+        "bare": "pass",
+        "docker SDK": "import docker",
+        "testcontainers": "from testcontainers.core.container import DockerContainer",
+        "dockertest": "import dockertest",
+        "dockertest with Pool": "from dockertest import Pool",
+    }
+    found: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            found[name].append(
+                timed(lambda p=program: subprocess.run([sys.executable, "-W", "ignore", "-c", p], check=True))  # type: ignore[misc]
+            )
+    bare = statistics.median(found.pop("bare"))
+    return {
+        "import, over bare Python": {
+            k: summary([max(v - bare, 0) for v in each]) for k, each in found.items()
+        }
+    }
+
+
+SUITE = """
+import time
+from pathlib import Path
+import psycopg, pytest, dockertest
+from dockertest.postgres import TemplateDatabase
+from tests.benchmarks.clients import POSTGRES, Ours
+from tests.benchmarks.measures import migrate
+
+LOG = Path({log!r})
+
+@pytest.fixture(scope="session")
+def pool():
+    with dockertest.Pool() as pool:
+        yield pool
+
+@pytest.fixture(scope="session")
+def template(pool):
+    with TemplateDatabase(pool, migrate, repository=POSTGRES, tag=None, reuse={reuse}, name={name!r}) as template:
+        yield template
+
+@pytest.fixture
+def cloned(template):
+    with template.clone() as database:
+        yield database.url
+
+@pytest.fixture
+def started(pool):
+    with pool.run(POSTGRES, env={{"POSTGRES_PASSWORD": "x"}}, cmd=["postgres", "-c", "fsync=off"]) as server:
+        url = f"postgresql://postgres:x@{{server.get_host_port(5432)}}/postgres"
+        server.retry(lambda: psycopg.connect(url)).close()
+        migrate(url)
+        yield url
+
+@pytest.mark.parametrize("number", range({count}))
+def test_one(number, {fixture}):
+    if number == 0:
+        LOG.write_text(str(time.time()))
+    with psycopg.connect({fixture}) as connection:
+        assert connection.execute("SELECT count(*) FROM t7").fetchone() == (200,)
+        connection.execute("INSERT INTO t7 (name) VALUES ('mine')")
+"""
+
+
+def suite(_rounds: int, count: int = 100) -> Results:
+    """A suite of tests, each with a migrated database of its own: a container each, or a clone each."""
+    name = f"dockertest-bench-suite-{os.getpid()}"
+    found: dict[str, dict[str, float]] = {}
+    try:
+        found["a clone a test, first run"] = run_suite("cloned", count, name)
+        found["a clone a test, server reused"] = run_suite("cloned", count, name)
+        found["a container a test"] = run_suite("started", count, name)
+    finally:
+        with dockertest.Pool() as pool:
+            pool.remove_container_by_name(name)
+    ratio = found["a clone a test, first run"]["whole suite"] / found["a container a test"]["whole suite"]
+    return {
+        f"suite of {count} tests": found,
+        "ratios": {"suite with clones, of one with containers": ratio},
+    }
+
+
+def run_suite(fixture: str, count: int, name: str) -> "dict[str, float]":
+    """Run the suite by pytest, and give when its first test began and how long all of it took, in milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "first"
+        test = Path(folder) / "test_suite.py"
+        test.write_text(SUITE.format(log=str(log), reuse=True, name=name, count=count, fixture=fixture))
+        began = time.time()
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(test)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        return {
+            "first test after": (float(log.read_text()) - began) * 1000,
+            "whole suite": (time.time() - began) * 1000,
+        }
+
+
+def memory() -> float:
+    """Give the memory of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def growth(_rounds: int) -> Results:
+    """Time and memory per item, as there are more of them."""
+    containers, databases = {}, {}
+    options = dockertest.RunOptions(repository=BUSYBOX, cmd=SLEEP)
+    for count in (1, 10, 50, 100):
+        with dockertest.Pool() as pool:
+            before = memory()
+            started = timed(lambda p=pool, n=count: p.run_all([options] * n))  # type: ignore[misc]
+            grown = memory() - before
+            closed = timed(pool.close)
+            containers[str(count)] = {
+                "start, each": started / count * 1000,
+                "close, each": closed / count * 1000,
+                "MB in all": grown,
+            }
+    with (
+        dockertest.Pool() as pool,
+        TemplateDatabase(pool, migrate, repository=POSTGRES, tag=None) as template,
+    ):
+        for count in (1, 100, 1000):
+            before = memory()
+            times = []
+            for _ in range(count):
+                began = time.perf_counter()
+                with template.clone():
+                    pass
+                times.append(time.perf_counter() - began)
+            databases[str(count)] = {
+                "clone and drop, each": statistics.median(times) * 1000,
+                "of the last tenth": statistics.median(times[-max(1, count // 10) :]) * 1000,
+                "MB in all": memory() - before,
+            }
+    return {"growth: containers": containers, "growth: clones": databases}
+
+
+ALL: "dict[str, Callable[[int], Results]]" = {
+    "connection": first_connection,
+    "reuse": reuse_hit,
+    "clones": clones,
+    "death": death,
+    "many": many,
+    "requests": requests_of_a_run,
+    "imports": imports,
+    "suite": suite,
+    "growth": growth,
+}
