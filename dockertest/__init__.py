@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
     from dockertest._resource import Resource as Resource
     from dockertest._retry import retry as retry
     from dockertest._retry import retry_async as retry_async
+    from dockertest._timeline import Step as Step
     from dockertest._values import AuthConfig as AuthConfig
     from dockertest._values import PortBinding as PortBinding
     from dockertest.errors import CleanupError as CleanupError
@@ -77,6 +78,7 @@ __all__ = [
     "ResourceClosedError",
     "RetryTimeoutError",
     "RunOptions",
+    "Step",
     "retry",
     "retry_async",
 ]
@@ -91,6 +93,7 @@ _HOMES = {
     "_resource": ("Resource",),
     "_network": ("Network",),
     "_retry": ("retry", "retry_async"),
+    "_timeline": ("Step",),
     "errors": (
         "CleanupError",
         "ContainerCreateError",

@@ -27,6 +27,7 @@ from dockertest._handle import Handle
 from dockertest._network import Network
 from dockertest._progress import OnProgress
 from dockertest._resource import Resource
+from dockertest._timeline import Timeline
 from dockertest.errors import (
     CleanupError,
     DockertestError,
@@ -55,6 +56,7 @@ class Connection:
     pull_progress: OnProgress | None = None
     reaper: bool = True
     keep: bool = False
+    _timeline: Timeline = field(default_factory=Timeline, init=False)
     _engine: Engine = field(init=False)
     _environ: dict[str, str] = field(init=False)
     _credentials: Credentials = field(init=False)
@@ -85,7 +87,7 @@ class Connection:
         self._engine = self._connect(environ)
         self._environ = dict(environ)
         self._credentials = Credentials(environ)
-        self._images = _image.Images(self._engine, self._credentials)
+        self._images = _image.Images(self._engine, self._credentials, self._timeline)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
         self._watch = _watch.Watch(self._engine, self._session_id, self._owned)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from dockertest import _engine, _logs, _report, _retry
 from dockertest._engine import Engine
 from dockertest._report import Report
+from dockertest._timeline import Timeline
 from dockertest.errors import (
     ContainerExitedError,
     DockertestError,
@@ -26,6 +28,7 @@ class Owner(Protocol):
 
     max_wait: float
     keep: bool
+    _timeline: Timeline
 
     def _forget(self, handle: Handle) -> None:
         """Stop caring for a container that is gone."""
@@ -49,6 +52,7 @@ class Handle:
     _expires: bool = field(default=False, init=False)
     _reused: bool = field(default=False, init=False)
     _keep: bool = field(default=False, init=False)
+    _was_ready: bool = field(default=False, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _after_removal: Callable[[], object] | None = field(default=None, init=False)
@@ -102,15 +106,16 @@ class Handle:
             ContainerExitedError: The container has ended.
         """
         self._check_open()
-        return _retry.retry(
-            op,
-            max_wait=self._owner.max_wait if max_wait is None else max_wait,
-            wait=wait,
-            max_attempts=max_attempts,
-            on=on,
-            giveup=giveup,
-            watch=(self,),
-        )
+        with self._waited_for():
+            return _retry.retry(
+                op,
+                max_wait=self._owner.max_wait if max_wait is None else max_wait,
+                wait=wait,
+                max_attempts=max_attempts,
+                on=on,
+                giveup=giveup,
+                watch=(self,),
+            )
 
     def wait_healthy(self, max_wait: float | None = None) -> None:
         """
@@ -134,6 +139,17 @@ class Handle:
             return health == "healthy"
 
         self.retry(is_healthy, max_wait=max_wait)
+
+    @contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        """Take note of the first successful wait: that is when the service was ready."""
+        if self._was_ready:
+            yield
+            return
+        with self._owner._timeline.step("ready", self._image) as step:
+            step |= {"container": self.id, "name": self.name}
+            yield
+        self._was_ready = True
 
     def _refresh(self, within: float | None = None) -> dict[str, Any]:
         """Ask the engine what is the case now."""

@@ -16,6 +16,7 @@ from dockertest._credentials import Credentials, Login
 from dockertest._engine import Engine
 from dockertest._progress import OnProgress
 from dockertest._reference import Reference
+from dockertest._timeline import Timeline
 from dockertest._values import AuthConfig, PullPolicy
 from dockertest.errors import EngineError, ImagePullError
 
@@ -31,10 +32,12 @@ class Images:
     Args:
         engine: The engine.
         credentials: What is known of registries besides what a call says.
+        timeline: Where each pull is noted.
     """
 
-    def __init__(self, engine: Engine, credentials: Credentials) -> None:
+    def __init__(self, engine: Engine, credentials: Credentials, timeline: Timeline) -> None:
         self._engine = engine
+        self._timeline = timeline
         self._credentials = credentials
         self._lock = threading.Lock()
         self._pulls: dict[object, Future[None]] = {}
@@ -102,6 +105,7 @@ class Images:
         began = time.monotonic()
         # The caller's callback stands outside of all that translates errors, and the engine is told to stop if it fails.
         with (
+            self._timeline.step("pull", str(name)),
             closing(_events(self._engine, name, platform, login)) as events,
             nullcontext(on_progress) if on_progress else _progress.shown(str(name)) as show,
         ):

@@ -112,7 +112,8 @@ class Inside(Handle):
             ContainerExitedError: The container has ended without.
         """
         limit = self._owner.max_wait if max_wait is None else _specs.seconds("max_wait", max_wait)
-        return _logs.wait_for(self.stream_logs, re.compile(pattern), count, limit, self)
+        with self._waited_for():
+            return _logs.wait_for(self.stream_logs, re.compile(pattern), count, limit, self)
 
     def read_file(self, path: str) -> bytes:
         """

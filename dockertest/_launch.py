@@ -65,8 +65,9 @@ class Launch(Upkeep):
         if isinstance(found, Resource):
             resource = found
         else:
-            with self._owned.creating():
+            with self._owned.creating(), self._timeline.step("reuse", called) as step:
                 resource = self._handle(found, called)
+                step |= {"container": resource.id, "name": resource.name}
                 resource._reused = True
                 self._owned.add_container(resource)
         return resource
@@ -81,13 +82,16 @@ class Launch(Upkeep):
                 )
 
     def _make(self, request: CreateRequest, options: RunOptions, called: str, name: str) -> Resource:
-        with self._owned.creating():
+        with self._owned.creating(), self._timeline.step("create", called) as step:
             self._begin()
             container_id = self._engine.create(request.body, name=name, platform=options.platform)
+            step["container"] = container_id
             resource = self._handle({"Id": container_id, "Name": name}, called)
             self._owned.add_container(resource)
-        with self._removed_on_failure(resource):
+        with self._removed_on_failure(resource), self._timeline.step("start", called) as step:
+            step["container"] = container_id
             self._start(resource, request, options)
+            step["name"] = resource.name
         return resource
 
     @contextmanager

@@ -165,7 +165,8 @@ class Pool(Launch):
         name = _reference.reference(
             "repository or name", run_options.repository or run_options.name, run_options.tag
         )
-        built = _build.build(self._engine, build_options, name, self._credentials, self._environ)
+        with self._timeline.step("build", str(name)):
+            built = _build.build(self._engine, build_options, name, self._credentials, self._environ)
         image = _image.inspect(self._engine, _reference.reference("the image built", built))
         try:
             resource = self._run(run_options, image or {}, built, str(name), modifiers)

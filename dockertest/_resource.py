@@ -209,7 +209,9 @@ class Resource(Inside):
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:
             if remove and not self._removed:
-                self._engine.remove(self.id)
+                with self._owner._timeline.step("close", self._image) as step:
+                    step |= {"container": self.id, "name": self.name}
+                    self._engine.remove(self.id)
                 self._removed = True
                 if self._after_removal:
                     self._after_removal()

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -58,6 +58,11 @@ class Container(Removable, Watched, Protocol):
     _end_expected: bool
     _expires: bool
     _reused: bool
+    _was_ready: bool
+
+    def _waited_for(self) -> AbstractContextManager[None]:
+        """Take note of the first successful wait for it."""
+        ...
 
 
 class Belongings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from typing_extensions import Unpack
@@ -18,6 +19,7 @@ from dockertest import (
 from dockertest._connection import Connection
 from dockertest._network import Network, NetworkFields
 from dockertest._resource import Resource
+from dockertest._timeline import Step
 from dockertest.errors import (
     EngineError,
     NotInContainerError,
@@ -156,6 +158,10 @@ class Upkeep(Connection):
         except OSError as error:
             raise EngineError(f"cannot remove what dead sessions left: {error}") from error
 
+    def timeline(self) -> list[Step]:
+        """Give what this pool did and when: pulls, builds, creations, starts, how long each service took to be ready."""
+        return self._timeline.steps()
+
     def retry(
         self,
         op: Callable[[], T],
@@ -184,15 +190,16 @@ class Upkeep(Connection):
             RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
             ContainerExitedError: A watched container has ended.
         """
-        return _retry.retry(
-            op,
-            max_wait=self.max_wait if max_wait is None else max_wait,
-            wait=wait,
-            max_attempts=max_attempts,
-            on=on,
-            giveup=giveup,
-            watch=(self._watch,) if watch is None else tuple(watch),
-        )
+        with self._waited_for():
+            return _retry.retry(
+                op,
+                max_wait=self.max_wait if max_wait is None else max_wait,
+                wait=wait,
+                max_attempts=max_attempts,
+                on=on,
+                giveup=giveup,
+                watch=(self._watch,) if watch is None else tuple(watch),
+            )
 
     async def retry_async(
         self,
@@ -222,13 +229,19 @@ class Upkeep(Connection):
             RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
             ContainerExitedError: A watched container has ended.
         """
-        return await _retry.retry_async(
-            op,
-            max_wait=self.max_wait if max_wait is None else max_wait,
-            wait=wait,
-            max_attempts=max_attempts,
-            on=on,
-            giveup=giveup,
-            watch=(self._watch,) if watch is None else tuple(watch),
-            attempt_timeout=attempt_timeout,
-        )
+        with self._waited_for():
+            return await _retry.retry_async(
+                op,
+                max_wait=self.max_wait if max_wait is None else max_wait,
+                wait=wait,
+                max_attempts=max_attempts,
+                on=on,
+                giveup=giveup,
+                watch=(self._watch,) if watch is None else tuple(watch),
+                attempt_timeout=attempt_timeout,
+            )
+
+    def _waited_for(self) -> AbstractContextManager[None]:
+        """Take note of when a service was ready, if there is but one that can be meant."""
+        meant = [each for each in self._owned.containers() if not each._was_ready]
+        return meant[0]._waited_for() if len(meant) == 1 else nullcontext()

@@ -11,7 +11,7 @@ from dockertest._exec import ExecOptions
 POOL = """
     run run_with_options run_all build_and_run build_and_run_with_options build_and_run_with_build_options
     container_by_name remove_container_by_name purge retry retry_async current_container create_network
-    networks_by_name remove_network prune close
+    networks_by_name remove_network prune close timeline
 """.split()
 POOL_FIELDS = """
     endpoint cert_path client max_wait timeout image_prefix publish_ip pull_progress reaper keep
@@ -56,7 +56,7 @@ ERRORS = {
 OTHERS = """
     AuthConfig BuildOptions ExecResult Network Pool PortBinding PullProgress Resource RunOptions retry retry_async
 """.split()
-MORE = {"Report"}  # what an error has besides, and nobody has to name
+MORE = {"Report", "Step"}  # what an error or a timeline is made of, and nobody has to name
 
 
 def fields(of: type) -> list[str]:

@@ -16,7 +16,7 @@ TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sort
 
 # From the ground up: a module imports only what stands above it. `__init__` is only the face.
 FLOORS = [
-    "_report", "errors", "_specs", "_reference", "_values", "_options", "_retry", "_endpoint", "_engine", "_create", "_keychain", "_credentials", "_progress", "_image", "_build", "_duplex", "_exec",
+    "_report", "_timeline", "errors", "_specs", "_reference", "_values", "_options", "_retry", "_endpoint", "_engine", "_create", "_keychain", "_credentials", "_progress", "_image", "_build", "_duplex", "_exec",
     "_logs", "_archive", "_files", "_session", "_watch", "_reaper", "_lifeline", "_reuse", "_network", "_handle", "_inside", "_resource", "_connection", "_upkeep", "_launch", "_pool",
     "_clones", "postgres", "testcase", "pytest_plugin", "__main__",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -158,6 +159,7 @@ class Thing:
     _expires = False
     _removed = False
     _reused = False
+    _was_ready = True
 
     def __init__(self, made: "list[str]", name: str, failure: "Exception | None" = None) -> None:
         self.id, self.name, self.made, self.failure = name, f"name of {name}", made, failure
@@ -171,6 +173,9 @@ class Thing:
 
     def _reports(self) -> "tuple[Report, ...]":
         return ()
+
+    def _waited_for(self) -> "AbstractContextManager[None]":
+        return nullcontext()
 
 
 class TestBelongings:
