@@ -9,10 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape
 
-KINDS = ("pull", "build", "create", "start", "reuse", "ready", "close")
-_COLOURS = dict(
-    zip(KINDS, ("#8d99ae", "#6d597a", "#b5838d", "#457b9d", "#84a59d", "#e9c46a", "#adb5bd"), strict=True)
-)
+_COLOURS = {
+    "pull": "#8d99ae",
+    "build": "#6d597a",
+    "create": "#b5838d",
+    "start": "#457b9d",
+    "reuse": "#84a59d",
+    "ready": "#e9c46a",
+    "close": "#adb5bd",
+}
+KINDS = tuple(_COLOURS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
