@@ -29,12 +29,15 @@ from dockertest import (
     PortBinding,
     PortNotPublishedError,
     PullProgress,
+    Report,
     Resource,
     RetryTimeoutError,
     RunOptions,
+    Step,
     retry,
     retry_async,
 )
+from dockertest.postgres import Database, TemplateDatabase
 
 
 class Connection:
@@ -211,6 +214,37 @@ def networks(pool: Pool, resource: Resource) -> None:
     resource.get_ip_in_network(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def reusing(pool: Pool) -> None:
+    pool.run("postgres:15", reuse=True)
+    pool.run("postgres:15", reuse="group")
+    assert_type(pool.prune(reused=True), list[str])
+
+    pool.run("postgres:15", reuse=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.prune(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def databases(pool: Pool) -> None:
+    with TemplateDatabase(
+        pool, print, version=[Path("migrations"), "2"], env={"A": "1"}, reuse=True
+    ) as template:
+        assert_type(template, TemplateDatabase)
+        assert_type(template.resource, Resource)
+        with template.clone() as database:
+            assert_type(database, Database)
+            assert_type(database.url, str)
+            database.keep()
+
+    TemplateDatabase(pool, "migrate.sql")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    TemplateDatabase(pool, print, verson="2")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def timelines(pool: Pool) -> None:
+    for step in pool.timeline():
+        assert_type(step, Step)
+        assert_type(step.kind, str)
+        assert_type(step.seconds, float)
+
+
 def finding(pool: Pool) -> None:
     assert_type(pool.container_by_name("pg"), Resource | None)
     assert_type(pool.remove_container_by_name("pg"), bool)
@@ -226,11 +260,14 @@ def errors() -> None:
         assert_type(error.exit_code, int | None)
         assert_type(error.oom_killed, bool)
         assert_type(error.logs, str)
+        assert_type(error.report, Report | None)
     except PortNotPublishedError as error:
         assert_type(error.published, tuple[str, ...])
     except RetryTimeoutError as error:
         assert_type(error.attempts, int)
         assert_type(error.elapsed, float)
+        assert_type(error.report, Report | None)
+        assert_type(error.reports, tuple[Report, ...])
     except EngineError as error:
         assert_type(error.status, int | None)
 
