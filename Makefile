@@ -8,7 +8,7 @@ BIN := .venv/bin/python
 DONE := .venv/.installed
 IMAGES = $(BIN) tests/images/make.py
 
-.PHONY: help venv engine images demo test bench check soak wheel test-wheel clean
+.PHONY: help venv engine images demo test bench check soak docs wheel test-wheel clean
 
 help: ## say what can be made here (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ check: $(DONE) ## ruff, mypy --strict, pyright and the tests of the house
 	$(BIN) -m mypy
 	$(BIN) -m pyright
 	$(BIN) -m pytest -q tests/test_house.py
+
+docs: $(DONE) ## the reference, from the docstrings, in build/docs
+	@$(BIN) -W ignore -m pdoc --no-show-source --docformat google -o build/docs dockertest dockertest.postgres dockertest.errors
+	@echo "open build/docs/index.html"
 
 wheel: $(DONE) ## the wheel, in dist
 	@rm -rf dist
