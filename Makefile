@@ -6,7 +6,7 @@ ARGS ?=
 
 BIN := .venv/bin/python
 DONE := .venv/.installed
-IMAGES = $(BIN) tests/images/make.py
+IMAGES = $(BIN) -m tests.images.make
 
 .PHONY: help venv engine images demo test bench check soak docs wheel test-wheel clean
 
@@ -35,7 +35,7 @@ images: engine ## the images: official ones, or stand-ins from Debian's packages
 	@$(IMAGES)
 
 demo: engine ## a real PostgreSQL server, started, used and removed
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
+	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
 test: engine ## all tests but the long ones (more arguments for pytest: ARGS="-k retry")
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest $(ARGS)

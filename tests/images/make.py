@@ -1,112 +1,95 @@
 """
 Make the images that tests and examples need available: `make images`.
 
+    python -m tests.images.make [IMAGE…]
+
 Prints the prefix that goes before their names: nothing for the official images, `dockertest.local/` for stand-ins
 built from Debian's packages where no registry is reached. What a person may want to read goes to standard error.
 """
 
 import fcntl
-import hashlib
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import docker.errors
 
 import dockertest
+from tests.images.standins import PREFIX, MakeError, build_outdated, outdated, present, say
 
-# The official names. Each has a folder here of the same name, from which its stand-in is built.
-NEEDED = ("postgres:15", "busybox:1.35", "redis:7.0", "registry:2")
-
-PREFIX = "dockertest.local/"
-FOR, RECIPE = "stand-in-for", "stand-in-recipe"  # labels
-HERE = Path(__file__).parent
-REGISTRY_SECONDS = 4.0
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-
-BASE = "debian:12"
-BASE_RECIPE = (
-    "mmdebstrap",
-    "--variant=minbase",
-    "--include=busybox-static",
-    "--aptopt=Acquire::Languages none",
-    "--aptopt=APT::Install-Recommends false",
-    "--dpkgopt=force-unsafe-io",  # an image that is lost in a crash is built again
-    "--dpkgopt=path-exclude=/usr/share/man/*",
-    "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "--dpkgopt=path-exclude=/usr/share/doc/*",
-    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-    # As in the official image, no package starts its service while an image is built.
-    "--skip=chroot/policy-rc.d",
-    r"""--customize-hook=cd "$1/usr/sbin" && printf '#!/bin/sh\nexit 101\n' > policy-rc.d && chmod 755 policy-rc.d""",
-    "bookworm",
+# The official names; those whose stand-ins take longest to build come first.
+NEEDED = (
+    "zookeeper:3.8",
+    "rabbitmq:3.10",
+    "postgres:15",
+    "mariadb:10.11",
+    "nginx:1.22",
+    "eclipse-mosquitto:2.0",
+    "redis:7.0",
+    "coreos/etcd:v3.4.23",
+    "registry:2",
+    "influxdb:1.6",
+    "memcached:1.6",
+    "nats:2.9",
+    "busybox:1.35",
 )
-NO_MMDEBSTRAP = """\
-There is no registry to pull images from, so stand-ins for them have to be built, with Debian's mmdebstrap.
-It is not installed here, and only as root on Debian or Ubuntu does this command install it.
-Connect to a registry, `docker load` the images, or name a registry that has them in DOCKERTEST_IMAGE_PREFIX."""
+# Where an official image is, if not on Docker Hub.
+REGISTRY = {"coreos/etcd:v3.4.23": "quay.io/"}
+REGISTRY_SECONDS = 4.0
 
 
-class MakeError(Exception):
-    """The images cannot be had; the text tells the person why."""
-
-
-def main() -> int:
-    """Print the prefix under which all images are there."""
+def main(names: Sequence[str]) -> int:
+    """Print the prefix under which the images are there."""
     try:
+        if unknown := set(names) - set(NEEDED):
+            raise MakeError(f"unknown images: {', '.join(sorted(unknown))}; known: {', '.join(NEEDED)}")
         with dockertest.Pool() as pool:
-            print(provide(pool, os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")))
+            print(provide(pool, names or NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")))
     except (MakeError, dockertest.DockertestError, docker.errors.DockerException) as error:
         say(str(error))
         return 1
     return 0
 
 
-def provide(pool: dockertest.Pool, wished: str) -> str:
+def provide(pool: dockertest.Pool, names: Sequence[str], wished: str) -> str:
     """Make the images available, under the prefix that the user wishes if there is one; give the prefix."""
     prefix = wished and wished.rstrip("/") + "/"
     if prefix not in ("", PREFIX):
-        pull_missing(pool, prefix)
+        pull_missing(pool, names, prefix)
         return prefix
-    if not prefix and not missing(pool, ""):
+    if not prefix and not missing(pool, names, ""):
         return ""
-    if outdated(pool):
+    if outdated(pool, names):
         with alone():  # whoever waited here finds them made
-            if not prefix and outdated(pool) and pulled_officials(pool):
+            if not prefix and outdated(pool, names) and pulled_officials(pool, names):
                 return ""
-            build_outdated(pool)
+            build_outdated(pool, names)
     return PREFIX
 
 
-def pulled_officials(pool: dockertest.Pool) -> bool:
+def pulled_officials(pool: dockertest.Pool, names: Sequence[str]) -> bool:
     """Pull the official images; `False` if they cannot be had."""
     try:
-        ask_registry()
-        pull_missing(pool, "")
+        ask_registry(names[0])
+        pull_missing(pool, names, "")
     except MakeError as error:
         say(f"{error}\nno official images: stand-ins built from Debian's packages take their place")
         return False
     return True
 
 
-def ask_registry() -> None:
+def ask_registry(name: str) -> None:
     """Fail within seconds if no registry is reached. The engine has to ask: it has proxies and mirrors of its own."""
     with dockertest.Pool(timeout=REGISTRY_SECONDS) as pool:
         api: Any = pool.client.api  # whose stubs leave some of it untyped
         try:
             # Without credentials: asking a broken helper for them would make public images fail.
-            api.inspect_distribution(NEEDED[0], auth_config={})
+            api.inspect_distribution(name, auth_config={})
         except (docker.errors.APIError, OSError) as error:
             if "not supported" not in str(error):
                 raise MakeError(f"cannot reach Docker Hub: {words(error)}") from error
@@ -121,18 +104,18 @@ def ask_registry_ourselves() -> None:
         raise MakeError(f"cannot reach Docker Hub: {error}") from error
 
 
-def pull_missing(pool: dockertest.Pool, prefix: str) -> None:
+def pull_missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> None:
     """Pull the images under *prefix* that are not there."""
-    for name in missing(pool, prefix):
-        say(f"pulling {prefix}{name}")
-        repository, _, tag = f"{prefix}{name}".rpartition(":")
+    for name in missing(pool, names, prefix):
+        say(f"pulling {name}")
+        repository, _, tag = name.rpartition(":")
         hint = "; its prefix comes from DOCKERTEST_IMAGE_PREFIX" if prefix else ""
         try:
             for message in pool.client.api.pull(repository, tag=tag, stream=True, decode=True):
                 if "error" in message:
-                    raise MakeError(f"cannot pull {prefix}{name}: {message['error']}{hint}")
+                    raise MakeError(f"cannot pull {name}: {message['error']}{hint}")
         except (docker.errors.DockerException, OSError) as error:
-            raise MakeError(f"cannot pull {prefix}{name}: {words(error)}{hint}") from error
+            raise MakeError(f"cannot pull {name}: {words(error)}{hint}") from error
 
 
 def words(error: Exception) -> str:
@@ -140,144 +123,11 @@ def words(error: Exception) -> str:
     return str(getattr(error, "explanation", None) or error)
 
 
-def missing(pool: dockertest.Pool, prefix: str) -> list[str]:
-    """Give the official names of the images that are not there under *prefix*."""
+def missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> list[str]:
+    """Give the full names of the images that are not there under *prefix*, or officially."""
     there = present(pool)
-    return [name for name in NEEDED if prefix + name not in there]
-
-
-def outdated(pool: dockertest.Pool) -> list[str]:
-    """Give the official names of the images without a stand-in made by today's recipe."""
-    there = present(pool)
-    return [name for name in NEEDED if not is_current(there, name)]
-
-
-def is_current(there: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    """Whether there is a stand-in made by today's recipe."""
-    labels = there.get(PREFIX + name, {}).get("Labels") or {}
-    return labels.get(RECIPE) == recipe(name)
-
-
-def present(pool: dockertest.Pool) -> dict[str, dict[str, Any]]:
-    """Give what the engine lists of its images, by name."""
-    images: list[dict[str, Any]] = pool.client.api.images()
-    # Podman spells out where Docker's short names come from.
-    return {
-        tag.removeprefix("docker.io/library/"): image for image in images for tag in image["RepoTags"] or ()
-    }
-
-
-def recipe(name: str) -> str:
-    """Give a hash of all that a stand-in is made from."""
-    digest = hashlib.sha256(repr(BASE_RECIPE).encode())
-    if name != BASE:
-        for file in sorted(each for each in folder(name).rglob("*") if each.is_file()):
-            digest.update(repr((file.relative_to(HERE).as_posix(), file.read_bytes())).encode())
-    return digest.hexdigest()[:12]
-
-
-def folder(name: str) -> Path:
-    """Give the folder that a stand-in is built from."""
-    return HERE / name.partition(":")[0]
-
-
-def labels(name: str) -> dict[str, str]:
-    """Say on the stand-in what it is."""
-    return {FOR: name, RECIPE: recipe(name)}
-
-
-def build_outdated(pool: dockertest.Pool) -> None:
-    """Build the stand-ins that are missing or made by another recipe, side by side."""
-    before = present(pool)
-    names = outdated(pool)
-    if names and not is_current(before, BASE):
-        timed(BASE, partial(build_base, pool))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        builds = [threads.submit(timed, name, partial(build, pool, name)) for name in names]
-    failures = [str(error) for each in builds if (error := each.exception())]
-    # What was replaced, the images before the base that they stand on.
-    remove_unnamed(pool, [before[PREFIX + name]["Id"] for name in [*names, BASE] if PREFIX + name in before])
-    if failures:
-        raise MakeError("\n".join(failures))
-
-
-def timed(name: str, make: Callable[[], None]) -> None:
-    """Tell how long it took to make a stand-in."""
-    began = time.monotonic()
-    make()
-    say(f"built {PREFIX}{name} in {time.monotonic() - began:.1f} s")
-
-
-def build_base(pool: dockertest.Pool) -> None:
-    """Make the image that the stand-ins are built on, streamed into the engine."""
-    need_mmdebstrap()
-    say(f"building {PREFIX}{BASE} from Debian's packages")
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen([*BASE_RECIPE, "-"], stdout=subprocess.PIPE, stderr=errors) as mmdebstrap,
-    ):
-        changes = [f"LABEL {key}={value}" for key, value in labels(BASE).items()]
-        answer = pool.client.api.import_image_from_stream(
-            output_of(mmdebstrap, errors),
-            repository=PREFIX + BASE,  # with its tag: Podman does not hear of one given apart
-            changes=[*changes, 'CMD ["bash"]'],
-        )
-        if "error" in answer:
-            raise MakeError(f"cannot import {PREFIX}{BASE}: {answer}")
-
-
-def output_of(process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> Iterator[bytes]:
-    """Give what *process* writes, and fail at its end if it failed, so that no part is taken for the whole."""
-    assert process.stdout is not None
-    while chunk := process.stdout.read(1 << 20):
-        yield chunk
-    if process.wait():
-        errors.seek(0)
-        last = "\n".join(errors.read().decode(errors="replace").splitlines()[-15:])
-        raise MakeError(f"mmdebstrap failed:\n{last}")
-
-
-def need_mmdebstrap() -> None:
-    """Install mmdebstrap where it is missing and for us to install."""
-    if shutil.which("mmdebstrap") and KEYRING.exists():
-        return
-    script = HERE.parent / "engines" / "debian.py"
-    installed = subprocess.run(
-        [sys.executable, script, "mmdebstrap", "debian-archive-keyring"], stdout=sys.stderr, check=False
-    )
-    if installed.returncode:
-        raise MakeError(NO_MMDEBSTRAP if installed.returncode == 3 else "mmdebstrap could not be installed")
-
-
-def build(pool: dockertest.Pool, name: str) -> None:
-    """Build one stand-in from its folder."""
-    messages = pool.client.api.build(
-        path=str(folder(name)),
-        tag=PREFIX + name,
-        labels=labels(name),
-        network_mode="host",  # Debian's mirrors are reached from here: the engine's own networks may lead nowhere
-        rm=True,
-        forcerm=True,
-        decode=True,
-    )
-    last: deque[str] = deque(maxlen=30)
-    layer = ""
-    for message in messages:
-        last.append(message.get("stream", ""))
-        if last[-1].startswith(" ---> ") and "Running" not in last[-1]:
-            layer = last[-1].removeprefix(" ---> ").strip()
-        if "error" in message:
-            remove_unnamed(pool, [layer] if layer else [])
-            raise MakeError(f"cannot build {PREFIX}{name}: {message['error']}\n{''.join(last)}")
-
-
-def remove_unnamed(pool: dockertest.Pool, ids: list[str]) -> None:
-    """Remove those images that have no name any more and that nothing uses."""
-    api: Any = pool.client.api
-    for image in ids:
-        with suppress(docker.errors.APIError):  # it is in use, or gone already
-            if not api.inspect_image(image)["RepoTags"]:
-                api.remove_image(image)
+    full = [(prefix or REGISTRY.get(name, "")) + name for name in names]
+    return [name for name in full if name not in there]
 
 
 @contextmanager
@@ -288,10 +138,5 @@ def alone() -> Iterator[None]:
         yield
 
 
-def say(text: str) -> None:
-    """Tell the person, away from the output that scripts read."""
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
