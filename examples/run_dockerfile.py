@@ -1,0 +1,38 @@
+"""
+An image of one's own, built from a Dockerfile with build arguments, run, and removed with its container.
+
+    python examples/run_dockerfile.py
+"""
+
+import urllib.request
+from pathlib import Path
+
+import dockertest
+
+CONTEXT = Path(__file__).with_name("dockerfile")
+
+
+def main() -> None:
+    """Build a greeting into an image, and get it from the server that runs in it."""
+    with dockertest.Pool() as pool:
+        server = pool.build_and_run_with_build_options(
+            dockertest.BuildOptions(
+                context_dir=CONTEXT,
+                build_args={"PREFIX": pool.image_prefix or "", "GREETING": "hello"},
+                remove_image=True,
+            ),
+            dockertest.RunOptions(name="dockertest-example"),
+        )
+
+        def get() -> bytes:
+            with urllib.request.urlopen(f"http://{server.get_host_port(8080)}", timeout=5) as response:
+                page: bytes = response.read()
+                return page
+
+        page = server.retry(get, on=OSError)
+        assert page == b"hello\n"
+        print(f"an image from busybox:1.35 gave back {page!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""
+MySQL with PyMySQL. Its image begins with a server that listens to nobody, so that whoever is let in meets the real one.
+
+    python examples/run_mysql.py
+"""
+
+import pymysql
+
+import dockertest
+
+
+def main() -> None:
+    """Store a row in a database that was not there before, and read it back."""
+    with dockertest.Pool() as pool:
+        mysql = pool.run(
+            "mysql:8.4",
+            env={
+                "MYSQL_ROOT_PASSWORD": "secret",
+                "MYSQL_DATABASE": "orders",
+                "MYSQL_USER": "shop",
+                "MYSQL_PASSWORD": "also-secret",
+            },
+        )
+
+        def connect() -> pymysql.Connection:
+            return pymysql.connect(
+                host=mysql.get_bound_ip(3306),
+                port=mysql.get_port(3306),
+                user="shop",
+                password="also-secret",
+                database="orders",
+                connect_timeout=5,
+            )
+
+        with mysql.retry(connect, on=pymysql.OperationalError) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE items (name varchar(40) PRIMARY KEY, price integer)")
+            cursor.execute("INSERT INTO items VALUES (%s, %s)", ["tea", 3])
+            cursor.execute("SELECT * FROM items")
+            row = cursor.fetchone()
+        assert row == ("tea", 3)
+        print(f"mysql:8.4 gave back {row!r}")
+
+
+if __name__ == "__main__":
+    main()
