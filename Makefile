@@ -6,6 +6,7 @@ ARGS ?=
 
 BIN := .venv/bin/python
 DONE := .venv/.installed
+CLIENTS := .venv/.clients
 IMAGES = $(BIN) -m tests.images.make
 
 .PHONY: help venv engine images demo test bench check soak docs wheel test-wheel clean
@@ -13,7 +14,7 @@ IMAGES = $(BIN) -m tests.images.make
 help: ## say what can be made here (this)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-venv: $(DONE) ## a virtual environment in .venv with the package and its tools
+venv: $(CLIENTS) ## a virtual environment in .venv with the package and its tools
 
 # Debian's python3 comes without ensurepip, which every new environment needs.
 $(DONE): pyproject.toml
@@ -28,6 +29,12 @@ $(DONE): pyproject.toml
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(DONE)
 
+# What the examples talk to their services with; the demo does without.
+$(CLIENTS): $(DONE)
+	@echo "installing the examples' clients into .venv"
+	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
+	@touch $(CLIENTS)
+
 engine: $(DONE) ## a container engine: the one that answers, else Docker is installed (root on Debian)
 	@$(BIN) tests/engines/ensure.py
 
@@ -37,17 +44,17 @@ images: engine ## the images: official ones, or stand-ins from Debian's packages
 demo: engine ## a real PostgreSQL server, started, used and removed
 	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
-test: engine ## all tests but the long ones (more arguments for pytest: ARGS="-k retry")
+test: $(CLIENTS) engine ## all tests but the long ones (more arguments for pytest: ARGS="-k retry")
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest $(ARGS)
 
-soak: engine ## the long tests
+soak: $(CLIENTS) engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)
 
 bench: engine ## this library beside the docker SDK and testcontainers-python, on a quiet machine (ARGS="reuse --rounds 5")
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) -m tests.benchmarks $(ARGS)
 
-check: $(DONE) ## ruff, mypy --strict, pyright and the tests of the house
+check: $(CLIENTS) ## ruff, mypy --strict, pyright and the tests of the house
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy

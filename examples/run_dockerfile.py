@@ -4,6 +4,7 @@ An image of one's own, built from a Dockerfile with build arguments, run, and re
     python examples/run_dockerfile.py
 """
 
+import secrets
 import urllib.request
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def main() -> None:
                 build_args={"PREFIX": pool.image_prefix or "", "GREETING": "hello"},
                 remove_image=True,
             ),
-            dockertest.RunOptions(name="dockertest-example"),
+            # The image is called like this, too.
+            dockertest.RunOptions(name=f"greeting-{secrets.token_hex(6)}"),
         )
 
         def get() -> bytes:

@@ -1,27 +1,163 @@
-"""The examples run, as a user would run them, and leave nothing behind."""
+"""The examples run, as a user would run them, and leave nothing behind; their index tells the truth."""
 
+import importlib.metadata
 import os
+import re
+import secrets
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import docker.errors
 import pytest
 
 import dockertest
+from tests.images.make import NEEDED
+from tests.images.standins import PREFIX
+from tests.integration.conftest import Engine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SERVICES = sorted(path.stem for path in EXAMPLES.glob("run_*.py"))
+RAN: dict[str, bool] = {}  # which of them were run; `False` for one whose image cannot be had
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Row:
+    """What the index says of an example."""
+
+    images: list[str]
+    clients: list[str]
+    here: bool  # whether it runs where no registry is reached
+
+
+def index() -> dict[str, Row]:
+    """Read the table in the index."""
+    rows = {}
+    for line in (EXAMPLES / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| [`"):
+            example, _, images, clients, where = (cell.strip() for cell in line.strip("| ").split("|"))
+            name, link = re.findall(r"`(.+?)`\]\((.+?)\)", example)[0]
+            assert name == link
+            assert where in ("here", "needs a registry")
+            rows[name] = Row(re.findall(r"`(.+?)`", images), re.findall(r"`(.+?)`", clients), where == "here")
+    return rows
+
+
+INDEX = index()
+
+
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python with warnings as errors, and give what it said."""
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
+        cwd=cwd,
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def is_there(engine: Engine, image: str) -> bool:
+    """Whether the engine has an image."""
+    try:
+        engine.client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+class Marked:
+    """What was made by a process, known by a time limit that nobody else gives."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.began = int(time.time())
+        self.ttl = 10_000_000 + 1000 * secrets.randbelow(1_000_000)
+
+    def is_ours(self, labels: dict[str, str]) -> bool:
+        """Whether the time limit is ours, the run's own length given."""
+        return 0 <= int(labels.get("dockertest.expires", 0)) - self.began - self.ttl < 1000
+
+    def created(self) -> list[dict[str, str]]:
+        """Give the name, image and labels of each container that was made."""
+        events: Any = self.engine.client.api.events(
+            since=self.began,
+            until=int(time.time()) + 1,
+            decode=True,
+            filters={"type": "container", "event": "create"},
+        )
+        return [each["Actor"]["Attributes"] for each in events if self.is_ours(each["Actor"]["Attributes"])]
+
+    def left(self) -> list[str]:
+        """Give the names of the containers and networks that are still there."""
+        api: Any = self.engine.client.api
+        label = {"label": "dockertest.expires"}
+        things = [*api.containers(all=True, filters=label), *api.networks(filters=label)]
+        return [each.get("Name") or each["Names"][0] for each in things if self.is_ours(each["Labels"])]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_runs_alone_and_leaves_nothing(name: str, engine: Engine, tmp_path: Path) -> None:
+    """One line, which tells what came back from which image; no container, network, image or file is left."""
+    row, prefix = INDEX[f"{name}.py"], os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
+    missing = [prefix + image for image in row.images if not is_there(engine, prefix + image)]
+    if not row.here and missing and prefix == PREFIX:
+        RAN[name] = False
+        pytest.skip(f"{missing[0]} cannot be had here: it has no stand-in, and no registry is reached")
+    marked = Marked(engine)
+    ended = run(str(EXAMPLES / f"{name}.py"), cwd=tmp_path, DOCKERTEST_TTL=str(marked.ttl))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.fullmatch(rf".*{re.escape(row.images[0])}.* gave back .+\n", ended.stdout)
+    made = marked.created()
+    assert len(made) >= 1
+    assert marked.left() == []
+    built = {each["image"] for each in made if not each["image"].endswith(tuple(row.images))}
+    assert [image for image in built if is_there(engine, image)] == []
+    assert list(tmp_path.iterdir()) == []
+    RAN[name] = True
+
+
+def test_every_example_was_run(request: pytest.FixtureRequest) -> None:
+    """None of those chosen for this run is forgotten, and only what needs a registry may be skipped."""
+    chosen = [
+        str(item.callspec.params["name"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_it_runs_alone_and_leaves_nothing"
+    ]
+    assert sorted(RAN) == sorted(chosen)
+    assert [name for name, ran in RAN.items() if not ran and INDEX[f"{name}.py"].here] == []
+
+
+def test_the_index_tells_of_every_example() -> None:
+    """A row for each file and a file for each row."""
+    assert sorted(INDEX) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_the_index_names_the_images(name: str) -> None:
+    """Those that the example runs; what runs here has images that are made for the tests, and the rest has none."""
+    source, row = (EXAMPLES / name).read_text(encoding="utf-8"), INDEX[name]
+    if name == "run_dockerfile.py":
+        source += (EXAMPLES / "dockerfile" / "Dockerfile").read_text(encoding="utf-8")
+    for image in row.images:
+        repository, _, tag = image.rpartition(":")
+        assert image in source or (f'"{repository}"' in source and f'"{tag}"' in source)
+        assert (image in NEEDED) == row.here
+
+
+def test_the_clients_are_those_of_the_index() -> None:
+    """Nothing is installed for the examples that none of them is written with."""
+    required = importlib.metadata.requires("dockertest-py") or []
+    extra = {
+        re.split(r"[^\w-]", each)[0] for each in required if re.search(r"""extra == ['"]examples['"]""", each)
+    }
+    named = {client for row in INDEX.values() for client in row.clients}
+    assert named - {"psycopg"} == extra
 
 
 def test_exposure_notifications(pool: dockertest.Pool) -> None:

@@ -102,6 +102,8 @@ make_users_and_database() {
             printf 'CREATE USER root@%s IDENTIFIED BY %s;\n' "$(quoted "$ROOT_HOST")" "$(quoted "$ROOT_PASSWORD")"
             printf 'GRANT ALL ON *.* TO root@%s WITH GRANT OPTION;\n' "$(quoted "$ROOT_HOST")"
         fi
+        # A new data folder lets root in without a password, from this host by its other names.
+        printf "DROP USER IF EXISTS root@'127.0.0.1', root@'::1', root@%s;\n" "$(quoted "$(hostname)")"
         printf 'SET PASSWORD FOR root@localhost = PASSWORD(%s);\n' "$(quoted "$ROOT_PASSWORD")"
     } | run_sql
     CURRENT_PASSWORD=$ROOT_PASSWORD
