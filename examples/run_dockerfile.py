@@ -15,15 +15,16 @@ CONTEXT = Path(__file__).with_name("dockerfile")
 
 def main() -> None:
     """Build a greeting into an image, and get it from the server that runs in it."""
+    name = f"greeting-{secrets.token_hex(6)}"
     with dockertest.Pool() as pool:
         server = pool.build_and_run_with_build_options(
             dockertest.BuildOptions(
                 context_dir=CONTEXT,
-                build_args={"PREFIX": pool.image_prefix or "", "GREETING": "hello"},
+                build_args={"PREFIX": pool.image_prefix or "", "GREETING": name},
                 remove_image=True,
             ),
             # The image is called like this, too.
-            dockertest.RunOptions(name=f"greeting-{secrets.token_hex(6)}"),
+            dockertest.RunOptions(name=name),
         )
 
         def get() -> bytes:
@@ -32,7 +33,7 @@ def main() -> None:
                 return page
 
         page = server.retry(get, on=OSError)
-        assert page == b"hello\n"
+        assert page == f"{name}\n".encode()
         print(f"an image from busybox:1.35 gave back {page!r}")
 
 
