@@ -12,7 +12,9 @@ from kafka.errors import KafkaError
 
 import dockertest
 
-WAIT_AND_RUN = "until . /tmp/advertised; do sleep 0.1; done 2>/dev/null; exec /etc/kafka/docker/run"
+WAIT_AND_RUN = (
+    "until [ -s /tmp/advertised ]; do sleep 0.1; done; . /tmp/advertised; exec /etc/kafka/docker/run"
+)
 # Whoever sets one of these has to set all that stands in the image's own configuration.
 ENV = {
     "KAFKA_NODE_ID": 1,
@@ -41,12 +43,18 @@ def main() -> None:
         kafka.write_file("/tmp/advertised", f"export KAFKA_ADVERTISED_LISTENERS={listeners}\n")
 
         def connect() -> KafkaProducer:
-            return KafkaProducer(bootstrap_servers=server, acks="all")
+            return KafkaProducer(
+                bootstrap_servers=server,
+                acks="all",
+                bootstrap_timeout_ms=5000,  # pyright: ignore[reportCallIssue] - its types are of version 2
+            )
 
         producer = kafka.retry(connect, on=KafkaError)
         producer.send("orders", b"tea").get(timeout=30)
         producer.close()
-        consumer = KafkaConsumer("orders", bootstrap_servers=server, auto_offset_reset="earliest")
+        consumer = KafkaConsumer(
+            "orders", bootstrap_servers=server, auto_offset_reset="earliest", consumer_timeout_ms=30_000
+        )
         value = next(consumer).value
         consumer.close()
         assert value == b"tea"

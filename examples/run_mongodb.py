@@ -20,7 +20,7 @@ def main() -> None:
             env={"MONGO_INITDB_ROOT_USERNAME": "admin", "MONGO_INITDB_ROOT_PASSWORD": "secret"},
         )
         url = f"mongodb://admin:secret@{mongodb.get_host_port(27017)}"
-        with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
+        with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=2000) as client:
             mongodb.retry(lambda: client.admin.command("ping"), on=ConnectionFailure)
             items = client["shop"]["items"]
             items.insert_one({"_id": "tea", "price": 3})

@@ -4,12 +4,14 @@ RethinkDB with its own driver.
     python examples/run_rethinkdb.py
 """
 
-from typing import Any
+import socket
+import struct
 
 from rethinkdb import RethinkDB
-from rethinkdb.errors import ReqlDriverError
 
 import dockertest
+
+FIRST_WORD = struct.pack("<L", 0x34C2BDC3)  # the number of the protocol's version 1.0
 
 
 def main() -> None:
@@ -18,10 +20,16 @@ def main() -> None:
     with dockertest.Pool() as pool:
         rethinkdb = pool.run("rethinkdb:2.4")
 
-        def connect() -> Any:
-            return r.connect(host=rethinkdb.get_bound_ip(28015), port=rethinkdb.get_port(28015), timeout=5)
+        address = rethinkdb.get_bound_ip(28015), rethinkdb.get_port(28015)
 
-        with rethinkdb.retry(connect, on=ReqlDriverError) as connection:
+        def is_serving() -> bool:
+            """Begin the handshake: the driver would tell each attempt that fails."""
+            with socket.create_connection(address, timeout=5) as connection:
+                connection.sendall(FIRST_WORD)
+                return b'"success":true' in connection.recv(1024)
+
+        rethinkdb.retry(is_serving, on=OSError)
+        with r.connect(*address, timeout=5) as connection:
             r.db("test").table_create("items", primary_key="name").run(connection)
             r.table("items").insert({"name": "tea", "price": 3}).run(connection)
             item = r.table("items").get("tea").run(connection)
