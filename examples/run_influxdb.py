@@ -29,10 +29,10 @@ def main() -> None:
             username="admin",
             password="secret",
             database="weather",
-            timeout=5,
+            timeout=20,
             retries=1,
         ) as client:
-            influxdb.retry(client.ping, on=requests.ConnectionError)
+            influxdb.retry(client.ping, on=requests.RequestException)
             client.write_points(
                 [{"measurement": "air", "tags": {"city": "Bern"}, "fields": {"celsius": 21.5}}]
             )

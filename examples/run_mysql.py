@@ -30,6 +30,7 @@ def main() -> None:
                 password="also-secret",
                 database="orders",
                 connect_timeout=5,
+                read_timeout=30,
             )
 
         with mysql.retry(connect, on=pymysql.OperationalError) as connection, connection.cursor() as cursor:

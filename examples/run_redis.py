@@ -16,7 +16,7 @@ def main() -> None:
         url = f"redis://:secret@{server.get_host_port(6379)}/0"
 
         with redis.Redis.from_url(url, decode_responses=True, socket_timeout=5) as client:
-            server.retry(client.ping, on=redis.ConnectionError)
+            server.retry(client.ping, on=(redis.ConnectionError, redis.TimeoutError))
             client.set("greeting", "hello", ex=60)
             value = client.get("greeting")
         assert value == "hello"

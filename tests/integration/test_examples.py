@@ -21,6 +21,14 @@ from tests.integration.conftest import Engine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SERVICES = sorted(path.stem for path in EXAMPLES.glob("run_*.py"))
+WARNINGS = (
+    "-W",
+    "ignore::DeprecationWarning",
+    "-W",
+    "ignore::FutureWarning",
+    "-W",
+    "error::DeprecationWarning:__main__",
+)
 RAN: dict[str, bool] = {}  # which of them were run; `False` for one whose image cannot be had
 
 
@@ -50,9 +58,9 @@ INDEX = index()
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with warnings as errors, and give what it said."""
+    """Run Python with warnings as errors, but for what clients say of the Python they meet; give what it said."""
     return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        [sys.executable, "-W", "error", *WARNINGS, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
