@@ -9,6 +9,8 @@ import pytest
 
 import dockertest
 from dockertest import errors
+from tests.images.make import NEEDED
+from tests.images.standins import HERE, folder
 
 PACKAGE = Path(dockertest.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -273,3 +275,12 @@ def test_the_rooms_are_there() -> None:
     """What is neither on a floor nor the face would be held by no test."""
     assert {path.name for path in PACKAGE.iterdir() if path.suffix != ".py"} <= {"__pycache__", "py.typed"}
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_every_stand_in_says_what_it_stands_for() -> None:
+    """Each image that the tests need has a folder of its own, which names it, and there is no other."""
+    first = {
+        name: (folder(name) / "Dockerfile").read_text(encoding="utf-8").splitlines()[0] for name in NEEDED
+    }
+    assert [name for name, line in first.items() if name not in line] == []
+    assert {folder(name) for name in NEEDED} == {path.parent for path in HERE.glob("*/Dockerfile")}

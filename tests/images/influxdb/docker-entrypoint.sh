@@ -17,7 +17,7 @@ queries() {
     fi
     if [[ -n ${INFLUXDB_USER:-} ]]; then
         echo "CREATE USER \"$INFLUXDB_USER\" WITH PASSWORD $(quoted "$INFLUXDB_USER_PASSWORD")"
-        echo "GRANT ALL ON \"${INFLUXDB_DB:?a user needs a database}\" TO \"$INFLUXDB_USER\""
+        echo "GRANT ALL ON \"$INFLUXDB_DB\" TO \"$INFLUXDB_USER\""
     fi
 }
 
@@ -48,6 +48,12 @@ check() {
 
 if [[ ${1:-} == -* ]]; then
     set -- influxd "$@"
+fi
+if [[ -n ${INFLUXDB_ADMIN_USER:-} ]]; then
+    : "${INFLUXDB_ADMIN_PASSWORD:?is needed with INFLUXDB_ADMIN_USER}"
+fi
+if [[ -n ${INFLUXDB_USER:-} ]]; then
+    : "${INFLUXDB_USER_PASSWORD:?is needed with INFLUXDB_USER}" "${INFLUXDB_DB:?is needed with INFLUXDB_USER}"
 fi
 if [[ ${1:-} == influxd && ! -d /var/lib/influxdb/meta && -n $(queries) ]]; then
     initialise
