@@ -1,14 +1,13 @@
 """
-etcd by the JSON that it speaks beside gRPC, with the standard library alone: no client of Python's is kept up to date.
+etcd with etcd3gw, by the JSON that the server speaks beside gRPC.
 
     python examples/run_etcd.py
 """
 
-import base64
-import json
 import os
-import urllib.request
-from typing import Any
+
+import etcd3gw
+from etcd3gw.exceptions import Etcd3Exception
 
 import dockertest
 
@@ -27,19 +26,16 @@ def main() -> None:
             },
             exposed_ports=["2379"],
         )
-        url = f"http://{etcd.get_host_port(2379)}"
-
-        def call(path: str, **body: str) -> Any:
-            data = json.dumps(body).encode() if body else None
-            with urllib.request.urlopen(f"{url}{path}", data, timeout=5) as response:
-                return json.load(response)
-
-        etcd.retry(lambda: call("/health")["health"] == "true", on=OSError)
-        key, value = (base64.b64encode(each).decode() for each in (b"greeting", b"hello"))
-        call("/v3/kv/put", key=key, value=value)
-        (found,) = call("/v3/kv/range", key=key)["kvs"]
-        assert found["value"] == value
-        print(f"coreos/etcd:v3.4.23 gave back {base64.b64decode(found['value'])!r}")
+        client = etcd3gw.client(
+            host=etcd.get_bound_ip(2379), port=etcd.get_port(2379), timeout=5, api_path="/v3/"
+        )
+        # A node serves once the leader is known; before, it answers with an error.
+        etcd.retry(client.status, on=Etcd3Exception)
+        client.put("greeting", "hello")
+        (value,) = client.get("greeting")
+        client.session.close()
+        assert value == b"hello"
+        print(f"coreos/etcd:v3.4.23 gave back {value!r}")
 
 
 if __name__ == "__main__":

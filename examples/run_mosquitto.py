@@ -22,7 +22,7 @@ def main() -> None:
         def connect() -> Client:
             client = Client(CallbackAPIVersion.VERSION2)
             client.connect(mosquitto.get_bound_ip(1883), mosquitto.get_port(1883))
-            for _ in range(10):  # the broker's answer to it is waited for here
+            for _ in range(10):  # until the broker has answered
                 client.loop(timeout=0.5)
                 if client.is_connected():
                     return client

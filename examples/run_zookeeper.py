@@ -25,7 +25,7 @@ def main() -> None:
                 return b"Mode: standalone" in connection.makefile("rb").read()
 
         zookeeper.retry(is_serving, on=OSError)
-        client: Any = KazooClient(hosts=zookeeper.get_host_port(2181))
+        client: Any = KazooClient(hosts=zookeeper.get_host_port(2181), timeout=30)
         client.start(timeout=10)
         client.create("/shop/greeting", b"hello", makepath=True)
         value, stat = client.get("/shop/greeting")

@@ -12,9 +12,10 @@ main() {
     fi
     [[ -f $ZOO_CONF_DIR/zoo.cfg ]] || configure >"$ZOO_CONF_DIR/zoo.cfg"
     [[ -f $ZOO_DATA_DIR/myid ]] || echo "${ZOO_MY_ID:-1}" >"$ZOO_DATA_DIR/myid"
-    # Every library of the server's stands in the manifest of its archive but the one that logs.
-    exec java -Xmx"${ZK_SERVER_HEAP:-1000}m" ${JVMFLAGS:-} ${SERVER_JVMFLAGS:-} -Dzookeeper.log.dir="$ZOO_LOG_DIR" \
-        -cp "$ZOO_CONF_DIR:/usr/share/java/zookeeper.jar:/usr/share/java/*" \
+    # The server's libraries stand in its archive's manifest, but for one that its administration needs and one that logs, to standard error.
+    exec java -Xmx"${ZK_SERVER_HEAP:-1000}m" ${JVMFLAGS:-} ${SERVER_JVMFLAGS:-} \
+        -Dzookeeper.jmx.log4j.disable=true -Dorg.slf4j.simpleLogger.showDateTime=true \
+        -cp "$ZOO_CONF_DIR:/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar:/usr/share/java/servlet-api.jar" \
         org.apache.zookeeper.server.quorum.QuorumPeerMain "$ZOO_CONF_DIR/zoo.cfg"
 }
 
