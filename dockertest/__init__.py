@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editor
     from dockertest._pool import Pool as Pool
     from dockertest._progress import PullProgress as PullProgress
     from dockertest._report import Report as Report
+    from dockertest._requirement import require_docker as require_docker
     from dockertest._resource import Resource as Resource
     from dockertest._retry import retry as retry
     from dockertest._retry import retry_async as retry_async
@@ -79,6 +80,7 @@ __all__ = [
     "RetryTimeoutError",
     "RunOptions",
     "Step",
+    "require_docker",
     "retry",
     "retry_async",
 ]
@@ -90,6 +92,7 @@ _HOMES = {
     "_pool": ("Pool",),
     "_values": ("AuthConfig", "PortBinding"),
     "_report": ("Report",),
+    "_requirement": ("require_docker",),
     "_resource": ("Resource",),
     "_network": ("Network",),
     "_retry": ("retry", "retry_async"),

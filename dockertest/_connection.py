@@ -16,6 +16,7 @@ from dockertest import (
     _engine,
     _image,
     _lifeline,
+    _process,
     _reference,
     _session,
     _specs,
@@ -133,7 +134,7 @@ class Connection:
                 failures=tuple(failures),
             )
         self._lifeline.end(self._session_id, doubtful=self._owned.doubtful)
-        _session.registry.discard(self)
+        _process.registry.discard(self)
         self._engine.close()
 
     def _forget(self, handle: Handle | Network) -> None:
@@ -161,7 +162,7 @@ class Connection:
 
     def _begin(self) -> None:
         """Before the first thing is made: have it removed when this process ends, however it ends."""
-        _session.registry.add(self)
+        _process.registry.add(self)
         if not self.keep:
             self._lifeline.begin(self._session_id, reaper=self.reaper)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from dockertest import _create, _files, _lifeline, _report, _reuse, _session, _values
+from dockertest import _create, _files, _lifeline, _process, _report, _reuse, _session, _values
 from dockertest._create import CreateRequest, Modifier
 from dockertest._options import RunOptions
 from dockertest._resource import Resource
@@ -69,6 +69,7 @@ class Launch(Upkeep):
                 resource = self._handle(found, called)
                 step |= {"container": resource.id, "name": resource.name}
                 resource._reused = True
+                _process.registry.add(self)
                 self._owned.add_container(resource)
         return resource
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from dockertest import _reaper, _session
+from dockertest import _process, _reaper
 from dockertest._engine import Engine
 from dockertest.errors import EngineError
 
@@ -208,16 +208,19 @@ class Lifeline:
             if descriptor is not None:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
+        if self._process is not None:
+            # No child of this process: there is nothing to wait for, and nothing to be warned of.
+            self._process.returncode = 0
         self._locks, self._pipe, self._process = {}, None, None
 
 
 def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:
     """Give this process's lifeline for an engine: one for all pools."""
     key = f"{engine.address()}"
-    found = _session.registry.lifelines.get(key)
+    found = _process.registry.lifelines.get(key)
     if not isinstance(found, Lifeline):
         made = Lifeline(engine, state_folder(environ), environ.get("DOCKERTEST_REAPER_LOG", ""))
-        found = _session.registry.lifelines.setdefault(key, made)
+        found = _process.registry.lifelines.setdefault(key, made)
     return cast("Lifeline", found)
 
 

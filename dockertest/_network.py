@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict
 
 from typing_extensions import Self
 
-from dockertest import _engine, _specs
+from dockertest import _engine, _process, _specs
 from dockertest._engine import Engine
 from dockertest.errors import EngineError, InvalidOptionError, ResourceClosedError
 
@@ -83,7 +83,10 @@ class Network:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed and not self._owner.keep)
+        kept = self._owner.keep and not self._borrowed
+        if kept and not self._closed:
+            _process.registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
+        self._let_go(remove=not self._borrowed and not kept)
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from typing_extensions import Self
 
-from dockertest import _create, _network, _report, _specs
+from dockertest import _create, _network, _process, _report, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
@@ -226,10 +225,9 @@ class Resource(Inside):
         if kept and not self._closed:
             attrs = self.container.attrs
             ports = _report.ports(attrs) or ("nothing is published",)
-            print(  # asked for with keep=True or DOCKERTEST_KEEP=1, by somebody who looks at the screen
+            _process.registry.keep(
                 f"kept {self._label} of {self._image}: {', '.join(ports)}; look: docker logs {self.id[:12]}; "
-                f"remove: docker rm -f -v {self.id[:12]}",
-                file=sys.stderr,
+                f"remove: docker rm -f -v {self.id[:12]}"
             )
         return kept
 

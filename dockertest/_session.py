@@ -1,8 +1,7 @@
-"""Who owns what: the labels on what is made, and the pools to close when the interpreter ends."""
+"""Who owns what: the labels on what is made, and what one pool has to remove."""
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import os
@@ -157,38 +156,6 @@ class Belongings:
                 calls = [each.close for each in reversed(getattr(self, kind))]
             failures += [each for each in side_by_side(calls) if isinstance(each, Exception)]
         return failures
-
-
-class _Registry:
-    """The open pools of this process; the package's one mutable module state, since exit and fork need it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[int, tuple[int, Closable]] = {}
-        self.lifelines: dict[str, Closable] = {}  # the reapers of this process, by engine
-        atexit.register(self._close_all)
-
-    def add(self, pool: Closable) -> None:
-        with self._lock:
-            self._open[id(pool)] = (os.getpid(), pool)
-
-    def discard(self, pool: Closable) -> None:
-        with self._lock:
-            self._open.pop(id(pool), None)
-
-    def _close_all(self) -> None:
-        """Close what this process opened, the newest first; a forked child leaves its parent's alone."""
-        for pid, pool in reversed(list(self._open.values())):
-            if pid == os.getpid():
-                try:
-                    pool.close()
-                except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and the next pool has its turn
-                    log.error("%s", error)
-        for lifeline in self.lifelines.values():
-            lifeline.close()
-
-
-registry = _Registry()
 
 
 def new_session() -> str:

@@ -54,7 +54,8 @@ ERRORS = {
     "EngineError": ["status"],
 }
 OTHERS = """
-    AuthConfig BuildOptions ExecResult Network Pool PortBinding PullProgress Resource RunOptions retry retry_async
+    AuthConfig BuildOptions ExecResult Network Pool PortBinding PullProgress Resource RunOptions require_docker
+    retry retry_async
 """.split()
 MORE = {"Report", "Step"}  # what an error or a timeline is made of, and nobody has to name
 

@@ -107,11 +107,13 @@ def test_what_is_open_at_the_end_is_closed(tmp_path: Path) -> None:
     """The newest first, side by side or not; one that fails is logged; a forked child leaves it to its parent."""
     program = """
 import logging, os, sys
-from dockertest._session import registry, side_by_side
+from dockertest._process import registry
+from dockertest._session import side_by_side
 
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 
 class Thing:
+    _timeline = None
     def __init__(self, name):
         self.name = name
         registry.add(self)

@@ -2,7 +2,10 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -13,16 +16,9 @@ import dockertest
 
 
 @pytest.fixture(scope="session")
-def pool() -> Iterator[dockertest.Pool]:
+def pool(dockertest_pool: dockertest.Pool) -> dockertest.Pool:
     """A pool for tests that do not close it; without an engine skip, but fail in CI."""
-    try:
-        pool = dockertest.Pool()
-    except dockertest.DockerUnavailableError as error:
-        if os.environ.get("DOCKERTEST_REQUIRED") == "1" or os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with pool:
-        yield pool
+    return dockertest_pool
 
 
 @pytest.fixture
@@ -63,3 +59,50 @@ class Engine:
 def engine(pool: dockertest.Pool) -> Engine:
     """The engine, asked directly."""
     return Engine(pool.client)
+
+
+class Suite:
+    """A folder with the tests of somebody else, which runs in processes of its own."""
+
+    def __init__(self, folder: Path, label: str) -> None:
+        self.folder = folder
+        self.label = label
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file; `LABEL` in it becomes a label that nothing else on the engine has."""
+        text = textwrap.dedent(text).replace("LABEL", repr({self.label: "1"}))
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        """Give the command that runs a module of Python in this folder, with warnings as errors."""
+        return [sys.executable, "-W", "error", "-m", *arguments]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Give this environment, but for what decides whether tests are skipped, with *more*."""
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("CI", "DOCKERTEST_REQUIRED", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
+        }
+        return {**ours, "COLUMNS": "120", **more}
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Run a module of Python; give its exit code and all that it said."""
+        ended = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return ended.returncode, ended.stdout
+
+
+@pytest.fixture
+def suite(tmp_path: Path, name: str) -> Suite:
+    """An empty folder for tests that are to be run."""
+    return Suite(tmp_path, name)

@@ -190,11 +190,3 @@ def test_exposure_notifications_is_skipped_when_told_to(value: str) -> None:
     ended = run(str(EXAMPLES / "exposure_notifications.py"), SKIP_DATABASE_TESTS=value)
     assert "SKIP_DATABASE_TESTS is set" in ended.stderr
     assert "started" not in ended.stdout
-
-
-def test_with_unittest(pool: dockertest.Pool) -> None:
-    """The standard library's runner runs it, and all three tests are executed."""
-    ended = run("-m", "unittest", str(EXAMPLES / "test_with_unittest.py"))
-    assert ended.returncode == 0, ended.stderr
-    assert "Ran 3 tests" in ended.stderr
-    assert "OK" in ended.stderr

@@ -20,9 +20,11 @@ COMMANDS = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTA
     "block", PYTHON_BLOCKS, ids=lambda block: block.strip().splitlines()[-1].strip()[:40]
 )
 def test_a_block_runs_as_printed(pool: dockertest.Pool, block: str, tmp_path: Path) -> None:
-    """In a process and a folder of its own, with warnings as errors, and it leaves nothing behind."""
+    """In a process and a folder of its own, with warnings as errors, and it leaves nothing behind; tests by their runner."""
+    (tmp_path / "test_block.py").write_text(block, encoding="utf-8")
+    runner = "unittest" if "TestCase" in block else "pytest" if "pytest" in block else "test_block"
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
+        [sys.executable, "-W", "error", "-m", runner],
         capture_output=True,
         text=True,
         timeout=120,
@@ -30,7 +32,8 @@ def test_a_block_runs_as_printed(pool: dockertest.Pool, block: str, tmp_path: Pa
         env=dict(os.environ),
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert runner == "test_block" or re.search(r"Ran 1 test|1 passed", ended.stdout + ended.stderr)
     names = set(re.findall(r'name="([^"]+)"', block))
     assert not any(pool.container_by_name(name) for name in names)
 
@@ -45,4 +48,4 @@ def test_every_command_is_run_by_ci_or_is_the_install() -> None:
 
 def test_the_blocks_are_there() -> None:
     """A changed fence would silently leave nothing to run."""
-    assert len(PYTHON_BLOCKS) == README.count("```python") == 4
+    assert len(PYTHON_BLOCKS) == README.count("```python") == 6

@@ -202,6 +202,22 @@ time.sleep(600)
         os.kill(child, signal.SIGKILL)
 
 
+def test_a_forked_child_is_warned_of_nothing() -> None:
+    """The reaper is not its child: it ends without a word, as do the workers of test runners that fork."""
+    code = """
+import os, sys, dockertest
+with dockertest.Pool() as pool:
+    pool.create_network()
+    if os.fork() == 0:
+        sys.exit()
+    os.wait()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_hanging_process_does_not_stop_a_deadline(engine: Engine) -> None:
     """The reaper enforces it, while the process itself is stopped."""
     with program("made[0].expire(1); os.kill(os.getpid(), signal.SIGSTOP)") as (_, made):

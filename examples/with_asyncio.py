@@ -1,0 +1,40 @@
+"""
+A real PostgreSQL under asyncio: starting it blocks nothing, and other tasks go on while one waits for it.
+
+    python examples/with_asyncio.py
+"""
+
+import asyncio
+
+import psycopg
+
+import dockertest
+
+
+async def main() -> None:
+    """Start a server in a thread, wait for it with `retry_async`, and use it from several tasks."""
+    with dockertest.Pool() as pool:
+        postgres = await asyncio.to_thread(pool.run, "postgres", "15", {"POSTGRES_PASSWORD": "secret"})
+        url = f"postgresql://postgres:secret@{postgres.get_host_port(5432)}/postgres"
+        first = await pool.retry_async(
+            lambda: psycopg.AsyncConnection.connect(url),
+            on=psycopg.OperationalError,
+            attempt_timeout=5,  # seconds for one call, where the driver has no limit of its own
+            watch=(postgres,),
+        )
+        async with first:
+            await first.execute("CREATE TABLE visits (task integer)")
+        await asyncio.gather(*(visit(url, task) for task in range(5)))
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            cursor = await connection.execute("SELECT count(*) FROM visits")
+            print(await cursor.fetchone())
+
+
+async def visit(url: str, task: int) -> None:
+    """Store a row through a connection of one's own."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("INSERT INTO visits VALUES (%s)", [task])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,14 @@
+"""
+Django's own test runner with a real PostgreSQL, which nobody has to start before: see `runner.py`.
+
+    python examples/with_django/manage.py test accounts
+"""
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+    execute_from_command_line(sys.argv)

@@ -1,0 +1,286 @@
+"""Containers under `unittest`, run as a user runs them: by the standard library's runner in a process of its own."""
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine, Suite
+
+HEAD = """
+import unittest
+from dockertest.testcase import DockerTestCase
+
+SLEEP = {"cmd": ["sh", "-c", "echo a line of the log; exec sleep 60"], "labels": LABEL, "env": {"PASSWORD": "hunter2"}}
+
+def started(resource):
+    with open("started", "a") as file:
+        print(resource.id, file=file)
+"""
+RUNNERS = ["unittest", "pytest"]
+
+
+def write(suite: Suite, text: str) -> None:
+    """Write a module of tests below the usual head."""
+    suite.write("test_it.py", HEAD + text)
+
+
+def test_a_container_of_the_class_and_one_of_each_test(suite: Suite, engine: Engine) -> None:
+    """The first lives through all tests, the others for one each, its clean-ups included."""
+    write(
+        suite,
+        """
+class Test(DockerTestCase):
+    seen = set()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = cls.run_class_container("busybox:1.35", **SLEEP)
+
+    def setUp(self):
+        self.own = self.run_container("busybox:1.35", **SLEEP)
+        self.addCleanup(lambda: self.assertEqual(self.own.status, "running"))
+        self.seen.add(self.own)
+
+    def test_one(self):
+        self.assertEqual(self.shared.status, "running")
+
+    test_two = test_three = test_one
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.shared.status == "running"
+        assert [each.status for each in cls.seen] == ["removed"] * 3
+""",
+    )
+    code, said = suite.run("unittest")
+    assert code == 0, said
+    assert "Ran 3 tests" in said
+    assert engine.labelled(suite.label) == []
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_failure_shows_the_containers(suite: Suite, engine: Engine, runner: str) -> None:
+    """State, exit code and last log lines, in a test, its set-up, a part of it, and the class's set-up."""
+    write(
+        suite,
+        """
+class Test(DockerTestCase):
+    def test_fails(self):
+        self.run_container("busybox:1.35", **SLEEP)
+        self.run_container("busybox:1.35", cmd=["sh", "-c", "echo out of space; exit 3"]).wait()
+        self.assertEqual(1, 2, "in the test")
+
+    def test_in_part(self):
+        with self.subTest("part"):
+            self.run_container("busybox:1.35", cmd=["sh", "-c", "exit 4"]).wait()
+            raise OSError("in part")
+        with self.subTest("other"):
+            pass
+
+class SetUp(DockerTestCase):
+    def setUp(self):
+        self.run_container("busybox:1.35", cmd=["sh", "-c", "exit 5"]).wait()
+        raise OSError("in setUp")
+
+    def test_it(self):
+        pass
+
+class SetUpClass(DockerTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.run_class_container("busybox:1.35", cmd=["sh", "-c", "exit 6"]).wait()
+        raise OSError("in setUpClass")
+
+    test_it = SetUp.test_it
+""",
+    )
+    code, said = suite.run(runner)
+    assert code == 1
+    for what, verdict, logs in (
+        ("in the test", "is running", "a line of the log"),
+        ("in the test", "has ended with exit code 3", "out of space"),
+        ("in part", "has ended with exit code 4", "(its log is empty)"),
+        ("in setUp", "has ended with exit code 5", "(its log is empty)"),
+        ("in setUpClass", "has ended with exit code 6", "(its log is empty)"),
+    ):
+        shown = rf"container '\w+' \(\w{{12}}\) of \S*busybox:1.35 {verdict}.*\n.*  more: docker logs \w{{12}}\n.*    {re.escape(logs)}\n"
+        assert len(re.findall(shown, said)) == 1, (what, said)
+    assert said.count("more: docker logs") == 5
+    assert "hunter2" not in said
+    assert engine.labelled(suite.label) == []
+
+
+HALF_WAY = """
+    @classmethod
+    def setUpClass(cls):
+        started(cls.run_class_container("busybox:1.35", **SLEEP))
+        raise {}
+
+    def test_it(self):
+        pass
+"""
+BROKEN = {
+    "setUpClass fails": HALF_WAY.format("OSError"),
+    "setUpClass exits": HALF_WAY.format("SystemExit(1)"),
+    "setUpClass is interrupted": HALF_WAY.format("KeyboardInterrupt"),
+    "setUpClass skips": HALF_WAY.format("unittest.SkipTest"),
+    "setUp fails": """
+    def setUp(self):
+        started(self.run_container("busybox:1.35", **SLEEP))
+        raise OSError
+
+    def test_it(self):
+        pass
+""",
+    "test is interrupted": """
+    def test_it(self):
+        started(self.run_container("busybox:1.35", **SLEEP))
+        raise KeyboardInterrupt
+
+    def tearDown(self):
+        raise OSError
+""",
+    "everything fails": """
+    def test_it(self):
+        started(self.pool.run("busybox:1.35", **SLEEP))
+        started(self.run_container("busybox:1.35", **SLEEP))
+        self.addCleanup(lambda: 1 / 0)
+        raise OSError
+
+    @classmethod
+    def tearDownClass(cls):
+        raise OSError
+""",
+}
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("what", BROKEN)
+def test_nothing_is_left_whatever_fails(suite: Suite, engine: Engine, runner: str, what: str) -> None:
+    """When the process has ended its containers are gone, without a call of `super()` anywhere."""
+    write(suite, f"class Test(DockerTestCase):{BROKEN[what]}")
+    code, said = suite.run(runner)
+    assert (code == 0) == ("skips" in what), said
+    assert (suite.folder / "started").read_text().count("\n") == (2 if "everything" in what else 1)
+    assert engine.labelled(suite.label) == []
+
+
+def test_nothing_is_left_after_ctrl_c(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
+    """A signal as from the keyboard, in the middle of a test."""
+    write(
+        suite,
+        """
+import pathlib, time
+
+class Test(DockerTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.run_class_container("busybox:1.35", **SLEEP)
+
+    def test_it(self):
+        self.run_container("busybox:1.35", **SLEEP)
+        pathlib.Path("running").touch()
+        time.sleep(60)
+""",
+    )
+    running = suite.folder / "running"
+    with subprocess.Popen(
+        suite.command("unittest"),
+        cwd=suite.folder,
+        env=suite.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        pool.retry(lambda: running.exists() or process.poll() is not None)
+        assert len(engine.labelled(suite.label)) == 2
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in said
+    assert engine.labelled(suite.label) == []
+
+
+def test_every_class_has_a_pool_of_its_own(suite: Suite, engine: Engine) -> None:
+    """What one class leaves is gone when the next begins, also where a class inherits from another."""
+    write(
+        suite,
+        """
+class First(DockerTestCase):
+    left = []
+
+    def test_it(self):
+        self.left.append(self.pool)
+        assert not [each for each in self.left[:-1] if not each._owned.closed]
+        assert self.pool is type(self).pool
+        self.pool.run("busybox:1.35", **SLEEP)
+
+class Second(First):
+    @classmethod
+    def tearDownClass(cls):
+        assert len(cls.left) == 2 and cls.left[0] is not cls.left[1]
+""",
+    )
+    code, said = suite.run("unittest")
+    assert code == 0, said
+    assert engine.labelled(suite.label) == []
+
+
+def test_a_class_that_is_run_again_gets_a_new_pool(suite: Suite) -> None:
+    """As by runners that repeat what failed."""
+    write(
+        suite,
+        """
+class Test(DockerTestCase):
+    def test_it(self):
+        self.run_container("busybox:1.35", **SLEEP)
+
+if __name__ == "__main__":
+    for _ in range(2):
+        suite = unittest.defaultTestLoader.loadTestsFromTestCase(Test)
+        assert unittest.TextTestRunner().run(suite).wasSuccessful()
+    Test("test_it").debug()
+    assert Test.pool._owned.containers() == []
+""",
+    )
+    code, said = suite.run("test_it")
+    assert code == 0, said
+
+
+def test_it_goes_with_asynchronous_tests(suite: Suite, engine: Engine) -> None:
+    """Beside `IsolatedAsyncioTestCase` as a second base."""
+    write(
+        suite,
+        """
+class Test(DockerTestCase, unittest.IsolatedAsyncioTestCase):
+    async def test_it(self):
+        self.run_container("busybox:1.35", cmd=["sh", "-c", "exit 3"]).wait()
+        self.fail("as it should")
+""",
+    )
+    code, said = suite.run("unittest")
+    assert code == 1
+    assert "has ended with exit code 3" in said
+    assert engine.labelled(suite.label) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "summary"),
+    [
+        ({}, r"OK \(skipped=1\)"),
+        ({"CI": "true"}, r"FAILED \(errors=1\)"),
+        ({"CI": "true", "DOCKERTEST_REQUIRED": "0"}, r"OK \(skipped=1\)"),
+        ({"DOCKERTEST_REQUIRED": "1"}, r"FAILED \(errors=1\)"),
+    ],
+)
+@pytest.mark.parametrize("set_up", ["", "setUpClass = lambda: None"], ids=["class", "test"])
+def test_without_an_engine_it_is_skipped_or_fails(
+    suite: Suite, environment: "dict[str, str]", summary: str, set_up: str
+) -> None:
+    """The class at once; without a call of `super()` each test that needs it."""
+    write(suite, f"class Test(DockerTestCase):\n    {set_up}\n    def test_it(self): self.pool\n")
+    _, said = suite.run("unittest", "-v", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment)
+    assert re.search(summary, said), said
+    assert "no container engine answers" in said
