@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dockertest import _credentials, _engine, _report, _specs
+from dockertest import _credentials, _report, _sdk, _specs
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
 from dockertest._options import BuildOptions
@@ -98,7 +98,7 @@ def _classic(
     what = f"build image {str(name)!r}"
     image = ""
     try:
-        with _engine.build_context(options.context_dir, options.dockerfile) as (context, dockerfile):
+        with _sdk.build_context(options.context_dir, options.dockerfile) as (context, dockerfile):
             response = engine.send(
                 "post",
                 "/build",
@@ -211,9 +211,11 @@ def _surroundings(
 ) -> dict[str, str]:
     """Give the command's environment: the pool's engine, the build arguments, and credentials in a folder of its own."""
     said = {**environ, "DOCKER_HOST": engine.endpoint.url}
-    said.pop("DOCKER_CONTEXT", None)
+    for each in ("DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        said.pop(each, None)
     if engine.endpoint.cert_path:
-        said |= {"DOCKER_CERT_PATH": engine.endpoint.cert_path, "DOCKER_TLS_VERIFY": "1"}
+        tls = "DOCKER_TLS_VERIFY" if engine.endpoint.verify else "DOCKER_TLS"
+        said |= {"DOCKER_CERT_PATH": engine.endpoint.cert_path, tls: "1"}
     if options.auth:
         auths = (
             {options.auth.server_address or "": options.auth}

@@ -12,12 +12,13 @@ from typing import Any, TypeVar, cast
 from typing_extensions import Self
 
 from dockertest import (
+    _connect,
     _endpoint,
-    _engine,
     _image,
     _lifeline,
     _process,
     _reference,
+    _sdk,
     _session,
     _specs,
     _watch,
@@ -47,8 +48,8 @@ class Connection:
     endpoint: str | None = None
     _: KW_ONLY
     cert_path: str | os.PathLike[str] | None = None
-    client: _engine.DockerClient = field(
-        default=cast("_engine.DockerClient", None)
+    client: _sdk.DockerClient = field(
+        default=cast("_sdk.DockerClient", None)
     )  # there in any case once the pool is made
     max_wait: float = 60.0
     timeout: float = 60.0
@@ -175,13 +176,16 @@ class Connection:
                 raise InvalidOptionError(
                     "client: an endpoint or cert_path beside it would say the same again; give one"
                 )
-            return _engine.adopt(self.client, self.timeout)
+            return _connect.adopt(self.client, self.timeout)
         if not isinstance(self.cert_path, (str, os.PathLike, type(None))):
             raise InvalidOptionError(f"cert_path: {self.cert_path!r} is no path of a folder")
         folder = None if self.cert_path is None else os.fspath(self.cert_path)
-        return _engine.find(
-            _endpoint.candidates(self.endpoint, folder, environ, platform=sys.platform), self.timeout
-        )
+        home = os.path.expanduser("~")  # noqa: PTH111 - never raises
+        candidates = _endpoint.candidates(self.endpoint, folder, environ, home=home, platform=sys.platform)
+        engine = _connect.find(candidates, self.timeout)
+        if engine.endpoint.remark and _process.registry.is_news(engine.endpoint.remark):
+            log.warning("%s", engine.endpoint.remark)
+        return engine
 
     def _handle(self, attrs: Mapping[str, Any], image: str, *, borrowed: bool = False) -> Resource:
         return Resource(

@@ -10,17 +10,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dockertest import _specs
+from dockertest import _contexts, _specs
 from dockertest.errors import InvalidOptionError
 
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
+_SOCKETS = ("unix:", "npipe:")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
-_DEFAULTS = {"win32": "npipe:////./pipe/docker_engine"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,24 +30,38 @@ class Endpoint:
     Attributes:
         url: Its address, with a scheme.
         why: Who said so, in words for an error.
-        cert_path: Folder of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
+        cert_path: Folder with what there is of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
+        verify: Whether the engine's certificate counts.
+        hostname: The name of its host, where that is not the one in `url` (ssh has names of its own).
+        remark: What its user should know; empty if nothing.
     """
 
     url: str
     why: str
     cert_path: str = ""
+    verify: bool = True
+    hostname: str = ""
+    remark: str = ""
 
     @property
     def is_local(self) -> bool:
         """Whether ports published on the engine's loopback are reached from here."""
-        if self.url.startswith(("unix:", "npipe:")):
-            return True
-        return _is_loopback(self.host)
+        return self.is_socket or _is_loopback(self.host)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a file of this machine, and no address in a network."""
+        return self.url.startswith(_SOCKETS)
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the conversation is encrypted by TLS."""
+        return self.url.startswith("https:") or bool(self.cert_path) or not self.verify
 
     @property
     def host(self) -> str:
         """The name or address of the engine's host, without brackets; empty for a socket."""
-        return "" if self.url.startswith(("unix:", "npipe:")) else urlsplit(self.url).hostname or ""
+        return "" if self.is_socket else self.hostname or urlsplit(self.url).hostname or ""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self}, {self.why}>"
@@ -60,14 +73,27 @@ class Endpoint:
         return self.url
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An endpoint that was tried, why it failed, and what to do about it if anybody knows."""
+
+    endpoint: Endpoint
+    failure: str
+    remedy: str
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.endpoint} ({self.endpoint.why}): {self.failure}{remedy}"
+
+
 def candidates(
-    endpoint: str | None, cert_path: str | None, environ: Mapping[str, str], *, platform: str
+    endpoint: str | None, cert_path: str | None, environ: Mapping[str, str], *, home: str, platform: str
 ) -> list[Endpoint]:
     """
     Give the endpoints to try, in order: one if the user named it, else those where engines usually listen.
 
     Raises:
-        InvalidOptionError: What the user named is no endpoint, or its certificates are not there.
+        InvalidOptionError: What the user named is no endpoint or context, or its certificates are not there.
     """
     named = [
         (endpoint, "endpoint="),
@@ -76,11 +102,88 @@ def candidates(
     ]
     for url, why in named:
         if url:
-            return [_named(url, why, cert_path, environ)]
-    return [Endpoint(_DEFAULTS.get(platform, "unix:///var/run/docker.sock"), "the default socket")]
+            return [_named(url, why, cert_path, environ, home)]
+    found = _of_context(cert_path, environ, home, platform)
+    if cert_path and found[0].is_socket:
+        raise InvalidOptionError(
+            "cert_path: no TLS is spoken over a socket; name an endpoint, such as tcp://…"
+        )
+    return found
 
 
-def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]) -> Endpoint:
+def _of_context(
+    cert_path: str | None, environ: Mapping[str, str], home: str, platform: str
+) -> list[Endpoint]:
+    config = _contexts.folder(environ, home)
+    usual = _usual(environ, home, platform)
+    name, why, problem = environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT", ""
+    if name == _contexts.DEFAULT:
+        return [replace(usual[0], why=f"{usual[0].why}, since DOCKER_CONTEXT is {name!r}")]
+    if not name:
+        name, problem = _contexts.current(config)
+        why = f"the current docker context in {config / 'config.json'}"
+    if problem:
+        lost = f"cannot read the current docker context from {config / 'config.json'}: {problem}"
+        return [replace(each, remark=f"{lost}; going on with {each.why} at {each}") for each in usual]
+    if not name:
+        return usual
+    context = _contexts.load(config, name, why)
+    why = f"docker context {name!r}, {why}"
+    if not context.host:
+        return [replace(usual[0], why=why)]
+    _check(context.host, why)
+    if context.host.startswith((*_SOCKETS, "ssh:")):
+        return [Endpoint(context.host, why)]
+    certificates = _certificates(cert_path, home) if cert_path else context.cert_path
+    found = Endpoint(context.host, why, certificates, context.verify)
+    return [replace(found, remark=_remark(found))]
+
+
+def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoint]:
+    """Give the places where engines listen if nobody tells them otherwise."""
+    if platform == "win32":
+        pipes = {
+            "docker_engine": "the default pipe",
+            "dockerDesktopLinuxEngine": "Docker Desktop",
+            "podman-machine-default": "Podman",
+        }
+        return [Endpoint(f"npipe:////./pipe/{pipe}", why) for pipe, why in pipes.items()]
+    runtime, mac = environ.get("XDG_RUNTIME_DIR"), platform == "darwin"
+    settings = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    temporary = environ.get("TMPDIR", "").rstrip("/")
+    machine = f"{home}/.local/share/containers/podman/machine"
+    sockets = {
+        "/var/run/docker.sock": "the default socket",
+        runtime and f"{runtime}/docker.sock": "rootless Docker",
+        f"{home}/.docker/run/docker.sock": "Docker Desktop",
+        f"{home}/.docker/desktop/docker.sock": "Docker Desktop",
+        f"{environ.get('COLIMA_HOME') or f'{home}/.colima'}/default/docker.sock": "Colima",
+        f"{settings}/colima/default/docker.sock": "Colima",
+        mac and f"{home}/.orbstack/run/docker.sock": "OrbStack",
+        f"{home}/.rd/docker.sock": "Rancher Desktop",
+        runtime and f"{runtime}/podman/podman.sock": "rootless Podman",
+        not mac and "/run/podman/podman.sock": "Podman",
+        mac and f"{machine}/podman.sock": "Podman",
+        mac and temporary and f"{temporary}/podman/podman-machine-default-api.sock": "Podman",
+    }
+    return [Endpoint(f"unix://{path}", why) for path, why in sockets.items() if path]
+
+
+def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str], home: str) -> Endpoint:
+    scheme = _check(url, why)
+    usual = str(_contexts.folder(environ, home)) if environ.get("DOCKER_TLS_VERIFY") else ""
+    wished = environ.get("DOCKER_CERT_PATH") or usual
+    if cert_path and scheme not in ("tcp", "https"):
+        raise InvalidOptionError(f"cert_path: no TLS is spoken over {url}; leave it out, or write tcp://…")
+    if scheme == "http" and environ.get("DOCKER_TLS_VERIFY"):
+        raise InvalidOptionError(f"{why}: DOCKER_TLS_VERIFY asks for TLS, and {url} for none; write tcp://…")
+    asked = cert_path or wished
+    found = Endpoint(url, why, _certificates(asked, home) if asked and scheme in ("tcp", "https") else "")
+    return replace(found, remark=_remark(found))
+
+
+def _check(url: str, why: str) -> str:
+    """Give the scheme of what is an endpoint."""
     scheme, separator, rest = _specs.text(why, url).partition("://")
     if not separator or scheme not in SCHEMES or not rest or not _is_url(url):
         shown = _PASSWORD.sub(":***@", url)
@@ -94,19 +197,22 @@ def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]
             f"{why}: {_PASSWORD.sub(':***@', url)!r} has a password in it, which no engine asks for; "
             "use certificates, or a key for ssh"
         )
-    asked = (
-        cert_path
-        or environ.get("DOCKER_CERT_PATH")
-        or ("~/.docker" if environ.get("DOCKER_TLS_VERIFY") else "")
+    return scheme
+
+
+def _remark(endpoint: Endpoint) -> str:
+    """Say what is dangerous about an endpoint."""
+    if endpoint.url.startswith(("unix:", "npipe:", "ssh:")) or endpoint.speaks_tls or endpoint.is_local:
+        return ""
+    return (
+        f"{endpoint} ({endpoint.why}) speaks no TLS: whoever can reach it has the engine's host, and can read along; "
+        "use TLS or ssh://"
     )
-    return Endpoint(url, why, _certificates(asked) if asked and scheme in ("tcp", "https") else "")
 
 
-def _certificates(folder: str) -> str:
+def _certificates(folder: str, home: str) -> str:
     """Check that the three files are there, since the docker SDK's own message does not name them."""
-    path = Path(folder)
-    with suppress(RuntimeError):  # `~nobody/certs`: the folder that is missing is named below
-        path = path.expanduser()
+    path = Path(home, folder[2:]) if folder.startswith("~/") else Path(folder)
     missing = [name for name in ("ca.pem", "cert.pem", "key.pem") if not (path / name).is_file()]
     if missing:
         raise InvalidOptionError(

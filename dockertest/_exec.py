@@ -13,7 +13,8 @@ from typing import Any, AnyStr, Generic, Protocol, TypedDict
 
 from dockertest import _report, _specs
 from dockertest._duplex import CHUNK, Clock, Duplex, Feed, Reader, TimeUp
-from dockertest._engine import Engine, border
+from dockertest._engine import Engine
+from dockertest._sdk import border
 from dockertest._values import EnvSpec
 from dockertest.errors import EngineError, ExecError, ExecTimeoutError, InvalidOptionError
 
@@ -136,7 +137,7 @@ class _Command:
         self.name = name
         self._what = f"run {name}"
         self._engine = engine
-        self._guard = partial(border, engine, self._what)
+        self._guard = partial(border, engine.timeout, self._what)
         self._tty: bool = body["Tty"]
         response = engine.send("post", f"/containers/{container}/exec", what=self._what, body=body)
         with self._guard():

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dockertest import _archive, _report, _values
-from dockertest._engine import Engine, border
+from dockertest._engine import Engine
+from dockertest._sdk import border
 from dockertest.errors import ContainerStartError, DockertestError, EngineError, InvalidOptionError
 
 _FOLDER, _LINK, _SPECIAL = 1 << 31, 1 << 27, 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # in Go's os.FileMode
@@ -149,7 +150,7 @@ def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tup
     path = _values.container_path("path", path)
     mount_of(attrs, path)
     api: Any = engine.client.api
-    with border(engine, what):
+    with border(engine.timeout, what):
         url = api._url(f"/containers/{attrs['Id']}/archive")
         response = api.head(url, params={"path": path}, timeout=engine.timeout)
         if "X-Docker-Container-Path-Stat" not in response.headers:
@@ -172,7 +173,7 @@ def _download(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) ->
         stream=True,
     )
     try:
-        with border(engine, what):
+        with border(engine.timeout, what):
             mode, end = _status(response)
     except DockertestError:
         response.close()
@@ -199,7 +200,7 @@ class _Download:
 
     def read(self, size: int) -> bytes:
         """Read on in the archive."""
-        with border(self.engine, self.what):
+        with border(self.engine.timeout, self.what):
             block: bytes = self.response.raw.read(size)
             return block
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from dockertest import _engine, _logs, _report, _retry
+from dockertest import _logs, _report, _retry, _sdk
 from dockertest._engine import Engine
 from dockertest._report import Report
 from dockertest._timeline import Timeline
@@ -43,7 +43,7 @@ class Handle:
 
     id: str
     name: str
-    container: _engine.SdkContainer
+    container: _sdk.SdkContainer
     _engine: Engine
     _owner: Owner
     _image: str

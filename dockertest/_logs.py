@@ -14,8 +14,9 @@ from typing import Any
 
 from typing_extensions import Self
 
-from dockertest._engine import Engine, border, shut
+from dockertest._engine import Engine
 from dockertest._retry import Watched
+from dockertest._sdk import border, shut
 from dockertest.errors import DockertestError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error
@@ -129,7 +130,7 @@ class LogStream(Iterator[str]):
     def _read(self) -> Iterator[tuple[int, bytes]]:
         """Give what the open answer has beyond what was given before."""
         known = dict(self._seen)
-        with border(self._engine, self._what), self._response:
+        with border(self._engine.timeout, self._what), self._response:
             for stream, chunk in _raw(self._response) if self._tty else _framed(self._response):
                 old = min(known[stream], len(chunk))
                 known[stream] -= old

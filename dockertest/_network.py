@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict
 
 from typing_extensions import Self
 
-from dockertest import _engine, _process, _specs
+from dockertest import _engine, _process, _sdk, _specs
 from dockertest._engine import Engine
 from dockertest.errors import EngineError, InvalidOptionError, ResourceClosedError
 
@@ -56,7 +56,7 @@ class Network:
 
     id: str
     name: str
-    network: _engine.SdkNetwork
+    network: _sdk.SdkNetwork
     _engine: Engine
     _owner: Owner
     _borrowed: bool = False

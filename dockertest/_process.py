@@ -32,6 +32,7 @@ class _Registry:
         self.lifelines: dict[str, Closable] = {}  # the reapers of this process, by engine
         self.timelines: list[Timeline] = []  # of all pools that made something
         self.kept: list[str] = []  # how to reach and remove what is left standing
+        self._told: set[str] = set()
         atexit.register(self._close_all)
 
     def add(self, pool: Owner) -> None:
@@ -43,6 +44,13 @@ class _Registry:
     def discard(self, pool: Owner) -> None:
         with self._lock:
             self._open.pop(id(pool), None)
+
+    def is_news(self, text: str) -> bool:
+        """Whether this process says something for the first time; from now on it is not."""
+        with self._lock:
+            said = text in self._told
+            self._told.add(text)
+            return not said
 
     def keep(self, told: str) -> None:
         """Say what is left standing: with `keep=True` or `DOCKERTEST_KEEP=1`, to somebody who looks at the screen."""

@@ -1,6 +1,8 @@
 """Which engine to talk to: from arguments, an environment and files."""
 
+import json
 import pickle
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,20 @@ SECRET = "hunter2"
 
 
 def found(
-    endpoint: Any = None, cert_path: Any = None, platform: str = "linux", **environ: str
+    endpoint: Any = None,
+    cert_path: Any = None,
+    *,
+    platform: str = "linux",
+    home: str = "/no/home",
+    **environ: str,
 ) -> "list[Endpoint]":
     """Give the endpoints to try."""
-    return candidates(endpoint, cert_path, environ, platform=platform)
+    return candidates(endpoint, cert_path, environ, home=home, platform=platform)
 
 
-def only(*args: Any, **environ: str) -> Endpoint:
+def only(*args: Any, home: str = "/no/home", **environ: str) -> Endpoint:
     """Give the one endpoint to try."""
-    (endpoint,) = found(*args, **environ)
+    (endpoint,) = found(*args, home=home, **environ)
     return endpoint
 
 
@@ -50,17 +57,259 @@ def test_what_a_user_named_is_the_only_one(
     assert (named.url, named.why) == (url, why)
 
 
+LINUX = [
+    ("unix:///var/run/docker.sock", "the default socket"),
+    ("unix:///run/user/5/docker.sock", "rootless Docker"),
+    ("unix:///home/me/.docker/run/docker.sock", "Docker Desktop"),
+    ("unix:///home/me/.docker/desktop/docker.sock", "Docker Desktop"),
+    ("unix:///home/me/.colima/default/docker.sock", "Colima"),
+    ("unix:///home/me/.config/colima/default/docker.sock", "Colima"),
+    ("unix:///home/me/.rd/docker.sock", "Rancher Desktop"),
+    ("unix:///run/user/5/podman/podman.sock", "rootless Podman"),
+    ("unix:///run/podman/podman.sock", "Podman"),
+]
+MAC = [
+    ("unix:///var/run/docker.sock", "the default socket"),
+    ("unix:///Users/me/.docker/run/docker.sock", "Docker Desktop"),
+    ("unix:///Users/me/.docker/desktop/docker.sock", "Docker Desktop"),
+    ("unix:///Users/me/.colima/default/docker.sock", "Colima"),
+    ("unix:///Users/me/.config/colima/default/docker.sock", "Colima"),
+    ("unix:///Users/me/.orbstack/run/docker.sock", "OrbStack"),
+    ("unix:///Users/me/.rd/docker.sock", "Rancher Desktop"),
+    ("unix:///Users/me/.local/share/containers/podman/machine/podman.sock", "Podman"),
+    ("unix:///var/folders/x/T/podman/podman-machine-default-api.sock", "Podman"),
+]
+WINDOWS = [
+    ("npipe:////./pipe/docker_engine", "the default pipe"),
+    ("npipe:////./pipe/dockerDesktopLinuxEngine", "Docker Desktop"),
+    ("npipe:////./pipe/podman-machine-default", "Podman"),
+]
+
+
 @pytest.mark.parametrize(
-    ("platform", "url"),
+    ("platform", "home", "environ", "expected"),
     [
-        ("linux", "unix:///var/run/docker.sock"),
-        ("darwin", "unix:///var/run/docker.sock"),
-        ("win32", "npipe:////./pipe/docker_engine"),
+        ("linux", "/home/me", {"XDG_RUNTIME_DIR": "/run/user/5"}, LINUX),
+        ("darwin", "/Users/me", {"TMPDIR": "/var/folders/x/T/"}, MAC),
+        ("win32", "C:/Users/me", {}, WINDOWS),
     ],
 )
-def test_the_default_socket_comes_first(platform: str, url: str) -> None:
-    """Where nothing is named."""
-    assert found(platform=platform)[0].url == url
+def test_where_engines_usually_listen(
+    platform: str, home: str, environ: "dict[str, str]", expected: "list[tuple[str, str]]"
+) -> None:
+    """In this order, and each says what it is the place of."""
+    endpoints = found(platform=platform, home=home, **environ)
+    assert [(each.url, each.why) for each in endpoints] == expected
+    assert not any(each.remark for each in endpoints)
+
+
+def test_a_place_is_where_its_variable_says() -> None:
+    """Without a runtime folder there are no rootless sockets; Colima has two variables for its own."""
+    urls = [each.url for each in found(home="/h", COLIMA_HOME="/c", XDG_CONFIG_HOME="/x")]
+    assert "unix:///c/default/docker.sock" in urls
+    assert "unix:///x/colima/default/docker.sock" in urls
+    assert not any("None" in url or "False" in url or url.startswith("unix:///run/user") for url in urls)
+
+
+class Cli:
+    """A home with the docker CLI's folder of configuration."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = home / ".docker"
+        self.config.mkdir(parents=True)
+
+    def use(self, name: object) -> None:
+        """Write down the current context."""
+        (self.config / "config.json").write_text(json.dumps({"currentContext": name, "auths": {}}))
+
+    def add(self, name: str, host: str, *files: str, **docker: object) -> Path:
+        """Add a context, and give the folder for its certificates."""
+        meta = self.meta(name)
+        meta.parent.mkdir(parents=True)
+        meta.write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": host, **docker}}}))
+        tls = self.config / "contexts" / "tls" / meta.parent.name / "docker"
+        for file in files:
+            tls.mkdir(parents=True, exist_ok=True)
+            (tls / file).touch()
+        return tls
+
+    def meta(self, name: str) -> Path:
+        """Give the file of a context."""
+        return self.config / "contexts" / "meta" / sha256(name.encode()).hexdigest() / "meta.json"
+
+    def found(self, *args: Any, **environ: str) -> "list[Endpoint]":
+        """Give the endpoints to try for who lives here."""
+        return found(*args, home=str(self.home), **environ)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """A docker CLI with three contexts."""
+    cli = Cli(tmp_path / "home")
+    cli.add("colima", "unix:///x/colima.sock")
+    cli.add("büro 1", "tcp://10.0.0.5:2376", "ca.pem", "cert.pem", "key.pem")
+    cli.add("farm", "ssh://me@farm")
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("current", "environ", "url", "why"),
+    [
+        ("colima", {}, "unix:///x/colima.sock", "docker context 'colima', the current docker context in "),
+        ("colima", {"DOCKER_CONTEXT": ""}, "unix:///x/colima.sock", "docker context 'colima', the current"),
+        ("colima", {"DOCKER_CONTEXT": "farm"}, "ssh://me@farm", "docker context 'farm', DOCKER_CONTEXT"),
+        ("colima", {"DOCKER_CONTEXT": "büro 1"}, "tcp://10.0.0.5:2376", "docker context 'büro 1', DOCKER_CONTEXT"),
+        ("colima", {"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock", "the default socket, since DOCKER_CONTEXT"),
+        ("colima", {"DOCKER_HOST": "tcp://localhost:1"}, "tcp://localhost:1", "DOCKER_HOST"),
+        ("gone", {"DOCKER_URL": "tcp://localhost:1", "DOCKER_CONTEXT": "gone"}, "tcp://localhost:1", "DOCKER_URL"),
+    ],
+)  # fmt: skip
+def test_a_context_is_what_a_user_named(
+    cli: Cli, current: str, environ: "dict[str, str]", url: str, why: str
+) -> None:
+    """The variable before the configuration, both behind an endpoint; it is the only one to try."""
+    cli.use(current)
+    (endpoint,) = cli.found(**environ)
+    assert endpoint.url == url
+    assert endpoint.why.startswith(why)
+
+
+@pytest.mark.parametrize("current", ["", "default", None, 5])
+def test_the_default_context_is_none(cli: Cli, current: object) -> None:
+    """Then the usual places are looked at."""
+    cli.use(current)
+    assert len(cli.found()) == 7
+    assert cli.found()[0].why == "the default socket"
+
+
+def test_the_configuration_may_be_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    """Where `DOCKER_CONFIG` says."""
+    cli.use("farm")
+    assert len(found(home=str(tmp_path), DOCKER_CONFIG=str(cli.config))) == 1
+    assert len(cli.found(DOCKER_CONFIG=str(tmp_path))) == 7
+
+
+def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> None:
+    """Those of the environment are not for it; an argument goes before."""
+    tls = cli.config / "contexts" / "tls" / cli.meta("büro 1").parent.name / "docker"
+    environ = {"DOCKER_CONTEXT": "büro 1", "DOCKER_CERT_PATH": "/nowhere", "DOCKER_TLS_VERIFY": "1"}
+    (endpoint,) = cli.found(**environ)
+    assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (str(tls), True, True)
+    assert cli.found(None, str(certificates), **environ)[0].cert_path == str(certificates)
+    with pytest.raises(InvalidOptionError, match="no TLS is spoken over a socket"):
+        cli.found(None, str(certificates), DOCKER_CONTEXT="colima")
+
+
+@pytest.mark.parametrize(
+    ("files", "skip", "cert_path", "verify", "tls"),
+    [
+        ((), False, False, True, False),
+        ((), True, False, False, True),
+        (("ca.pem",), False, True, True, True),
+        (("ca.pem", "cert.pem", "key.pem"), True, True, False, True),
+    ],
+)
+def test_what_a_context_says_about_tls(
+    cli: Cli, files: "tuple[str, ...]", skip: bool, cert_path: bool, verify: bool, tls: bool
+) -> None:
+    """Any of the three files, or that nothing is to be verified, means TLS."""
+    folder = cli.add("it", "tcp://10.0.0.6:2376", *files, SkipTLSVerify=skip)
+    (endpoint,) = cli.found(DOCKER_CONTEXT="it")
+    assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (
+        str(folder) if cert_path else "",
+        verify,
+        tls,
+    )
+    assert bool(endpoint.remark) is not tls
+
+
+def test_an_unknown_context_is_told_with_the_known_ones(cli: Cli) -> None:
+    """It is never silently replaced by the default one."""
+    with pytest.raises(InvalidOptionError) as caught:
+        cli.found(DOCKER_CONTEXT="frm")
+    assert str(caught.value) == (
+        "DOCKER_CONTEXT: there is no docker context 'frm'; known are: default, büro 1, colima, farm"
+    )
+    cli.use("gone")
+    with pytest.raises(InvalidOptionError, match=r"config\.json: there is no docker context 'gone'; known"):
+        cli.found()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{", "it is no JSON;"),
+        ("[" * 100_000, "it is no JSON;"),
+        ("[]", "it is no JSON object;"),
+        ("{}", "it names no endpoint for docker;"),
+        ('{"Endpoints": {"docker": null}}', "it names no endpoint for docker;"),
+        ('{"Endpoints": {"docker": {"Host": 5}}}', "it names no endpoint for docker;"),
+        ('{"Endpoints": {"kubernetes": {"Host": "tcp://a"}}}', "it names no endpoint for docker;"),
+    ],
+    ids=lambda each: each[:40],
+)
+def test_a_broken_context_is_told(cli: Cli, written: str, said: str) -> None:
+    """With its file, what is wrong with it and what to do; other contexts are not touched by that."""
+    cli.meta("farm").write_text(written)
+    with pytest.raises(InvalidOptionError, match="docker context 'farm' cannot be read from ") as caught:
+        cli.found(DOCKER_CONTEXT="farm")
+    assert said in str(caught.value)
+    assert str(cli.meta("farm")) in str(caught.value)
+    assert len(cli.found(DOCKER_CONTEXT="colima")) == 1
+    with pytest.raises(InvalidOptionError, match=r"known are: default, .*colima"):
+        cli.found(DOCKER_CONTEXT="gone")
+
+
+def test_a_context_without_a_host_means_the_default_socket(cli: Cli) -> None:
+    """And one whose host is no endpoint is refused with its name."""
+    cli.add("empty", "")
+    assert [each.url for each in cli.found(DOCKER_CONTEXT="empty")] == ["unix:///var/run/docker.sock"]
+    cli.add("wrong", "farm:2375")
+    with pytest.raises(
+        InvalidOptionError, match=r"docker context 'wrong', DOCKER_CONTEXT: 'farm:2375' is no endpoint"
+    ):
+        cli.found(DOCKER_CONTEXT="wrong")
+
+
+@pytest.mark.parametrize("written", [b"{", b"\xff\xfe", b"[]"])
+def test_a_broken_configuration_is_remarked(cli: Cli, written: bytes) -> None:
+    """As with the docker CLI, whoever has one goes on with the usual places; but knows it."""
+    (cli.config / "config.json").write_bytes(written)
+    endpoint, *_ = cli.found()
+    assert endpoint.remark.startswith(
+        f"cannot read the current docker context from {cli.config}/config.json: it is no"
+    )
+    assert endpoint.remark.endswith("; going on with the default socket at unix:///var/run/docker.sock")
+
+
+@pytest.mark.parametrize(
+    ("url", "remarked"),
+    [
+        ("tcp://10.0.0.1:2375", True),
+        ("http://docker:2375", True),
+        ("tcp://127.0.0.1:2375", False),
+        ("http://localhost:2375", False),
+        ("https://10.0.0.1:2376", False),
+        ("ssh://10.0.0.1", False),
+        ("unix:///x", False),
+    ],
+)
+def test_an_open_engine_is_remarked(url: str, remarked: bool) -> None:
+    """Plain TCP to another host: whoever reaches that engine has its host."""
+    assert bool(only(url).remark) is remarked
+    assert ("speaks no TLS" in only(url).remark) is remarked
+
+
+@pytest.mark.parametrize(
+    "url", ["unix:///x", "http://127.0.0.1:2375", "ssh://host", "npipe:////./pipe/x", ""]
+)
+def test_certificates_are_never_silently_left_out(certificates: Path, url: str) -> None:
+    """An argument that would do nothing is a mistake, and so is `DOCKER_TLS_VERIFY` for an endpoint without TLS."""
+    with pytest.raises(InvalidOptionError, match=r"^cert_path: no TLS is spoken over"):
+        found(url, str(certificates))
+    with pytest.raises(InvalidOptionError, match="DOCKER_TLS_VERIFY asks for TLS"):
+        found("http://127.0.0.1:2375", DOCKER_TLS_VERIFY="1")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -169,17 +418,15 @@ def test_certificates_may_be_named_by_the_environment(certificates: Path) -> Non
     assert endpoint.cert_path == str(certificates)
 
 
-def test_verification_asks_for_the_usual_certificates(
-    certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`DOCKER_TLS_VERIFY` alone means `~/.docker`."""
+def test_verification_asks_for_the_usual_certificates(certificates: Path) -> None:
+    """`DOCKER_TLS_VERIFY` alone means the docker CLI's own folder; `~` may be written."""
     home = certificates.parent / "home"
     home.mkdir()
-    certificates.rename(home / ".docker")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("USERPROFILE", str(home))
-    endpoint = only(DOCKER_HOST="tcp://host:2376", DOCKER_TLS_VERIFY="1")
-    assert Path(endpoint.cert_path) == home / ".docker"
+    usual = certificates.rename(home / ".docker")
+    tls = {"DOCKER_HOST": "tcp://host:2376", "DOCKER_TLS_VERIFY": "1"}
+    assert Path(only(home=str(home), **tls).cert_path) == usual
+    assert Path(only(DOCKER_CONFIG=str(usual), **tls).cert_path) == usual
+    assert Path(only("tcp://host:2376", "~/.docker", home=str(home)).cert_path) == usual
 
 
 @pytest.mark.parametrize("environ", [{}, {"DOCKER_TLS_VERIFY": ""}, {"DOCKER_CERT_PATH": ""}], ids=str)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import docker.credentials.errors
 import docker.errors
@@ -26,8 +26,9 @@ from dockertest import (
     EngineError,
     InvalidOptionError,
 )
+from dockertest._connect import adopt, connect, find
 from dockertest._endpoint import Endpoint
-from dockertest._engine import Engine, adopt, border, connect, find, translate
+from dockertest._sdk import border, translate
 
 POOL = urllib3.HTTPConnectionPool("localhost")
 CONNECTION = HTTPConnection("localhost")
@@ -211,8 +212,8 @@ def max_retry(reason: Exception) -> Exception:
             "permission denied",
         ),
         (requests.exceptions.SSLError(ssl.SSLError(1, "wrong version number")), DockerUnavailableError, "SSLError: wrong version number"),
-        (max_retry(urllib3.exceptions.ConnectTimeoutError(CONNECTION, "x")), DockerUnavailableError, "no connection in time"),
-        (requests.exceptions.ConnectTimeout("x"), DockerUnavailableError, "no connection in time"),
+        (max_retry(urllib3.exceptions.ConnectTimeoutError(CONNECTION, "x")), DockerUnavailableError, "no connection within 7 s"),
+        (requests.exceptions.ConnectTimeout("x"), DockerUnavailableError, "no connection within 7 s"),
         (requests.exceptions.ReadTimeout("x"), EngineError, "the engine did not answer within 7 s"),
         (
             requests.exceptions.ConnectionError(urllib3.exceptions.ReadTimeoutError(POOL, "/wait", "x")),
@@ -238,8 +239,7 @@ def max_retry(reason: Exception) -> Exception:
 )  # fmt: skip
 def test_what_kind_of_error_it_becomes(foreign: Exception, ours: "type[DockertestError]", said: str) -> None:
     """Not reached, silent, broken off, or something else; in the system's own words where it has some."""
-    engine = Engine(cast(Any, None), Endpoint("unix:///x", ""), 7, owned=False)
-    found = translate(foreign, "do it", engine=engine)
+    found = translate(foreign, "do it", limit=7)
     assert type(found) is ours
     assert str(found).startswith(f"cannot do it: {said}")
 
@@ -355,7 +355,7 @@ def test_something_that_says_nothing_is_not_waited_for() -> None:
     """Longer than the time-out."""
     with listening(None) as address:
         began = time.monotonic()
-        assert str(failure(f"tcp://{address}", timeout=0.05)) == "the engine did not answer within 5 s"
+        assert str(failure(f"tcp://{address}", timeout=0.05)) == "the engine did not answer within 0.05 s"
         assert time.monotonic() - began < 2
 
 
@@ -391,10 +391,11 @@ def test_all_that_was_tried_is_told(tmp_path: "Any") -> None:
     ]
     with pytest.raises(DockerUnavailableError) as caught:
         find(tried, 10)
+    remedy = "start the engine, or see whether its address is right and no firewall is in the way"
     assert str(caught.value).splitlines() == [
         "no container engine answers; start one, or say in DOCKER_HOST where it is; tried:",
         f"  unix://{tmp_path}/x (the default socket): no such file or directory",
-        f"  tcp://127.0.0.1:{port} (DOCKER_HOST): connection refused",
+        f"  tcp://127.0.0.1:{port} (DOCKER_HOST): connection refused; {remedy}",
     ]
     assert isinstance(caught.value.__cause__, DockerUnavailableError)
 

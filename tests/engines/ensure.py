@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dockertest
+from dockertest._endpoint import candidates
 
 LOG = Path("/var/log/dockertest-dockerd.log")
 SOCKET = Path("/var/run/docker.sock")
@@ -60,8 +61,9 @@ def describe() -> str:
 
 
 def is_named_by_user() -> bool:
-    """Whether the user said which engine to use."""
-    return any(os.environ.get(name) for name in ("DOCKER_HOST", "DOCKER_URL", "DOCKER_CONTEXT"))
+    """Whether the user said which engine to use, in a variable or as the current docker context."""
+    home = str(Path("~").expanduser())
+    return len(candidates(None, None, os.environ, home=home, platform=sys.platform)) == 1
 
 
 def provide(unavailable: dockertest.DockerUnavailableError) -> int:

@@ -1,0 +1,236 @@
+"""
+The docker SDK, which no other module imports, and the border at which its errors, and those of requests and urllib3,
+become ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from dockertest._endpoint import Endpoint
+from dockertest.errors import DockertestError, DockerUnavailableError, EngineError
+
+if TYPE_CHECKING:  # the SDK takes 0.2 s to import: only what talks to an engine pays for it
+    from docker import DockerClient as DockerClient
+    from docker.models.containers import Container
+    from docker.models.networks import Network
+
+    SdkContainer = Container
+    SdkNetwork = Network
+
+
+def client(endpoint: Endpoint, timeout: float, version: str, patience: float) -> DockerClient:
+    """
+    Make the docker SDK's client, which contacts nothing but an ssh server.
+
+    Args:
+        timeout: Seconds that the engine may be silent within one request.
+        version: The engine's API to speak.
+        patience: Seconds that the ssh server may be silent.
+    """
+    ssh_url = endpoint.url if endpoint.url.startswith("ssh://") else ""
+    if ssh_url and importlib.util.find_spec("paramiko") is None:
+        raise DockerUnavailableError("ssh:// needs paramiko; install it: pip install 'dockertest-py[ssh]'")
+    made: DockerClient = _client(
+        base_url=endpoint.url,
+        version=version,
+        timeout=timeout,
+        tls=_tls(endpoint),
+        use_ssh_client=bool(ssh_url),
+    )
+    made.api.trust_env = False  # no proxy and no CA bundle of the environment gets between us and the engine
+    if ssh_url:
+        _log_in(made.api, ssh_url, patience)
+    if not endpoint.verify:
+        _be_trusting(made.api)
+    return made
+
+
+def _tls(endpoint: Endpoint) -> Any:
+    """Give the docker SDK's configuration, of those of the three files that are there."""
+    if not endpoint.speaks_tls:
+        return False
+    import docker
+
+    ca, cert, key = (
+        str(path) if endpoint.cert_path and path.is_file() else ""
+        for path in (Path(endpoint.cert_path) / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    )
+    pair: Any = (cert, key) if cert and key else None
+    return docker.tls.TLSConfig(client_cert=pair, ca_cert=ca or None, verify=endpoint.verify)
+
+
+def _log_in(api: Any, url: str, patience: float) -> None:
+    """Connect by ssh with a limit of time, which the docker SDK does not set; hence it was told to do it otherwise."""
+    adapter = api._custom_adapter
+    adapter._create_paramiko_client(url)
+    limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), patience)
+    adapter.ssh_params |= limits
+    adapter._connect()
+
+
+def _be_trusting(api: Any) -> None:
+    """Keep urllib3 from a warning with every request: the docker context says that nothing is to be verified."""
+    from urllib3.connection import HTTPSConnection
+    from urllib3.connectionpool import HTTPSConnectionPool
+
+    verified = {"is_verified": property(lambda _: True, lambda _, _verified: None)}
+    connection = type("TrustingConnection", (HTTPSConnection,), verified)
+    pool = type("TrustingPool", (HTTPSConnectionPool,), {"ConnectionCls": connection})
+    pools = api.get_adapter("https://").poolmanager
+    pools.pool_classes_by_scheme = {**pools.pool_classes_by_scheme, "https": pool}
+
+
+def _client(**given: Any) -> Any:
+    """
+    Make the docker SDK's client; where the docker CLI's configuration is broken, one that leaves it alone.
+
+    Its constructor reads that file whether it is needed or not, fails on it, and has no argument against it.
+    """
+    import docker
+
+    try:
+        client: Any = docker.DockerClient(**given)
+        headers = client.api._general_configs.get("HttpHeaders") or {}  # these go with every request
+        if all(isinstance(each, str) for each in (*headers.keys(), *headers.values())):
+            return client
+    except Exception:  # noqa: BLE001, S110 - if it was not the configuration, the same comes again below
+        pass
+    # What it takes for the file instead: not empty, since then it would read the file once more.
+    nothing = property(lambda _: {"auths": {"": {}}}, lambda _, _read: None)
+    client = docker.DockerClient.__new__(docker.DockerClient)
+    client.api = type("APIClient", (docker.APIClient,), {"_general_configs": nothing})(**given)
+    return client
+
+
+@contextmanager
+def build_context(folder: str | os.PathLike[str], dockerfile: str) -> Iterator[tuple[IO[bytes], str]]:
+    """
+    Give the build context as a tar file, and the Dockerfile's name in it; what `.dockerignore` names is left out.
+
+    It is kept in a temporary file, which is gone with the block.
+    """
+    from docker.api.build import process_dockerfile
+    from docker.utils.build import tar
+
+    root: Any = os.fspath(folder)  # whose stubs want a path
+    ignore = Path(root) / ".dockerignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    exclude = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    said: Any = process_dockerfile(dockerfile, root)
+    with tempfile.TemporaryFile(prefix="dockertest-") as file:
+        tar(root, exclude=exclude, dockerfile=said, fileobj=file)
+        yield file, said[0]
+
+
+def shut(response: Any) -> None:
+    """End a streamed answer from another thread: whoever reads it gets its end."""
+    from docker.types.daemon import CancellableStream
+
+    CancellableStream(iter(()), response).close()
+
+
+@contextmanager
+def border(limit: float | None, what: str, error: type[DockertestError] = EngineError) -> Iterator[None]:
+    """
+    Let no foreign error out: what the docker SDK, requests, urllib3 or a socket raises becomes ours, with it as cause.
+
+    Only calls to the engine stand within; a user's callback stands outside, since its errors are the user's.
+
+    Args:
+        limit: Seconds that the engine may be silent, for the text.
+        what: What is being done, for the text: "remove container 'pg'".
+        error: The class for what the engine refuses; silence and lost connections have their own.
+    """
+    outer = sys.exc_info()[1]  # what the caller is just handling has nothing to do with what goes wrong here
+    try:
+        yield
+    except DockertestError:
+        raise
+    except Exception as foreign:
+        raise translate(foreign, what, error, limit, outer) from foreign
+
+
+def translate(
+    foreign: Exception,
+    what: str = "",
+    error: type[DockertestError] = EngineError,
+    limit: float | None = None,
+    outer: BaseException | None = None,
+) -> DockertestError:
+    """Give our error for a foreign one that was raised while *outer* was being handled."""
+    import docker.errors
+    import requests.exceptions as http
+    import urllib3.exceptions as wire
+
+    failed = f"cannot {what}: " if what else ""
+    chain = list(reasons(foreign, outer))
+    if isinstance(foreign, docker.errors.APIError):
+        return _answer(foreign, failed, error)
+    if any(isinstance(each, (*_UNREACHED, ssl.SSLError)) for each in chain):
+        return DockerUnavailableError(failed + _words(chain))
+    if any(isinstance(each, (wire.ConnectTimeoutError, http.ConnectTimeout)) for each in chain):
+        return DockerUnavailableError(failed + (_strerror(chain) or f"no connection {_within(limit)}"))
+    if timed_out(chain):
+        return EngineError(f"{failed}the engine did not answer {_within(limit)}")
+    if any(isinstance(each, (ConnectionError, wire.ProtocolError)) for each in chain):
+        return EngineError(f"{failed}the engine broke off the connection: {_words(chain)}")
+    return EngineError(failed + _words(chain))
+
+
+def _within(limit: float | None) -> str:
+    return "in time" if limit is None else f"within {limit:g} s"
+
+
+_UNREACHED = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror)
+
+
+def timed_out(chain: list[BaseException]) -> bool:
+    """Whether silence is behind it."""
+    return any(
+        isinstance(each, TimeoutError) or type(each).__name__.startswith("ReadTimeout") for each in chain
+    )
+
+
+def _answer(foreign: Any, failed: str, error: type[DockertestError]) -> DockertestError:
+    said = foreign.explanation or (foreign.response.reason if foreign.response is not None else str(foreign))
+    text = f"{failed}{str(said).strip()}"
+    return EngineError(text, status=foreign.status_code) if error is EngineError else error(text)
+
+
+def reasons(foreign: BaseException, outer: BaseException | None = None) -> Iterator[BaseException]:
+    """Give an error and what it was made from: requests and urllib3 keep the reason in `args`, in `reason` or as context."""
+    todo, seen = [foreign], {id(outer)}
+    while todo:
+        each = todo.pop(0)
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            context = None if each.__suppress_context__ else each.__context__
+            linked = (each.__cause__, context, getattr(each, "reason", None), *each.args)
+            todo.extend(link for link in linked if isinstance(link, BaseException))
+
+
+def _words(chain: list[BaseException]) -> str:
+    """Say in the system's own words what is behind it all, where the system said something."""
+    last = chain[-1]
+    for each in chain:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate cannot be verified: {str(getattr(each, 'verify_message', each)).lower().rstrip('.')}"
+    return _strerror(chain) or (f"{type(last).__name__}: {last}" if str(last) else type(last).__name__)
+
+
+def _strerror(chain: list[BaseException]) -> str:
+    said = (
+        each.strerror for each in chain if isinstance(each, OSError) and not isinstance(each, ssl.SSLError)
+    )
+    return next((words.lower() for words in said if words), "")
