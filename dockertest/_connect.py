@@ -7,7 +7,7 @@ import ssl
 from dataclasses import replace
 from typing import Any
 
-from dockertest import _sdk
+from dockertest import _sdk, _ssh
 from dockertest._endpoint import Attempt, Endpoint
 from dockertest._engine import Engine
 from dockertest._sdk import border
@@ -57,19 +57,19 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
         DockertestError: It does not answer, or not as an engine.
     """
     patience = min(timeout, PATIENCE)
+    dial = _ssh.Dial(endpoint.url, patience) if endpoint.url.startswith("ssh://") else None
     with border(patience, ""):
         if endpoint.url.startswith("unix://"):
             _knock(endpoint.url.removeprefix("unix://"), patience)
-        client = _sdk.client(endpoint, timeout, NEWEST_API, patience)
+        client = _sdk.client(endpoint, timeout, NEWEST_API, dial)
         try:
             _agree(client.api, patience)
         except BaseException:
             client.close()
             raise
-    # An ssh server may have another name in this user's configuration, and that is the one to reach ports at.
-    known_as = getattr(getattr(client.api, "_custom_adapter", None), "ssh_params", {}).get("hostname", "")
-    named = replace(endpoint, hostname=known_as)
-    return Engine(client, named, timeout, owned=True, passed_over=passed_over)
+    if dial:
+        endpoint = replace(endpoint, hostname=dial.hostname())
+    return Engine(client, endpoint, timeout, owned=True, dial=dial, passed_over=passed_over)
 
 
 def adopt(client: _sdk.DockerClient, timeout: float) -> Engine:
@@ -126,9 +126,8 @@ def _version(written: str) -> tuple[int, ...]:
 def _remedy(error: DockertestError, endpoint: Endpoint) -> str:
     """Say what to do about a failure to connect; nothing where its text does already, or nobody knows."""
     reasons = list(_sdk.reasons(error.__cause__)) if error.__cause__ else []
-    if endpoint.url.startswith("ssh:"):
-        there = endpoint.url.removeprefix("ssh://").rstrip("/").replace(":", " -p ")
-        return f"it is reached once this is: ssh -o BatchMode=yes {there} docker version" if reasons else ""
+    if endpoint.url.startswith("ssh:") and reasons:
+        return f"it works as soon as this does: {_ssh.trial(endpoint.url)}"
     for each in reasons:
         if isinstance(each, ssl.SSLCertVerificationError):
             return _certificate_remedy(each, endpoint)

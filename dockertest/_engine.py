@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import quote
 
-from dockertest import _sdk
+from dockertest import _sdk, _ssh
 from dockertest._endpoint import Attempt, Endpoint
 from dockertest._sdk import border
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
@@ -36,6 +36,7 @@ class Engine:
         timeout: float,
         *,
         owned: bool,
+        dial: _ssh.Dial | None = None,
         passed_over: tuple[Attempt, ...] = (),
     ) -> None:
         self.endpoint = endpoint
@@ -43,6 +44,7 @@ class Engine:
         self.timeout = timeout
         self._client = client
         self._owned = owned
+        self._dial = dial
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -52,21 +54,24 @@ class Engine:
         if self._owned and self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
-                    self._client = _sdk.client(
-                        self.endpoint, self.timeout, self._client.api.api_version, self.timeout
-                    )
+                    version = self._client.api.api_version
+                    self._dial = self._dial and self._dial.renewed()
+                    self._client = _sdk.client(self.endpoint, self.timeout, version, self._dial)
                     self._pid = os.getpid()
         return self._client
 
-    def address(self) -> dict[str, str] | None:
+    def address(self) -> dict[str, Any] | None:
         """Say how another process reaches the engine with the standard library; `None` if it cannot."""
         api: Any = self.client.api
-        said = {"url": str(api.base_url), "api": str(api.api_version)}
+        said: dict[str, Any] = {"url": str(api.base_url), "api": str(api.api_version)}
+        if self._dial:
+            return {**said, "url": self.endpoint.url, "dial": self._dial.argv}
         if said["url"].startswith("http+docker://"):
             path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
             return {**said, "url": f"unix://{path}"} if path and not said["url"].endswith("npipe") else None
         if isinstance(api.verify, str):
             said["ca"] = api.verify
+        said["verify"] = bool(api.verify)
         if api.cert:
             said["cert"], said["key"] = api.cert
         return said

@@ -156,9 +156,16 @@ class _Command:
 
     def _start(self, headers: dict[str, str]) -> Any:
         body = {"Detach": False, "Tty": self._tty}
-        return self._engine.send(
+        response = self._engine.send(
             "post", f"/exec/{self._id}/start", what=self._what, body=body, headers=headers, stream=True
         )
+        if not hasattr(response.raw._fp.fp, "read1"):
+            response.close()
+            raise EngineError(
+                f"cannot {self._what}: the docker SDK's own ssh loses output; "
+                "give the pool the endpoint ssh://… instead of a client"
+            )
+        return response
 
     def _listen(self, response: Any, clock: Clock) -> Iterator[bytes]:
         """Give what comes, as it comes; the engine's limit of time is not for a silent command."""
@@ -183,9 +190,7 @@ class _Command:
     def _duplex(self, response: Any, feed: Feed) -> Duplex:
         connection = _connection(response.raw._fp)
         if not isinstance(connection, socket.socket):
-            raise EngineError(
-                f"cannot {self._what}: stdin needs an engine that is reached by unix://, tcp:// or https://"
-            )
+            raise EngineError(f"cannot {self._what}: stdin does not work over a named pipe of Windows")
         return Duplex(connection, feed, self._guard, farewell=END_OF_TYPING if self._tty else b"")
 
     def _hand_on(self, chunks: Iterator[bytes], outputs: Sequence[_Output]) -> None:
@@ -209,9 +214,9 @@ class _Command:
 
 
 def _connection(body: Any) -> Any:
-    """Find the socket below a response, or what stands in for one on a named pipe and over ssh."""
+    """Find the socket below a response, or what stands in for one on a named pipe."""
     raw = getattr(body.fp, "raw", body.fp)
-    found = next(getattr(raw, each) for each in ("_sock", "sock", "channel") if hasattr(raw, each))
+    found = next(getattr(raw, each) for each in ("_sock", "sock") if hasattr(raw, each))
     if getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6):
         # A command may be silent for longer than firewalls remember a silent connection.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

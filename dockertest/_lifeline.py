@@ -58,12 +58,15 @@ class Lifeline:
     It runs from the first thing that is made until the last pool is closed.
     """
 
-    def __init__(self, engine: Engine, state: Path, log_file: str) -> None:
+    def __init__(self, engine: Engine, environ: Mapping[str, str]) -> None:
         self._address = engine.address()
+        # What ssh needs to be the one that the user has; nothing else has to know anything.
+        wanted = ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
+        self._environ = {"PATH": os.defpath, **{each: environ[each] for each in wanted if each in environ}}
         self._local = engine.endpoint.is_local
         self._where = str(engine.endpoint)
-        self._state = state
-        self._log_file = log_file
+        self._state = state_folder(environ)
+        self._log_file = environ.get("DOCKERTEST_REAPER_LOG", "")
         self._lock = threading.RLock()
         self._locks: dict[str, int | None] = {}  # the open lock file of each session
         self._pipe: int | None = None
@@ -148,7 +151,7 @@ class Lifeline:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env={"PATH": os.defpath},
+                env=self._environ,
                 start_new_session=True,
             )
         except OSError as error:
@@ -219,8 +222,7 @@ def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:
     key = f"{engine.address()}"
     found = _process.registry.lifelines.get(key)
     if not isinstance(found, Lifeline):
-        made = Lifeline(engine, state_folder(environ), environ.get("DOCKERTEST_REAPER_LOG", ""))
-        found = _process.registry.lifelines.setdefault(key, made)
+        found = _process.registry.lifelines.setdefault(key, Lifeline(engine, environ))
     return cast("Lifeline", found)
 
 

@@ -5,13 +5,12 @@ become ours.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -28,28 +27,25 @@ if TYPE_CHECKING:  # the SDK takes 0.2 s to import: only what talks to an engine
     SdkNetwork = Network
 
 
-def client(endpoint: Endpoint, timeout: float, version: str, patience: float) -> DockerClient:
+def client(
+    endpoint: Endpoint,
+    timeout: float,
+    version: str,
+    dial: Callable[[float | None], socket.socket] | None = None,
+) -> DockerClient:
     """
-    Make the docker SDK's client, which contacts nothing but an ssh server.
+    Make the docker SDK's client; that contacts nothing.
 
     Args:
         timeout: Seconds that the engine may be silent within one request.
         version: The engine's API to speak.
-        patience: Seconds that the ssh server may be silent.
+        dial: Makes a connection to an engine behind ssh://, within so many seconds.
     """
-    ssh_url = endpoint.url if endpoint.url.startswith("ssh://") else ""
-    if ssh_url and importlib.util.find_spec("paramiko") is None:
-        raise DockerUnavailableError("ssh:// needs paramiko; install it: pip install 'dockertest-py[ssh]'")
-    made: DockerClient = _client(
-        base_url=endpoint.url,
-        version=version,
-        timeout=timeout,
-        tls=_tls(endpoint),
-        use_ssh_client=bool(ssh_url),
-    )
+    url = "unix://ssh" if dial else endpoint.url
+    made: DockerClient = _client(base_url=url, version=version, timeout=timeout, tls=_tls(endpoint))
     made.api.trust_env = False  # no proxy and no CA bundle of the environment gets between us and the engine
-    if ssh_url:
-        _log_in(made.api, ssh_url, patience)
+    if dial:
+        _dial(made.api, dial)
     if not endpoint.verify:
         _be_trusting(made.api)
     return made
@@ -69,13 +65,24 @@ def _tls(endpoint: Endpoint) -> Any:
     return docker.tls.TLSConfig(client_cert=pair, ca_cert=ca or None, verify=endpoint.verify)
 
 
-def _log_in(api: Any, url: str, patience: float) -> None:
-    """Connect by ssh with a limit of time, which the docker SDK does not set; hence it was told to do it otherwise."""
+def _dial(api: Any, dial: Callable[[float | None], socket.socket]) -> None:
+    """Have the docker SDK's transport for sockets get each of them from *dial*."""
+    from docker.transport import unixconn
+
+    def connect(connection: Any) -> None:
+        connection.sock = dial(connection.timeout)
+        connection.sock.settimeout(connection.timeout)
+
+    one = type("Dialled", (unixconn.UnixHTTPConnection,), {"connect": connect})
+    many = type(
+        "DialledPool",
+        (unixconn.UnixHTTPConnectionPool,),
+        {"_new_conn": lambda pool: one(pool.base_url, "", pool.timeout)},
+    )
     adapter = api._custom_adapter
-    adapter._create_paramiko_client(url)
-    limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), patience)
-    adapter.ssh_params |= limits
-    adapter._connect()
+    # One for all paths: a new connection is dear.
+    adapter.pools["ssh"] = many("http+docker://ssh", "", api.timeout, adapter.max_pool_size)
+    adapter.get_connection = lambda _url, _proxies=None: adapter.pools["ssh"]
 
 
 def _be_trusting(api: Any) -> None:

@@ -1,0 +1,99 @@
+"""An ssh server on loopback with keys of its own, and a home from which it is reached, so that tests meet ssh://."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from typing_extensions import Self
+
+import dockertest
+
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+SERVER = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/home/.ssh/id_ed25519.pub
+PidFile none
+StrictModes no
+PasswordAuthentication no
+PermitRootLogin yes
+UsePAM no
+"""
+CLIENT = """\
+Host engine.example
+  HostName 127.0.0.1
+  Port {port}
+  User {user}
+"""
+# The system's ssh takes the home of the user from the system, whatever HOME is.
+PROGRAM = """\
+#!/bin/sh
+exec {ssh} -F {folder}/home/.ssh/config -i {folder}/home/.ssh/id_ed25519 -o UserKnownHostsFile={folder}/home/.ssh/known_hosts "$@"
+"""
+
+
+class Sshd:
+    """
+    Listens while it is entered.
+
+    Attributes:
+        url: Where, for a pool.
+        environ: The variables by which it is reached: a home with key, known hosts and the name `engine.example`, and
+            a path with an `ssh` that knows them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        program = server()
+        user, folder, home = getpass.getuser(), self._folder, self._folder / "home" / ".ssh"
+        home.mkdir(parents=True, mode=0o700)
+        for key in (folder / "host_key", home / "id_ed25519"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        (folder / "config").write_text(SERVER.format(port=port, folder=folder))
+        (home / "config").write_text(CLIENT.format(port=port, user=user))
+        public = (folder / "host_key.pub").read_text()
+        (home / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        wrapper = folder / "bin" / "ssh"
+        wrapper.parent.mkdir()
+        wrapper.write_text(PROGRAM.format(ssh=shutil.which("ssh"), folder=folder))
+        wrapper.chmod(0o755)
+        self.url = f"ssh://{user}@127.0.0.1:{port}"
+        self.environ = {"HOME": str(folder / "home"), "PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        log = self._open.enter_context((folder / "log").open("wb"))
+        self._process = subprocess.Popen(
+            [program, "-D", "-e", "-f", folder / "config"], stderr=log, stdin=subprocess.DEVNULL
+        )
+        dockertest.retry(
+            lambda: socket.create_connection(("127.0.0.1", port), 1).close(), on=OSError, max_wait=10
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._open.close()
+
+
+def server() -> str:
+    """Give the path of sshd; where it is missing, as root on Debian, install it."""
+    if not (found := shutil.which("sshd", path=PATH)):
+        script = Path(__file__).with_name("debian.py")
+        subprocess.run([sys.executable, script, "openssh-server"], check=True)
+        found = shutil.which("sshd", path=PATH)
+    assert found
+    return found
