@@ -23,6 +23,7 @@ from dockertest import (
     _specs,
     _watch,
 )
+from dockertest._address import Standpoint
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
 from dockertest._handle import Handle
@@ -60,6 +61,7 @@ class Connection:
     keep: bool = False
     _timeline: Timeline = field(default_factory=Timeline, init=False)
     _engine: Engine = field(init=False)
+    _standpoint: Standpoint = field(init=False)
     _environ: dict[str, str] = field(init=False)
     _credentials: Credentials = field(init=False)
     _images: _image.Images = field(init=False)
@@ -90,6 +92,8 @@ class Connection:
         self._environ = dict(environ)
         self._credentials = Credentials(environ)
         self._images = _image.Images(self._engine, self._credentials, self._timeline)
+        override = _specs.host("DOCKERTEST_HOST_OVERRIDE", environ.get("DOCKERTEST_HOST_OVERRIDE"))
+        self._standpoint = Standpoint(self._engine, override)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
         self._watch = _watch.Watch(self._engine, self._session_id, self._owned)

@@ -34,6 +34,7 @@ def create_request(
     image_name: str,
     labels: Mapping[str, str],
     publish_ip: str,
+    network: str = "",
     modifiers: tuple[Modifier, ...] = (),
 ) -> CreateRequest:
     """
@@ -44,14 +45,15 @@ def create_request(
         image_name: The name or id to create it from.
         labels: Our own labels, besides the user's.
         publish_ip: The address for ports that no binding names one for.
+        network: The network to be in where *options* name none; the engine's own if empty.
     """
     networks = _networks(options)
     # What shares another container's network publishes nothing: engines refuse to create it otherwise.
     shares = bool(networks) and networks[0].startswith("container:")
     exposed = {} if shares else (image.get("Config") or {}).get("ExposedPorts") or {}
     host_config = _host_config(options, exposed, options.publish_ip or publish_ip)
-    if networks:
-        host_config["NetworkMode"] = networks[0]
+    if networks or network:
+        host_config["NetworkMode"] = networks[0] if networks else network
     for modify in modifiers:
         modify(host_config)
     body: dict[str, Any] = {

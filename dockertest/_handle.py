@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from dockertest import _logs, _report, _retry, _sdk
+from dockertest._address import Standpoint
 from dockertest._engine import Engine
 from dockertest._report import Report
 from dockertest._timeline import Timeline
@@ -29,6 +30,7 @@ class Owner(Protocol):
     max_wait: float
     keep: bool
     _timeline: Timeline
+    _standpoint: Standpoint
 
     def _forget(self, handle: Handle) -> None:
         """Stop caring for a container that is gone."""

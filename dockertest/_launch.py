@@ -41,6 +41,7 @@ class Launch(Upkeep):
             image_name=made_of,
             labels=self._labels(),
             publish_ip=self.publish_ip or "",
+            network=self._standpoint.network(),
             modifiers=modifiers,
         )
         if request.body["HostConfig"]["PortBindings"] and self._warn_of and not options.publish_ip:

@@ -291,7 +291,8 @@ class Reaper:
             self._looks[session] = (since, time.monotonic() + min(1.0, 0.1 + waited / 4))
 
     def _exists(self, container: str) -> bool:
-        return (self._try(lambda ask: ask("GET", f"/containers/{container}/json", None)) or [0])[0] != 404
+        answer = self._try(lambda ask: ask("GET", f"/containers/{container}/json", None))
+        return not answer or bool(answer[0] != 404)
 
     def _try(self, act: Callable[[Request], Any]) -> Any:
         """Do something with the engine; `None` if it failed, which is written down and tried again by the caller."""

@@ -52,6 +52,7 @@ class Resource(Inside):
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
+            NotInNetworkError: This process runs in a container from which it is not reached.
             ContainerExitedError: The container has ended.
         """
         return self._address(port)[1]
@@ -62,6 +63,7 @@ class Resource(Inside):
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
+            NotInNetworkError: This process runs in a container from which it is not reached.
             ContainerExitedError: The container has ended.
         """
         return self._address(port)[0]
@@ -72,6 +74,7 @@ class Resource(Inside):
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
+            NotInNetworkError: This process runs in a container from which it is not reached.
             ContainerExitedError: The container has ended.
         """
         host, number = self._address(port)
@@ -261,24 +264,14 @@ class Resource(Inside):
         self._check_open()
         wanted = _specs.container_port("port", port)
         attrs = self._refresh()
+        if found := self._owner._standpoint.address(attrs, wanted):
+            return found
+        if has_ended(attrs):
+            raise ContainerExitedError.of(self._tell(attrs))
         ports = attrs["NetworkSettings"].get("Ports") or {}
-        bound = ports.get(wanted)
-        if not bound:
-            if has_ended(attrs):
-                raise ContainerExitedError.of(self._tell(attrs))
-            published = tuple(each for each in ports if ports[each])
-            raise PortNotPublishedError(
-                f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",
-                port=wanted,
-                published=published,
-            )
-        # The order of several bindings is the engine's own; an IPv4 one is reached from more places.
-        chosen = min(bound, key=lambda each: ":" in each["HostIp"])
-        return self._reachable(chosen["HostIp"]), int(chosen["HostPort"])
-
-    def _reachable(self, bound_ip: str) -> str:
-        """Give the address at which a port bound to *bound_ip* on the engine's host is reached from here."""
-        endpoint = self._engine.endpoint
-        if not endpoint.is_local:
-            return endpoint.host
-        return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_ip, bound_ip)  # noqa: S104 - a comparison
+        published = tuple(each for each in ports if ports[each])
+        raise PortNotPublishedError(
+            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",
+            port=wanted,
+            published=published,
+        )

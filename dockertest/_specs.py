@@ -15,6 +15,7 @@ from dockertest.errors import InvalidOptionError
 
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_HOST = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]*[a-zA-Z0-9_])?", re.ASCII)
 _DRIVE = re.compile(r"[a-zA-Z]:[\\/]", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)b?", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(s|m|h|d)?", re.ASCII)
@@ -79,6 +80,20 @@ def address(field: str, value: object) -> str:
         if "%" not in str(value):  # engines take no zone, as in fe80::1%eth0
             return str(ipaddress.ip_address(str(value)))
     raise InvalidOptionError(f"{field}: {shown(value)} is no IP address; write one such as '127.0.0.1'")
+
+
+def host(field: str, value: object) -> str:
+    """Give the name or address of a host, an IPv6 address without its brackets; `""` stands for the default."""
+    if value is None or value == "":
+        return ""
+    written = text(field, value)
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(written.removeprefix("[").removesuffix("]")))
+    if _HOST.fullmatch(written):
+        return written
+    raise InvalidOptionError(
+        f"{field}: {shown(value)} is no host; write a name or an IP address, without a port"
+    )
 
 
 def environment(field: str, value: object) -> tuple[str, ...]:

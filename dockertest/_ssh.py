@@ -135,7 +135,7 @@ class _Line(socket.socket):
         with near, far:
             # In a session of its own: Ctrl-C is for us, and then there is still something to remove.
             self._process = subprocess.Popen(  # noqa: S603 - ssh, as the user named it
-                argv, stdin=far, stdout=far, stderr=errors, start_new_session=True
+                argv, stdin=far.fileno(), stdout=far.fileno(), stderr=errors, start_new_session=True
             )
             super().__init__(fileno=near.detach())
 

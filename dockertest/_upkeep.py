@@ -10,6 +10,7 @@ from typing import TypeVar
 from typing_extensions import Unpack
 
 from dockertest import (
+    _address,
     _engine,
     _network,
     _retry,
@@ -75,14 +76,8 @@ class Upkeep(Connection):
             NotInContainerError: It runs in none that this engine knows.
         """
         self._owned.check_open()
-        for container in _session.own_container_ids():
-            try:
-                attrs = self._engine.inspect(container)
-            except EngineError as error:
-                if error.status != 404:
-                    raise
-            else:
-                return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
+        if attrs := _address.own_container(self._engine):
+            return self._handle(attrs, str(attrs["Config"]["Image"]), borrowed=True)
         raise NotInContainerError(
             f"this process does not run in a container that the engine at {self.endpoint} knows"
         )
