@@ -88,7 +88,7 @@ def host(field: str, value: object) -> str:
         return ""
     written = text(field, value)
     with suppress(ValueError):
-        return str(ipaddress.ip_address(written.removeprefix("[").removesuffix("]")))
+        return str(ipaddress.ip_address(written[1:-1] if written[:1] + written[-1:] == "[]" else written))
     if _HOST.fullmatch(written):
         return written
     raise InvalidOptionError(

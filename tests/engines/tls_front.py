@@ -1,11 +1,12 @@
 """
-An engine's unix socket on a TCP port of loopback, behind TLS or not, so that tests meet both without a second engine.
+An engine's unix socket on a TCP port, behind TLS or not, so that tests meet both without a second engine.
 
 It is as strict as Go's: a client that breaks a TLS connection off without saying so has its connections reset.
 """
 
 from __future__ import annotations
 
+import datetime
 import selectors
 import socket
 import ssl
@@ -28,15 +29,21 @@ class Front:
         url: Where, for a pool.
     """
 
-    def __init__(self, target: str = "/var/run/docker.sock", context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        target: str = "/var/run/docker.sock",
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._target = target
+        self._host = host
         self._context = context
         self._open = ExitStack()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._listener = self._open.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = self._open.enter_context(socket.create_server((self._host, 0)))
+        self.url = f"tcp://{self._host}:{self._listener.getsockname()[1]}"
         self._carriers = [threading.Thread(target=self._serve, daemon=True)]
         self._carriers[0].start()
         self._clients: list[socket.socket] = []
@@ -207,8 +214,16 @@ def _step(ways: list[_Way]) -> None:
             way.step()
 
 
-def certificates(folder: Path) -> ssl.SSLContext:
-    """Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and give the server's side of it."""
+def certificates(
+    folder: Path, host: str = "127.0.0.1", not_after: datetime.datetime | None = None
+) -> ssl.SSLContext:
+    """
+    Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and give the server's side of it.
+
+    Args:
+        host: The host that the server's certificate is for.
+        not_after: When that is over; not soon by default.
+    """
     ca = trustme.CA()
     client = ca.issue_cert("client@dockertest.example")
     ca.cert_pem.write_to_path(folder / "ca.pem")
@@ -217,5 +232,5 @@ def certificates(folder: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(context)
-    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.issue_cert(host, not_after=not_after).configure_cert(context)
     return context

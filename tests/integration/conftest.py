@@ -22,6 +22,14 @@ def pool(dockertest_pool: dockertest.Pool) -> dockertest.Pool:
 
 
 @pytest.fixture
+def local(pool: dockertest.Pool) -> str:
+    """The path of the engine's socket, for what stands before it."""
+    if not pool.endpoint.startswith("unix://"):
+        pytest.skip("the engine under test has no socket here")
+    return pool.endpoint.removeprefix("unix://")
+
+
+@pytest.fixture
 def name() -> str:
     """A name that nothing else on the engine has."""
     return f"dockertest-{secrets.token_hex(6)}"
