@@ -138,7 +138,7 @@ def _remedy(error: DockertestError, endpoint: Endpoint) -> str:
                 f"look at ca.pem, cert.pem and key.pem in {endpoint.cert_path or 'the folder of cert_path'}"
             )
     if any(isinstance(each, PermissionError) for each in reasons) and endpoint.is_socket:
-        return 'let this user in: sudo usermod -aG docker "$USER", then log in again; or run this as root'
+        return 'let this user in: sudo usermod -aG docker "$USER", then log in again, or run this as root'
     if isinstance(error, DockerUnavailableError) and not endpoint.is_socket and reasons:
         return "start the engine, or see whether its address is right and no firewall is in the way"
     return _talk_remedy(error, endpoint)
@@ -162,7 +162,7 @@ def _talk_remedy(error: DockertestError, endpoint: Endpoint) -> str:
         return f"an engine that hangs up does not know the certificate in {endpoint.cert_path or 'cert_path'}"
     if endpoint.is_socket:
         return "name the socket of a container engine"
-    return "name the port of an engine; one that speaks TLS needs cert_path= or DOCKER_CERT_PATH"
+    return "name an engine's port, or if it speaks TLS give cert_path= or DOCKER_CERT_PATH"
 
 
 # What OpenSSL calls them: X509_V_ERR_CERT_HAS_EXPIRED, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.

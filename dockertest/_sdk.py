@@ -230,10 +230,11 @@ def reasons(foreign: BaseException, outer: BaseException | None = None) -> Itera
 def _words(chain: list[BaseException]) -> str:
     """Say in the system's own words what is behind it all, where the system said something."""
     last = chain[-1]
+    text = " ".join(str(last).split())  # in one line, whatever it is
     for each in chain:
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate cannot be verified: {str(getattr(each, 'verify_message', each)).lower().rstrip('.')}"
-    return _strerror(chain) or (f"{type(last).__name__}: {last}" if str(last) else type(last).__name__)
+    return _strerror(chain) or (f"{type(last).__name__}: {text}" if text else type(last).__name__)
 
 
 def _strerror(chain: list[BaseException]) -> str:
