@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import IO
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from dockertest.errors import DockerUnavailableError
@@ -124,7 +124,7 @@ def _command(url: str, patience: float) -> list[str]:
 def _last_line(file: IO[bytes]) -> str:
     file.seek(0)
     lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else ""
+    return lines[-1].strip().removeprefix("ssh: ").rstrip(".") if lines else ""
 
 
 class _Line(socket.socket):
@@ -152,6 +152,6 @@ class _Line(socket.socket):
 
     def _real_close(self) -> None:
         """End the command with the last that has the socket open: a response may still be read when it is closed."""
-        super()._real_close()  # type: ignore[misc]
+        cast("Any", super())._real_close()
         self._process.terminate()
         self._process.wait()

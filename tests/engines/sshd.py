@@ -20,10 +20,11 @@ SERVER = """\
 ListenAddress 127.0.0.1
 Port {port}
 HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/home/.ssh/id_ed25519.pub
+AuthorizedKeysFile {folder}/authorized_keys
 PidFile none
 StrictModes no
 PasswordAuthentication no
+KbdInteractiveAuthentication no
 PermitRootLogin yes
 UsePAM no
 """
@@ -48,6 +49,8 @@ class Sshd:
         url: Where, for a pool.
         environ: The variables by which it is reached: a home with key, known hosts and the name `engine.example`, and
             a path with an `ssh` that knows them.
+        authorized: The file with the keys that the server lets in.
+        known: The file with the servers that the home knows.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,10 +65,12 @@ class Sshd:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
+        self.authorized, self.known = folder / "authorized_keys", home / "known_hosts"
+        self.authorized.write_text((home / "id_ed25519.pub").read_text())
         (folder / "config").write_text(SERVER.format(port=port, folder=folder))
         (home / "config").write_text(CLIENT.format(port=port, user=user))
         public = (folder / "host_key.pub").read_text()
-        (home / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        self.known.write_text(f"[127.0.0.1]:{port} {public}")
         wrapper = folder / "bin" / "ssh"
         wrapper.parent.mkdir()
         wrapper.write_text(PROGRAM.format(ssh=shutil.which("ssh"), folder=folder))

@@ -36,6 +36,7 @@ NEEDED = (
     "influxdb:1.6",
     "memcached:1.6",
     "nats:2.9",
+    "python:3.11",
     "busybox:1.35",
 )
 # Where an official image is, if not on Docker Hub.

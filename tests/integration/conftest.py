@@ -24,9 +24,10 @@ def pool(dockertest_pool: dockertest.Pool) -> dockertest.Pool:
 @pytest.fixture
 def local(pool: dockertest.Pool) -> str:
     """The path of the engine's socket, for what stands before it."""
-    if not pool.endpoint.startswith("unix://"):
+    endpoint = str(pool.endpoint)
+    if not endpoint.startswith("unix://"):
         pytest.skip("the engine under test has no socket here")
-    return pool.endpoint.removeprefix("unix://")
+    return endpoint.removeprefix("unix://")
 
 
 @pytest.fixture
