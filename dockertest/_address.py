@@ -80,9 +80,14 @@ class Standpoint:
         if bound_ip not in _EVERYWHERE and not ipaddress.ip_address(bound_ip).is_loopback:
             return bound_ip
         name = str(attrs["Name"]).lstrip("/")
+        remedy = (
+            f"connect it to: {', '.join(own)}"
+            if own
+            else "say in DOCKERTEST_HOST_OVERRIDE where its ports are reached, and publish them there"
+        )
         raise NotInNetworkError(
             f"container {name!r} shares no network with the container that this process runs in, and a port published on "
-            f"{bound_ip or 'its host'} is not reached from there; connect it to: {', '.join(own) or 'none'}"
+            f"{bound_ip or 'its host'} is not reached from there; {remedy}"
         )
 
     def _own_networks(self) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@ import docker
 import pytest
 
 import dockertest
+from dockertest import _reaper
 from dockertest._connect import find
 from dockertest._endpoint import Endpoint
 
@@ -83,6 +84,9 @@ def test_a_context_with_tls(
         with dockertest.Pool() as pool:
             assert pool._engine.endpoint.why == "docker context 'secure', DOCKER_CONTEXT"
             works(pool)
+            address = pool._engine.address()
+            assert address is not None
+            assert _reaper.Engine(address).request("GET", "/containers/json")[0] == 200
         monkeypatch.delenv("DOCKER_CONTEXT")
         subprocess.run([cli, "context", "use", "secure"], check=True, capture_output=True)
         with dockertest.Pool() as pool:

@@ -108,6 +108,27 @@ if sys.argv[2] == "ctrl-c":
 """
 
 
+FORK = """
+import dockertest, os, sys
+pool = dockertest.Pool(sys.argv[1])
+resource = pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0)
+child = os.fork()
+if child == 0:
+    os._exit(resource.exec(["sh", "-c", "exit 7"]).exit_code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert resource.status == "running"
+resource.close()
+"""
+
+
+def test_a_forked_child_has_connections_of_its_own(sshd: Sshd) -> None:
+    """And what it closes of its parent's does not end them."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK, sshd.url], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("end", ["done", "ctrl-c", "killed"])
 def test_what_was_made_over_ssh_is_gone_with_its_process(sshd: Sshd, engine: Engine, end: str) -> None:
     """By itself at the interpreter's end, at Ctrl-C, which ssh must not hear, and by the reaper after a kill."""
