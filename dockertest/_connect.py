@@ -83,6 +83,8 @@ def adopt(client: _sdk.DockerClient, timeout: float) -> Engine:
     if url == "http+docker://ssh":
         url = f"ssh://{adapter.ssh_host.removeprefix('ssh://')}" if adapter else "ssh://"
         known_as = getattr(adapter, "ssh_params", {}).get("hostname", "")
+    elif url == "http+docker://localnpipe":
+        url = f"npipe://{getattr(adapter, 'npipe_path', '')}"
     elif url.startswith("http+docker://"):
         url = f"unix://{getattr(adapter, 'socket_path', '')}"
     return Engine(client, Endpoint(url, "client=", hostname=known_as), timeout, owned=False)
@@ -133,10 +135,12 @@ def _remedy(error: DockertestError, endpoint: Endpoint) -> str:
             return _certificate_remedy(each, endpoint)
         if isinstance(each, ssl.SSLError) and each.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"):
             return "no TLS is spoken there: leave out the certificates, or name the port that speaks it"
+        if isinstance(each, ssl.SSLEOFError) or (
+            isinstance(each, ssl.SSLError) and "ALERT" in str(each.reason)
+        ):
+            return _HANGS_UP.format(endpoint.cert_path or "cert_path")
         if isinstance(each, ssl.SSLError):
-            return (
-                f"look at ca.pem, cert.pem and key.pem in {endpoint.cert_path or 'the folder of cert_path'}"
-            )
+            return f"look at ca.pem, cert.pem and key.pem in {endpoint.cert_path or 'cert_path'}"
     if any(isinstance(each, PermissionError) for each in reasons) and endpoint.is_socket:
         return 'let this user in: sudo usermod -aG docker "$USER", then log in again, or run this as root'
     if isinstance(error, DockerUnavailableError) and not endpoint.is_socket and reasons:
@@ -158,13 +162,16 @@ def _talk_remedy(error: DockertestError, endpoint: Endpoint) -> str:
     """Say what to do about something that was connected to, but does not talk as an engine does."""
     if isinstance(error, DockerUnavailableError) or "; " in str(error):
         return ""
+    if "did not answer" in str(error):
+        return "see whether the engine is well, or name another"
     if endpoint.speaks_tls:
-        return f"an engine that hangs up does not know the certificate in {endpoint.cert_path or 'cert_path'}"
+        return _HANGS_UP.format(endpoint.cert_path or "cert_path")
     if endpoint.is_socket:
         return "name the socket of a container engine"
     return "name an engine's port, or if it speaks TLS give cert_path= or DOCKER_CERT_PATH"
 
 
+_HANGS_UP = "an engine that hangs up does not know the certificate in {}"
 # What OpenSSL calls them: X509_V_ERR_CERT_HAS_EXPIRED, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.
 _EXPIRED = 10
 _OF_ANOTHER_NAME = (62, 64)

@@ -104,10 +104,8 @@ def candidates(
         if url:
             return [_named(url, why, cert_path, environ, home)]
     found = _of_context(cert_path, environ, home, platform)
-    if cert_path and found[0].is_socket:
-        raise InvalidOptionError(
-            "cert_path: no TLS is spoken over a socket; name an endpoint, such as tcp://…"
-        )
+    if cert_path:
+        _check_tls("cert_path", found[0].url)
     return found
 
 
@@ -134,6 +132,8 @@ def _of_context(
     _check(context.host, why)
     if context.host.startswith((*_SOCKETS, "ssh:")):
         return [Endpoint(context.host, why)]
+    if context.cert_path or not context.verify:
+        _check_tls(why, context.host)
     certificates = _certificates(cert_path, home) if cert_path else context.cert_path
     found = Endpoint(context.host, why, certificates, context.verify)
     return [replace(found, remark=_remark(found))]
@@ -173,10 +173,8 @@ def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]
     scheme = _check(url, why)
     usual = str(_contexts.folder(environ, home)) if environ.get("DOCKER_TLS_VERIFY") else ""
     wished = environ.get("DOCKER_CERT_PATH") or usual
-    if cert_path and scheme not in ("tcp", "https"):
-        raise InvalidOptionError(f"cert_path: no TLS is spoken over {url}; leave it out, or write tcp://…")
-    if scheme == "http" and environ.get("DOCKER_TLS_VERIFY"):
-        raise InvalidOptionError(f"{why}: DOCKER_TLS_VERIFY asks for TLS, and {url} for none; write tcp://…")
+    if cert_path or (scheme == "http" and usual):
+        _check_tls("cert_path" if cert_path else "DOCKER_TLS_VERIFY", url)
     asked = cert_path or wished
     found = Endpoint(url, why, _certificates(asked, home) if asked and scheme in ("tcp", "https") else "")
     return replace(found, remark=_remark(found))
@@ -208,6 +206,12 @@ def _remark(endpoint: Endpoint) -> str:
         f"{endpoint} ({endpoint.why}) speaks no TLS: whoever can reach it has the engine's host, and can read along; "
         "use TLS or ssh://"
     )
+
+
+def _check_tls(asked_by: str, url: str) -> None:
+    """Refuse what asks for TLS where none is spoken: it would do nothing, and nobody would know."""
+    if not url.startswith(("tcp:", "https:")):
+        raise InvalidOptionError(f"{asked_by}: no TLS is spoken over {url}; leave it out, or write tcp://…")
 
 
 def _certificates(folder: str, home: str) -> str:

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import IO, Any, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dockertest.errors import DockerUnavailableError
@@ -60,23 +60,29 @@ class Dial:
             DockerUnavailableError: It does not; the text has ssh's own words.
         """
         with self._turns:
-            pauses = iter(PAUSES)
-            while True:
-                with tempfile.TemporaryFile() as errors:
-                    line = _Line(self.argv, errors.fileno())
-                    try:
-                        line.greet(timeout)
-                    except OSError as failure:
-                        line.close()
-                        said = _last_line(errors)
-                        pause = next(pauses, None) if CROWDED in said else None
-                        if pause is None and said:
-                            raise DockerUnavailableError(f"ssh: {said}") from failure
-                        if pause is None:
-                            raise
-                        time.sleep(pause)
-                    else:
-                        return line
+            for pause in PAUSES:
+                try:
+                    return self._connected(timeout)
+                except DockerUnavailableError as error:
+                    if CROWDED not in str(error):
+                        raise
+                time.sleep(pause)
+            return self._connected(timeout)
+
+    def _connected(self, timeout: float | None) -> socket.socket:
+        with tempfile.TemporaryFile() as errors:
+            line = _Line(self.argv, errors.fileno())
+            try:
+                line.greet(timeout)
+            except BaseException as failure:
+                line.close()
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()
+                if said and isinstance(failure, OSError):
+                    words = said[-1].strip().removeprefix("ssh: ").rstrip(".")
+                    raise DockerUnavailableError(f"ssh: {words}") from failure
+                raise
+        return line
 
     def renewed(self) -> Dial:
         """Give one for a forked child, where nobody may be left to give turns back."""
@@ -113,18 +119,19 @@ def _command(url: str, patience: float) -> list[str]:
         )
     if program is None:
         raise DockerUnavailableError("ssh:// needs the program ssh; install it (Debian: openssh-client)")
-    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(patience))}"]
+    settings = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(max(1, round(patience))),
+        "ControlMaster": "no",  # it would end with the connection that it came with; one that is there already is used
+        "RemoteCommand": "none",
+        "ClearAllForwardings": "yes",
+    }
+    options = ["-T", *(f"-o{key}={value}" for key, value in settings.items())]
     user = ["-l", parts.username] if parts.username else []
     port = ["-p", str(parts.port)] if parts.port else []
     socket_there = parts.path.rstrip("/")
     docker = f"docker --host {shlex.quote(f'unix://{socket_there}')}" if socket_there else "docker"
     return [program, *options, *user, *port, "--", parts.hostname or "", f"{docker} system dial-stdio"]
-
-
-def _last_line(file: IO[bytes]) -> str:
-    file.seek(0)
-    lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip().removeprefix("ssh: ").rstrip(".") if lines else ""
 
 
 class _Line(socket.socket):

@@ -197,8 +197,13 @@ def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> Non
     (endpoint,) = cli.found(**environ)
     assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (str(tls), True, True)
     assert cli.found(None, str(certificates), **environ)[0].cert_path == str(certificates)
-    with pytest.raises(InvalidOptionError, match="no TLS is spoken over a socket"):
+    with pytest.raises(InvalidOptionError, match=r"^cert_path: no TLS is spoken over unix:///x/colima\.sock"):
         cli.found(None, str(certificates), DOCKER_CONTEXT="colima")
+    cli.add("open", "http://10.0.0.5:2375", "ca.pem")
+    with pytest.raises(
+        InvalidOptionError, match=r"context 'open', DOCKER_CONTEXT: no TLS is spoken over http://"
+    ):
+        cli.found(DOCKER_CONTEXT="open")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,7 @@ def test_certificates_are_never_silently_left_out(certificates: Path, url: str) 
     """An argument that would do nothing is a mistake, and so is `DOCKER_TLS_VERIFY` for an endpoint without TLS."""
     with pytest.raises(InvalidOptionError, match=r"^cert_path: no TLS is spoken over"):
         found(url, str(certificates))
-    with pytest.raises(InvalidOptionError, match="DOCKER_TLS_VERIFY asks for TLS"):
+    with pytest.raises(InvalidOptionError, match=r"^DOCKER_TLS_VERIFY: no TLS is spoken over http://127"):
         found("http://127.0.0.1:2375", DOCKER_TLS_VERIFY="1")
 
 

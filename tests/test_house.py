@@ -219,10 +219,6 @@ def test_what_raises_is_told_of_our_own_errors_alone() -> None:
 LONG = {"_reaper.py"}
 
 
-# A program of its own, in one file since it is started without this package.
-LONG = {"_reaper.py"}
-
-
 def length(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 

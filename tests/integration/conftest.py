@@ -2,9 +2,12 @@
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,20 @@ def local(pool: dockertest.Pool) -> str:
     if not endpoint.startswith("unix://"):
         pytest.skip("the engine under test has no socket here")
     return endpoint.removeprefix("unix://")
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """An address that answers nothing at all: a queue that is full, so that the system drops whoever comes."""
+    with ExitStack() as opened, socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(8):
+            knocking = opened.enter_context(socket.socket())
+            knocking.setblocking(False)
+            with suppress(BlockingIOError):
+                knocking.connect(server.getsockname())
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture

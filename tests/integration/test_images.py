@@ -778,13 +778,17 @@ def test_a_broken_helper_stops_no_public_pull(
 def test_a_broken_configuration_stops_nothing(
     registry: str, cli: Cli, caplog: pytest.LogCaptureFixture, content: object, public_image: str
 ) -> None:
-    """Pools are made and images pulled, with at most one warning, which names the file; the docker SDK would fail."""
+    """Pools are made and images pulled; what is not known for that is warned of, with the file; the docker SDK would fail."""
     cli.write(json.loads(json.dumps(content).replace("HOST", registry)))
     with dockertest.Pool() as pool:
         pull(pool, public_image)
         assert pool.client.ping()
     warnings = [each.message for each in caplog.records if each.levelname == "WARNING"]
-    assert len(warnings) <= 1
+    assert [each.split()[:2] for each in warnings] in (
+        [],
+        [["credentials", "for"]],
+        [["cannot", "read"], ["credentials", "for"]],  # the current docker context, that is
+    )
     assert all(str(cli.file) in each and "%%%" not in each for each in warnings)
 
 

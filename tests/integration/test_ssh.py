@@ -179,6 +179,15 @@ def test_what_ssh_says_is_told(sshd: Sshd, file: Literal["authorized", "known"],
         path.write_text(kept)
 
 
+def test_a_dead_ssh_server(sshd: Sshd, black_hole: str) -> None:
+    """It is not waited for long."""
+    text = said(f"ssh://me@127.0.0.1:{black_hole.rpartition(':')[2]}")
+    assert (
+        "the engine did not answer within 4 s; it works as soon as" in text
+        or "timed out; it works as" in text
+    )
+
+
 def test_nobody_listens_there(sshd: Sshd) -> None:
     """In ssh's own words."""
     assert "Connection refused; it works as soon as" in said(sshd.url.rpartition(":")[0] + ":1")
