@@ -1,9 +1,9 @@
 """
 The process that outlives this one and removes what it made. Standard library alone, and run as a file of its own.
 
-A pool starts it, detached, before it makes the first thing, and holds the writing end of its standard input: JSON lines
-that say which engine, which sessions, which deadlines. When the writing process is gone, the pipe ends, and what its
-sessions made is removed. It never contacts anything but the engine it was told.
+A pool starts it, detached, before it makes the first thing, and holds the writing end of its standard input. JSON
+lines come through it: which engine, which sessions, which deadlines. When the writing process is gone, however it went,
+the pipe ends, and what its sessions made is removed. It never contacts anything but the engine it was told.
 """
 
 import contextlib
@@ -36,10 +36,12 @@ Request = Callable[[str, str, Any], tuple[int, Any]]
 
 
 class Engine:
-    """The engine, by HTTP over a unix socket, TCP, TLS or a command such as ssh."""
+    """The engine, by HTTP over a unix socket, TCP, TLS, or a command such as ssh."""
 
     def __init__(self, said: dict[str, Any]) -> None:
-        self._url, self._dial, self._prefix = urlsplit(said["url"]), said.get("dial"), f"/v{said['api']}"
+        self._url = urlsplit(said["url"])
+        self._dial: list[str] = said.get("dial") or []
+        self._prefix = f"/v{said['api']}"
         self._tls: ssl.SSLContext | None = None
         if self._url.scheme == "https":
             self._tls = ssl.create_default_context(cafile=said.get("ca"))
@@ -52,7 +54,7 @@ class Engine:
         """Send one request, and give status and answer."""
         connection = self._connect()
         try:
-            sent = body and json.dumps(body)
+            sent = None if body is None else json.dumps(body)
             connection.request(method, self._prefix + path, sent, {"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read()
@@ -62,30 +64,34 @@ class Engine:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._url.scheme in ("http", "https"):
-            host, port = self._url.hostname or "localhost", self._url.port
+            at = self._url.hostname or "localhost", self._url.port or (2376 if self._tls else 2375)
             if self._tls:
-                return http.client.HTTPSConnection(host, port or 2376, timeout=SILENCE, context=self._tls)
-            return http.client.HTTPConnection(host, port or 2375, timeout=SILENCE)
-        connection = http.client.HTTPConnection("localhost")
-        if self._dial:  # a command whose standard input and output lead to the engine
-            connection.sock, far = socket.socketpair()
-            with far, contextlib.suppress(ChildProcessError):
-                ends = [(os.POSIX_SPAWN_DUP2, far.fileno(), each) for each in (0, 1)]
-                os.posix_spawn(self._dial[0], self._dial, os.environ, file_actions=ends)
-                os.waitpid(-1, os.WNOHANG)  # an earlier one
-        else:
-            connection.sock = socket.socket(socket.AF_UNIX)
+                return http.client.HTTPSConnection(*at, timeout=SILENCE, context=self._tls)
+            return http.client.HTTPConnection(*at, timeout=SILENCE)
+        connection = http.client.HTTPConnection("localhost", timeout=SILENCE)
+        connection.sock = _dialled(self._dial) if self._dial else socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(SILENCE)
         if not self._dial:
             connection.sock.connect(self._url.path)
         return connection
 
 
+def _dialled(command: list[str]) -> socket.socket:
+    """Give a socket whose other end is a command's standard input and output; the command ends with it."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # an earlier one
+    near, far = socket.socketpair()
+    with far:
+        ends = [(os.POSIX_SPAWN_DUP2, far.fileno(), each) for each in (0, 1)]
+        os.posix_spawn(command[0], command, os.environ, file_actions=ends)
+    return near
+
+
 def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
     """List the containers or networks that have a label."""
     filters = quote(json.dumps({"label": [label]}))
-    path = "/containers/json?all=1&" if kind == "containers" else "/networks?"
-    status, answer = request("GET", f"{path}filters={filters}", None)
+    asked = "containers/json?all=1&" if kind == "containers" else "networks?"
+    status, answer = request("GET", f"/{asked}filters={filters}", None)
     if status != 200 or not isinstance(answer, list):
         raise OSError(f"the engine answered {status} to a list of {kind}")
     return answer
@@ -147,7 +153,11 @@ def side_by_side(calls: list[Callable[[], object]]) -> None:
 def dead_sessions(
     things: Iterable[dict[str, Any]], identity: str, state: Path, *, local: bool, now: float
 ) -> dict[str, str]:
-    """Give the sessions among *things* that are provably over, each with how one knows; names and ages say nothing."""
+    """
+    Give the sessions among *things* that are provably over, each with how one knows.
+
+    Only the complete set of our labels counts; names and ages say nothing, and when unknown, nothing is touched.
+    """
     dead: dict[str, str] = {}
     for labels in (each.get("Labels") or {} for each in things):
         session, theirs = labels.get(SESSION, ""), labels.get(IDENTITY, "")
@@ -191,8 +201,11 @@ def _is_over(shared: dict[str, Any], identity: str, reused: bool) -> bool:
 
 def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
     """Whether an identity is of this machine and user, but of another boot."""
-    (*theirs_here, their_boot, _), (*ours_here, our_boot, _) = theirs.split("."), ours.split(".")
-    return bool(our_boot) and theirs_here == ours_here and their_boot != our_boot
+    their_user, their_machine, their_boot, _ = theirs.split(".")
+    our_user, our_machine, our_boot, _ = ours.split(".")
+    return (
+        bool(our_boot) and (their_user, their_machine) == (our_user, our_machine) and their_boot != our_boot
+    )
 
 
 def _lock_is_free(path: Path) -> bool:
@@ -291,13 +304,15 @@ class Reaper:
             self._looks[session] = (since, time.monotonic() + min(1.0, 0.1 + waited / 4))
 
     def _exists(self, container: str) -> bool:
-        answer = self._try(lambda ask: ask("GET", f"/containers/{container}/json", None))
-        return not answer or bool(answer[0] != 404)
+        answer = self._try(lambda request: request("GET", f"/containers/{container}/json", None))
+        return answer is None or answer[0] != 404
 
     def _try(self, act: Callable[[Request], Any]) -> Any:
         """Do something with the engine; `None` if it failed, which is written down and tried again by the caller."""
+        if self._engine is None:
+            return None
         try:
-            done = act(self._engine.request) if self._engine else None
+            done = act(self._engine.request)
         except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and what is left is tried again
             self._say(f"{type(error).__name__}: {error}")
             return None

@@ -53,12 +53,12 @@ class Sshd:
         known: The file with the servers that the home knows.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str) -> None:
         self._folder = folder
+        self._program = program
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        program = server()
         user, folder, home = getpass.getuser(), self._folder, self._folder / "home" / ".ssh"
         home.mkdir(parents=True, mode=0o700)
         for key in (folder / "host_key", home / "id_ed25519"):
@@ -81,7 +81,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         log = self._open.enter_context((folder / "log").open("wb"))
         self._process = subprocess.Popen(
-            [program, "-D", "-e", "-f", folder / "config"], stderr=log, stdin=subprocess.DEVNULL
+            [self._program, "-D", "-e", "-f", folder / "config"], stderr=log, stdin=subprocess.DEVNULL
         )
         dockertest.retry(
             lambda: socket.create_connection(("127.0.0.1", port), 1).close(), on=OSError, max_wait=10
@@ -94,11 +94,11 @@ class Sshd:
         self._open.close()
 
 
-def server() -> str:
+def sshd_program() -> str:
     """Give the path of sshd; where it is missing, as root on Debian, install it."""
-    if not (found := shutil.which("sshd", path=PATH)):
+    if not shutil.which("sshd", path=PATH):
         script = Path(__file__).with_name("debian.py")
-        subprocess.run([sys.executable, script, "openssh-server"], check=True)
-        found = shutil.which("sshd", path=PATH)
-    assert found
-    return found
+        subprocess.run([sys.executable, script, "openssh-server"], check=False)
+    if found := shutil.which("sshd", path=PATH):
+        return found
+    raise FileNotFoundError("there is no sshd here, and it is not for us to install one")

@@ -16,7 +16,7 @@ import pytest
 
 import dockertest
 
-from ..engines.sshd import Sshd  # noqa: TID252 - `tests` is on no path
+from ..engines.sshd import Sshd, sshd_program  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine
 from .test_reaper import gone
 
@@ -26,7 +26,11 @@ SLEEP = ("sleep", "600")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sshd]":
     """An ssh server, and a home that knows it."""
-    with Sshd(tmp_path_factory.mktemp("ssh")) as server:
+    try:
+        program = sshd_program()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with Sshd(tmp_path_factory.mktemp("ssh"), program) as server:
         yield server
 
 
@@ -85,14 +89,15 @@ def test_connections_end_with_their_pool(sshd: Sshd) -> None:
     lines.close()
     thread.join(10)
     assert not thread.is_alive()
+    assert children()
     pool.close()
     dockertest.retry(lambda: not children(), max_wait=10)
 
 
 def children() -> "list[str]":
-    """Give the processes named ssh that this one has."""
-    listed = subprocess.run(["ps", "-o", "comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [each for each in listed.stdout.split() if each == "ssh"]
+    """Give the ids of the processes named ssh that this one has."""
+    listed = subprocess.run(["pgrep", "-x", "-P", str(os.getpid()), "ssh"], capture_output=True, text=True)
+    return listed.stdout.split()
 
 
 PROGRAM = """
