@@ -83,13 +83,13 @@ def test_connections_end_with_their_pool(sshd: Sshd) -> None:
     """No ssh is left over, be it one that follows a log."""
     pool = dockertest.Pool(sshd.url)
     resource = pool.run("busybox:1.35", cmd=SLEEP, stop_timeout=0)
+    assert children()
     lines = resource.stream_logs()
     thread = threading.Thread(target=lambda: list(lines))
     thread.start()
     lines.close()
     thread.join(10)
     assert not thread.is_alive()
-    assert children()
     pool.close()
     dockertest.retry(lambda: not children(), max_wait=10)
 
