@@ -35,7 +35,7 @@ $(CLIENTS): $(DONE)
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
 	@touch $(CLIENTS)
 
-engine: $(DONE) ## a container engine: the one that answers, else Docker is installed (root on Debian)
+engine: $(DONE) ## a container engine: the one that answers, else Docker and buildx are installed (root on Debian)
 	@$(BIN) tests/engines/ensure.py
 
 images: engine ## the images: official ones, or stand-ins from Debian's packages; prints their prefix
