@@ -23,6 +23,8 @@ from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")
 
+PATIENCE = 5.0  # seconds that a reaper may take to listen
+
 
 def identity() -> str:
     """Give user, machine, boot and PID namespace, in four words: only within all four can a process be known to be dead."""
@@ -67,6 +69,7 @@ class Lifeline:
         self._lock = threading.RLock()
         self._locks: dict[str, int | None] = {}  # the open lock file of each session
         self._pipe: int | None = None
+        self._deaf = False  # whether the reaper has not heard the last that was said
         self._process: subprocess.Popen[bytes] | None = None
         os.register_at_fork(after_in_child=self._let_go) if hasattr(os, "register_at_fork") else None
 
@@ -105,8 +108,7 @@ class Lifeline:
         with self._lock:
             if self._pipe is None and (seconds is None or not self._start()):
                 return False
-            self._tell({"expire": container, "in": seconds})
-            return self._pipe is not None
+            return self._tell({"expire": container, "in": seconds})
 
     def prune(self, engine: Engine, *, reused: bool = False) -> list[str]:
         """Remove what dead sessions left on this engine, and give the ids of it."""
@@ -132,6 +134,8 @@ class Lifeline:
             )
             return False
         reading, self._pipe = os.pipe()
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(self._pipe, False)  # a reaper that is stopped must not stop this process
         try:
             self._tell(
                 {
@@ -163,15 +167,35 @@ class Lifeline:
             os.close(reading)
         return True
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: dict[str, Any]) -> bool:
+        """Say something to the reaper; `False`, after a warning, if it does not hear it."""
         line = json.dumps(message).encode() + b"\n"
+        deadline = time.monotonic() + (0.0 if self._deaf else PATIENCE)
         try:
-            os.write(self._pipe if self._pipe is not None else -1, line)  # less than PIPE_BUF: all or nothing
+            while not self._write(line):
+                if time.monotonic() > deadline:
+                    # The pipe stays open: its end would tell a reaper that goes on later that this process is dead.
+                    if not self._deaf:
+                        log.warning("the reaper does not listen, so what a killed process leaves may stay")
+                    self._deaf = True
+                    return False
+                time.sleep(0.02)
         except OSError as error:
             log.warning(
                 "the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error
             )
             self._stop()
+            return False
+        self._deaf = False
+        return True
+
+    def _write(self, line: bytes) -> bool:
+        """Write a line, which is less than PIPE_BUF: all of it or nothing; `False` if the pipe is full."""
+        try:
+            os.write(self._pipe if self._pipe is not None else -1, line)
+        except BlockingIOError:
+            return False
+        return True
 
     def _stop(self) -> None:
         """End the pipe; the process that was started has long made way for one that is nobody's child."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
+from tests.engines.fault_proxy import FaultProxy, freeze
 
 from .conftest import Engine
 
@@ -208,6 +209,58 @@ def test_a_hanging_process_does_not_stop_a_deadline(engine: Engine) -> None:
         dockertest.retry(lambda: not engine.has(made["containers"][0]), max_wait=15)
         assert engine.has(made["containers"][1])
     gone(engine, made["session"])
+
+
+def test_a_frozen_engine_does_not_delay_a_deadline(engine: Engine, tmp_path: Path) -> None:
+    """Neither the recovery of dead sessions nor a container that cannot be removed is waited for."""
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        proxy.next("GET .*/containers/json", freeze)  # by which recovery begins
+        stuck, other = (pool.run("busybox:1.35", cmd=SLEEP) for _ in range(2))
+        dockertest.retry(lambda: any("/containers/json" in each for each in proxy.requests), max_wait=10)
+        proxy.next(f"DELETE .*{stuck.id}", freeze)
+        began = time.monotonic()
+        stuck.expire(0)
+        dockertest.retry(lambda: any(stuck.id in each and "DELETE" in each for each in proxy.requests))
+        other.expire(1)
+        dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
+        assert time.monotonic() - began < 10
+        assert engine.has(stuck.id)
+
+
+def test_a_stopped_reaper_blocks_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """With its pipe full there is a warning and work goes on; when it goes on itself, the living keep everything."""
+    with dockertest.Pool() as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        reaper = dockertest.retry(lambda: only_one(os.getpid()))
+        os.kill(reaper, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
+                set_deadlines(resource, 5000)
+            assert time.monotonic() - began < 10
+            assert "the reaper does not listen" in caplog.text
+            with dockertest.Pool() as other:
+                other.run("busybox:1.35", cmd=SLEEP).close()
+        finally:
+            os.kill(reaper, signal.SIGCONT)
+        dockertest.retry(lambda: expires(resource), max_wait=10)  # it has read what was in the pipe
+        assert engine.has(resource.id)
+
+
+def set_deadlines(resource: dockertest.Resource, count: int) -> None:
+    """Say so often when a container's time is up; 64 KiB of it are in the pipe long before the end."""
+    for _ in range(count):
+        resource.expire(3600)
+
+
+def expires(resource: dockertest.Resource) -> bool:
+    """Set a deadline and take it back; `False` while the reaper does not hear it."""
+    try:
+        resource.expire(3600)
+    except dockertest.InvalidOptionError:
+        return False
+    resource.expire(None)
+    return True
 
 
 def test_the_reaper_writes_to_the_file_that_one_names(engine: Engine, tmp_path: Path) -> None:
