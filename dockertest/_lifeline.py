@@ -232,7 +232,9 @@ class Lifeline:
             if descriptor is not None:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
-        self._locks, self._pipe, self._process = {}, None, None
+        if self._process is not None:
+            self._process.returncode = 0  # it is not this process's to wait for
+        self._locks, self._pipe, self._process, self._deaf = {}, None, None, False
 
 
 def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:

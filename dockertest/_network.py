@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import random
 import threading
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class Network:
     _engine: Engine
     _owner: Owner
     _borrowed: bool = False
+    _pid: int = field(default_factory=os.getpid, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -78,12 +80,13 @@ class Network:
         """
         Let go of the network: one that a pool created is removed, what is still attached to it disconnected first.
 
-        Closing twice is nothing.
+        Closing twice is nothing. In a forked child, what its parent created is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed and not self._owner.keep)
+        inherited = self._pid != os.getpid()
+        self._let_go(remove=not (self._borrowed or inherited or self._owner.keep))
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

@@ -67,24 +67,24 @@ class Container(Removable, Watched, Protocol):
 
 class Belongings:
     """
-    What one pool made and has to remove: containers side by side, then the networks that they were in.
+    What one pool made in one process and has to remove: containers side by side, then the networks that they were in.
 
-    A forked child inherits the list, but nothing on it is its own.
+    Attributes:
+        session: The random name that is written on all of it.
+        told: The ids of the containers whose death has been told.
+        closed: Whether nothing more is to be made.
+        doubtful: Whether the engine may have made something that nobody was told of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed: bool = False) -> None:
+        self.session = new_session()
+        self.told: set[str] = set()
+        self.closed = closed
+        self.doubtful = False
         self._changed = threading.Condition()
         self._containers: list[Container] = []  # one that is reused may be there twice
         self._networks: list[Removable] = []
         self._creating = 0
-        self._pid = os.getpid()
-        self.closed = False
-        self.doubtful = False  # whether the engine may have made something that nobody was told of
-
-    @property
-    def inherited(self) -> bool:
-        """Whether this process is a forked child of the one that made these things."""
-        return self._pid != os.getpid()
 
     def __len__(self) -> int:
         return len(self._containers) + len(self._networks)
@@ -167,6 +167,8 @@ class _Registry:
         self._open: dict[int, tuple[int, Closable]] = {}
         self.lifelines: dict[str, Closable] = {}  # the reapers of this process, by engine
         atexit.register(self._close_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._let_go)
 
     def add(self, pool: Closable) -> None:
         with self._lock:
@@ -175,6 +177,9 @@ class _Registry:
     def discard(self, pool: Closable) -> None:
         with self._lock:
             self._open.pop(id(pool), None)
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def _close_all(self) -> None:
         """Close what this process opened, the newest first; a forked child leaves its parent's alone."""
