@@ -125,7 +125,14 @@ class Connection:
         Raises:
             CleanupError: Something is left; the text says what, and how to remove it. Close again to try again.
         """
-        failures = self._owned.close(self.timeout)
+        try:
+            failures = self._owned.close(self.timeout)
+        except KeyboardInterrupt:
+            if (
+                self._lifeline.has_reaper
+            ):  # it removes the rest: the end of the process need not wait for the engine
+                _session.registry.discard(self)
+            raise
         if self._owned.doubtful and not self.keep:
             failures += self._sweep()
         if failures:

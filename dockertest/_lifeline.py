@@ -103,6 +103,11 @@ class Lifeline:
             if not self._locks:
                 self._stop()
 
+    @property
+    def has_reaper(self) -> bool:
+        """Whether one runs, and hears what is said."""
+        return self._pipe is not None and not self._deaf
+
     def expire(self, container: str, seconds: float | None) -> bool:
         """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
         with self._lock:

@@ -11,8 +11,9 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -150,7 +151,8 @@ class Belongings:
         """Remove everything, and give what could not be; wait up to *timeout* seconds for what is just being created."""
         with self._changed:
             self.closed = True
-            self._changed.wait_for(lambda: not self._creating, timeout=timeout)
+            finished = self._changed.wait_for(lambda: not self._creating, timeout=timeout)
+            self.doubtful = self.doubtful or not finished
         failures: list[Exception] = []
         for kind in ("_containers", "_networks"):  # each asked for when it is its turn: it may have grown
             with self._changed:
@@ -214,31 +216,35 @@ def side_by_side(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T 
     While the interpreter ends no thread can be started any more: then they are made one after another.
     """
     results: list[T | Exception] = [RuntimeError("was not called")] * len(calls)
-    todo = iter(range(len(calls)))
-    lock = threading.Lock()
+    todo = deque(range(len(calls)))
 
     def work() -> None:
-        while True:
-            with lock:
-                index = next(todo, None)
-            if index is None:
-                return
-            try:
-                results[index] = calls[index]()
-            except Exception as error:  # noqa: BLE001 - given to the caller
-                results[index] = error
+        with suppress(IndexError):
+            while True:
+                make(todo.popleft())
 
-    threads = [threading.Thread(target=work, name="dockertest") for _ in range(min(workers, len(calls)) - 1)]
-    started = []
-    for thread in threads:
+    def make(index: int) -> None:
         try:
-            thread.start()
-        except RuntimeError:
-            break
-        started.append(thread)
-    work()
-    for thread in started:
-        thread.join()
+            results[index] = calls[index]()
+        except Exception as error:  # noqa: BLE001 - given to the caller
+            results[index] = error
+
+    # No thread holds off the end of the interpreter: whoever presses Ctrl-C does not want to wait for the engine.
+    threads = [
+        threading.Thread(target=work, name="dockertest", daemon=True)
+        for _ in range(min(workers, len(calls)) - 1)
+    ]
+    started = []
+    try:
+        for thread in threads:
+            with suppress(RuntimeError):
+                thread.start()
+                started.append(thread)
+        work()
+        for thread in started:
+            thread.join()
+    finally:
+        todo.clear()  # what was not begun is not begun after Ctrl-C
     return results
 
 
