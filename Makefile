@@ -44,8 +44,8 @@ images: engine ## the images: official ones, or stand-ins from Debian's packages
 demo: engine ## a real PostgreSQL server, started, used and removed
 	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
-test: $(CLIENTS) engine ## all tests but the long ones (more arguments for pytest: ARGS="-k retry")
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest $(ARGS)
+test: $(CLIENTS) engine ## all tests but the long ones, every warning an error (more arguments for pytest: ARGS="-k retry")
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -X dev -W error -m pytest $(ARGS)
 
 soak: $(CLIENTS) engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)

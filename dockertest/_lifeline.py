@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dockertest import _reaper, _session
-from dockertest._engine import Engine
+from dockertest._engine import Engine, border
 from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")
@@ -259,16 +259,18 @@ def sweep(engine: Engine, session: str) -> list[str]:
 
 def _asking(engine: Engine) -> _reaper.Request:
     """Give the engine in the form that the reaper's own code speaks to one."""
+    what = "remove what a session left"
 
     def request(method: str, path: str, body: Any) -> tuple[int, Any]:
         try:
             verb = cast("Any", method.lower())
-            response = engine.send(verb, path, what="remove what a session left", body=body)
+            response = engine.send(verb, path, what=what, body=body)
         except EngineError as error:
             if error.status is None:
                 raise
             return error.status, None
-        return response.status_code, response.json() if response.content else None
+        with border(engine, what):
+            return response.status_code, response.json() if response.content else None
 
     return request
 

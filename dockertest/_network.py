@@ -166,7 +166,9 @@ def disconnect(engine: Engine, network: str, container: str) -> None:
 
 
 def _create(engine: Engine, body: dict[str, Any], what: str) -> str:
-    return str(engine.send("post", "/networks/create", what=what, body=body).json()["Id"])
+    response = engine.send("post", "/networks/create", what=what, body=body)
+    with _engine.border(engine, what):  # an answer that was cut short is no network
+        return str(response.json()["Id"])
 
 
 def _remove(engine: Engine, network: str, name: str) -> None:
