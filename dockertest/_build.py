@@ -33,7 +33,7 @@ _FROM = re.compile(r"^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)", re.IGNORECASE | re
 _GET_IT = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
 # What the docker command line obeys: a build argument of such a name would reach more than the build.
 _STEERS = re.compile(
-    "DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION|AUTH_CONFIG|CUSTOM_HEADERS)"
+    "DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION|AUTH_CONFIG|CUSTOM_HEADERS|DEFAULT_PLATFORM)"
     "|BUILDX_.*|LD_.*|DYLD_.*|PATH|HOME"
 )
 

@@ -128,9 +128,7 @@ class Connection:
         try:
             failures = self._owned.close(self.timeout)
         except KeyboardInterrupt:
-            if (
-                self._lifeline.has_reaper
-            ):  # it removes the rest: the end of the process need not wait for the engine
+            if self._lifeline.has_reaper:  # it removes the rest, and the process may end without the engine
                 _session.registry.discard(self)
             raise
         if self._owned.doubtful and not self.keep:
