@@ -21,6 +21,7 @@ SLEEP = ("sleep", "600")
 
 PROGRAM = """
 import dockertest, json, os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which whoever started the tests with nohup has them ignore
 pool = dockertest.Pool()
 network = pool.create_network()
 options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"], networks=[network])
