@@ -37,10 +37,17 @@ def session(pool: dockertest.Pool) -> None:
     resource.read_file("/tmp/file")
     resource.logs()
     resource.stop(timeout=0)
+    resource.wait()
+    list(resource.stream_logs())
     resource.start()
+    resource.restart(timeout=0)
     assert resource.status == "running"
+    assert resource.health == "none"
     pool.container_by_name(resource.name)
+    pool.networks_by_name(network.name)
     resource.disconnect_from_network(network)
+    resource.connect_to_network(network, aliases=["again"])
+    resource.get_ip_in_network(network)
     network.close()
     resource.close()
 
@@ -106,5 +113,5 @@ def test_some_faults_end_in_an_error_of_ours_or_in_success(engine: Engine, tmp_p
 def test_all_faults_end_in_an_error_of_ours_or_in_success(engine: Engine, tmp_path: Path) -> None:
     """Every request with every fault: more than three hundred."""
     every = all_of_them(number_of_requests(tmp_path))
-    assert len(every) >= 200
+    assert len(every) >= 300
     hold(tmp_path, engine, every, timeout=3)
