@@ -35,7 +35,7 @@ $(CLIENTS): $(DONE)
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
 	@touch $(CLIENTS)
 
-engine: $(DONE) ## a container engine: the one that answers, else Docker is installed (root on Debian)
+engine: $(DONE) ## a container engine: the one that answers, else Docker and buildx are installed (root on Debian)
 	@$(BIN) tests/engines/ensure.py
 
 images: engine ## the images: official ones, or stand-ins from Debian's packages; prints their prefix
@@ -44,8 +44,8 @@ images: engine ## the images: official ones, or stand-ins from Debian's packages
 demo: engine ## a real PostgreSQL server, started, used and removed
 	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
-test: $(CLIENTS) engine ## all tests but the long ones (more arguments for pytest: ARGS="-k retry")
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest $(ARGS)
+test: $(CLIENTS) engine ## all tests but the long ones, every warning an error (more arguments for pytest: ARGS="-k retry")
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -X dev -W error -m pytest $(ARGS)
 
 soak: $(CLIENTS) engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)

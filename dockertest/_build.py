@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dockertest import _credentials, _report, _sdk, _specs
@@ -19,13 +23,19 @@ from dockertest._engine import Engine
 from dockertest._options import BuildOptions
 from dockertest._reference import Reference
 from dockertest._values import AuthConfig
-from dockertest.errors import DockertestError, EngineError, ImageBuildError
+from dockertest.errors import DockertestError, EngineError, ImageBuildError, InvalidOptionError
 
 log = logging.getLogger("dockertest")
 
 TAIL = 20  # lines of output as evidence in an error
 SILENCE = 1800.0  # seconds that one step of a build may say nothing, on top of the engine's own limit
 _FROM = re.compile(r"^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)", re.IGNORECASE | re.MULTILINE)
+_GET_IT = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
+# What the docker command line obeys: a build argument of such a name would reach more than the build.
+_STEERS = re.compile(
+    "DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|API_VERSION|AUTH_CONFIG|CUSTOM_HEADERS|DEFAULT_PLATFORM)"
+    "|BUILDX_.*|LD_.*|DYLD_.*|PATH|HOME"
+)
 
 
 def build(
@@ -44,7 +54,7 @@ def build(
     log.info("building %s from %s", name, options.context_dir)
     output = _Output(name, options)
     if options.version == "2":
-        image = _with_buildx(engine, options, name, output, environ)
+        image = _with_buildx(engine, options, name, output, credentials, environ)
     else:
         image = _classic(engine, options, name, output, credentials)
     if not image:
@@ -107,7 +117,7 @@ def _classic(
                 body=context,
                 headers={
                     "Content-Type": "application/x-tar",
-                    "X-Registry-Config": _registry_config(options, credentials),
+                    "X-Registry-Config": _credentials.build_header(_auths(options, credentials)),
                 },
                 stream=True,
                 patience=SILENCE,
@@ -139,63 +149,59 @@ def _parameters(options: BuildOptions, name: Reference, dockerfile: str) -> dict
     return {key: value for key, value in parameters.items() if value}
 
 
-def _registry_config(options: BuildOptions, credentials: Credentials) -> str:
-    """Give the credentials for the registries of the base images."""
+def _auths(options: BuildOptions, credentials: Credentials) -> dict[str, AuthConfig]:
+    """Give the credentials for the registries of the base images, by their server."""
     dockerfile = (Path(options.context_dir) / options.dockerfile).read_text(
         encoding="utf-8", errors="replace"
     )
     registries = {found.partition("/")[0] for found in _FROM.findall(dockerfile)}
     registries = {each if "." in each or ":" in each or each == "localhost" else "" for each in registries}
     if isinstance(options.auth, AuthConfig) or options.auth is None:
-        return _credentials.build_header(credentials.for_build(registries, options.auth))
+        return credentials.for_build(registries, options.auth)
     auths = credentials.for_build(registries)
     for registry, auth in options.auth.items():
         auths[_credentials.server(_credentials.hostname(registry))] = auth
-    return _credentials.build_header(auths)
+    return auths
 
 
 def _with_buildx(
-    engine: Engine, options: BuildOptions, name: Reference, output: _Output, environ: Mapping[str, str]
+    engine: Engine,
+    options: BuildOptions,
+    name: Reference,
+    output: _Output,
+    credentials: Credentials,
+    environ: Mapping[str, str],
 ) -> str:
     docker = shutil.which("docker", path=environ.get("PATH"))
-    if not docker or _says(docker, environ) != 0:
-        missing = "`docker buildx` is not there" if docker else "the docker command line is not there"
-        raise output.error(
-            f"version 2 is built by it, and {missing}; install docker-buildx-plugin, or use version='1'"
-        )
+    if not docker:
+        raise output.error(f"version 2 is built by the docker command line, which is not there; {_GET_IT}")
     with tempfile.TemporaryDirectory(prefix="dockertest-") as private:
         iidfile = Path(private) / "iid"
-        command = [
-            docker,
-            "buildx",
-            "build",
-            "--load",
-            "--progress",
-            "plain",
-            "--iidfile",
-            str(iidfile),
-            "--tag",
-            str(name),
-        ]
-        with _running(
-            [*command, *_arguments(options)], _surroundings(engine, options, environ, private)
-        ) as process:
-            for line in process.stdout or ():
-                output.add(line)
-        if process.returncode:
-            raise output.error(f"`docker buildx build` ended with exit code {process.returncode}")
+        surroundings = _surroundings(engine, options, credentials, environ, Path(private))
+        # The default builder is the engine's own, whichever the user has chosen for other work.
+        command = [docker, "buildx", "build", "--builder", "default", "--load", "--progress", "plain"]
+        command += ["--iidfile", str(iidfile), "--tag", str(name), *_arguments(options)]
+        try:
+            exit_code = _run(command, surroundings, output, SILENCE + engine.timeout)
+            if exit_code and not _has_buildx(docker, surroundings):
+                raise output.error(f"version 2 is built by `docker buildx`, which is not there; {_GET_IT}")
+        except OSError as error:
+            raise output.error(f"{docker} cannot be started: {str(error.strerror).lower()}") from error
+        if exit_code:
+            raise output.error(f"`docker buildx build` ended with exit code {exit_code}")
         return iidfile.read_text(encoding="ascii").strip()
 
 
-def _says(docker: str, environ: Mapping[str, str]) -> int:
-    """Ask whether buildx is there."""
+def _has_buildx(docker: str, environ: Mapping[str, str]) -> bool:
     asked = [docker, "buildx", "version"]
-    return subprocess.run(asked, capture_output=True, env=dict(environ), timeout=30, check=False).returncode  # noqa: S603
+    return not subprocess.run(asked, capture_output=True, env=environ, check=False).returncode  # noqa: S603
 
 
 def _arguments(options: BuildOptions) -> list[str]:
     """Give the command's arguments; of build arguments the names alone, their values go by the environment."""
-    arguments = ["--file", str(Path(options.context_dir) / options.dockerfile)]
+    # Absolute, since there is nothing else that they could be taken for: a URL, standard input.
+    context = Path(options.context_dir).absolute()
+    arguments = ["--file", str(context / options.dockerfile)]
     for pair in _specs.environment("build_args", options.build_args):
         arguments += ["--build-arg", pair.split("=", 1)[0]]
     for key, value in options.labels.items():
@@ -203,40 +209,44 @@ def _arguments(options: BuildOptions) -> list[str]:
     arguments += ["--target", options.target] if options.target else []
     arguments += ["--platform", options.platform] if options.platform else []
     arguments += ["--no-cache"] if options.no_cache else []
-    return [*arguments, "--", str(options.context_dir)]
+    return [*arguments, "--", str(context)]
 
 
 def _surroundings(
-    engine: Engine, options: BuildOptions, environ: Mapping[str, str], private: str
+    engine: Engine,
+    options: BuildOptions,
+    credentials: Credentials,
+    environ: Mapping[str, str],
+    private: Path,
 ) -> dict[str, str]:
-    """Give the command's environment: the pool's engine, the build arguments, and credentials in a folder of its own."""
-    said = {**environ, "DOCKER_HOST": engine.endpoint.url}
-    for each in ("DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
-        said.pop(each, None)
-    if engine.endpoint.cert_path:
+    """Give the command's environment: the pool's engine, the build arguments, and a configuration in a folder of its own."""
+    arguments = dict(pair.split("=", 1) for pair in _specs.environment("build_args", options.build_args))
+    for name in arguments:
+        if _STEERS.fullmatch(name):
+            raise InvalidOptionError(
+                f"build_args: {name!r} would steer the docker command line itself; use version='1'"
+            )
+    said = {key: value for key, value in environ.items() if not key.startswith(("DOCKER_", "BUILDX_"))}
+    address = engine.address() or {"url": engine.endpoint.url}
+    said["DOCKER_HOST"] = re.sub("^https?:", "tcp:", address["url"])
+    if address["url"].startswith("https:"):
         tls = "DOCKER_TLS_VERIFY" if engine.endpoint.verify else "DOCKER_TLS"
-        said |= {"DOCKER_CERT_PATH": engine.endpoint.cert_path, tls: "1"}
-    if options.auth:
-        auths = (
-            {options.auth.server_address or "": options.auth}
-            if isinstance(options.auth, AuthConfig)
-            else options.auth
-        )
-        hosts = {_credentials.server(_credentials.hostname(host)): auth for host, auth in auths.items()}
-        config = {"auths": {host: _credentials.entry(auth) for host, auth in hosts.items()}}
-        file = Path(private) / "config.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(config), encoding="utf-8")
-        plugins = Path(environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()) / "cli-plugins"
-        if plugins.is_dir():
-            (Path(private) / "cli-plugins").symlink_to(plugins)
-        said["DOCKER_CONFIG"] = private
-    return said | dict(pair.split("=", 1) for pair in _specs.environment("build_args", options.build_args))
+        said |= {"DOCKER_CERT_PATH": str(private), tls: "1"}
+        for part in {"ca", "cert", "key"} & set(address):
+            shutil.copy(address[part], private / f"{part}.pem")
+    auths = _auths(options, credentials)
+    config = credentials.settings() | {
+        "auths": {server: _credentials.entry(auth) for server, auth in auths.items()}
+    }
+    file = private / "config.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(config), encoding="utf-8")
+    said["DOCKER_CONFIG"] = str(private)
+    return said | arguments
 
 
-@contextmanager
-def _running(command: list[str], environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a command, and end it with the block, however that ends."""
+def _run(command: list[str], environ: Mapping[str, str], output: _Output, silence: float) -> int:
+    """Run a command and take what it says; give its exit code. However this ends, it and what it started have ended."""
     process = subprocess.Popen(  # noqa: S603 - no shell, and a program that was looked up
         command,
         stdin=subprocess.DEVNULL,
@@ -246,10 +256,32 @@ def _running(command: list[str], environ: dict[str, str]) -> Iterator[subprocess
         text=True,
         encoding="utf-8",
         errors="replace",
+        start_new_session=True,  # buildx is a program that the docker command line starts: they end together
     )
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(process, lines), daemon=True, name="dockertest")
     with process:
         try:
-            yield process
-        except BaseException:
+            reader.start()
+            while line := lines.get(timeout=silence):
+                output.add(line)
+            return process.wait()
+        except queue.Empty:
+            raise output.error(f"`docker buildx build` said nothing for {silence:g} s") from None
+        finally:
+            _end(process)
+            reader.join()
+
+
+def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in process.stdout or ():
+        lines.put(line)
+    lines.put("")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        if os.name == "nt":
             process.kill()
-            raise
+        else:
+            os.killpg(process.pid, signal.SIGKILL)

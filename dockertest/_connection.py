@@ -42,6 +42,16 @@ T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
+class _Client:
+    """The field that is the docker SDK's client: the user's own, else the engine's, a new one in a forked child."""
+
+    def __get__(self, pool: Connection | None, _type: object = None) -> _sdk.DockerClient | None:
+        return None if pool is None else pool._engine.client
+
+    def __set__(self, pool: Connection, given: _sdk.DockerClient | None) -> None:
+        pool._given = given
+
+
 @dataclass(eq=False, repr=False)
 class Connection:
     """What a `Pool` is made of; its fields are explained there."""
@@ -49,9 +59,7 @@ class Connection:
     endpoint: str | None = None
     _: KW_ONLY
     cert_path: str | os.PathLike[str] | None = None
-    client: _sdk.DockerClient = field(
-        default=cast("_sdk.DockerClient", None)
-    )  # there in any case once the pool is made
+    client: _sdk.DockerClient = cast("_sdk.DockerClient", _Client())  # noqa: RUF009 - is the same for all
     max_wait: float = 60.0
     timeout: float = 60.0
     image_prefix: str | None = None
@@ -60,14 +68,13 @@ class Connection:
     reaper: bool = True
     keep: bool = False
     _timeline: Timeline = field(default_factory=Timeline, init=False)
+    _given: _sdk.DockerClient | None = field(init=False)
     _engine: Engine = field(init=False)
     _standpoint: Standpoint = field(init=False)
     _environ: dict[str, str] = field(init=False)
     _credentials: Credentials = field(init=False)
     _images: _image.Images = field(init=False)
-    _session_id: str = field(init=False, default_factory=_session.new_session)
-    _owned: _session.Belongings = field(init=False, default_factory=_session.Belongings)
-    _watch: _watch.Watch = field(init=False)
+    _made: dict[int, _session.Belongings] = field(init=False, default_factory=dict)  # by process
     _lifeline: _lifeline.Lifeline = field(init=False)
     _ttl: float | None = field(init=False)
     _warn_of: str = field(init=False, default="")
@@ -96,8 +103,6 @@ class Connection:
         self._standpoint = Standpoint(self._engine, override)
         self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
-        self._watch = _watch.Watch(self._engine, self._session_id, self._owned)
-        self.client = self._engine.client
         self.endpoint = str(self._engine.endpoint)
         self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint
         everywhere, here = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a remote engine's loopback is reached by nobody
@@ -120,14 +125,18 @@ class Connection:
 
     def close(self) -> None:
         """
-        Remove everything that the pool made. Everything is tried; closing twice is nothing.
+        Remove everything that the pool made. Everything is tried; closing twice is nothing. In a forked child, what
+        its parent made is left alone.
 
         Raises:
             CleanupError: Something is left; the text says what, and how to remove it. Close again to try again.
         """
-        if self._owned.inherited:
-            return
-        failures = self._owned.close(self.timeout)
+        try:
+            failures = self._owned.close(self.timeout)
+        except KeyboardInterrupt:
+            if self._lifeline.has_reaper:  # it removes the rest, and the process may end without the engine
+                _process.registry.discard(self)
+            raise
         if self._owned.doubtful and not self.keep:
             failures += self._sweep()
         if failures:
@@ -141,6 +150,22 @@ class Connection:
         self._lifeline.end(self._session_id, doubtful=self._owned.doubtful)
         _process.registry.discard(self)
         self._engine.close()
+
+    @property
+    def _owned(self) -> _session.Belongings:
+        """What this process made; a forked child begins anew, with a session of its own."""
+        if os.getpid() not in self._made:
+            closed = any(each.closed for each in self._made.values())
+            self._made.setdefault(os.getpid(), _session.Belongings(closed=closed))
+        return self._made[os.getpid()]
+
+    @property
+    def _session_id(self) -> str:
+        return self._owned.session
+
+    @property
+    def _watch(self) -> _watch.Watch:
+        return _watch.Watch(self._engine, self._owned)
 
     def _forget(self, handle: Handle | Network) -> None:
         """Stop caring for something that is gone; called by its handle."""
@@ -175,12 +200,12 @@ class Connection:
         return _session.labels(self._session_id, _lifeline.identity(), self._ttl)
 
     def _connect(self, environ: Mapping[str, str]) -> Engine:
-        if self.client is not None:
+        if self._given is not None:
             if self.endpoint or self.cert_path:
                 raise InvalidOptionError(
                     "client: an endpoint or cert_path beside it would say the same again; give one"
                 )
-            return _connect.adopt(self.client, self.timeout)
+            return _connect.adopt(self._given, self.timeout)
         if not isinstance(self.cert_path, (str, os.PathLike, type(None))):
             raise InvalidOptionError(f"cert_path: {self.cert_path!r} is no path of a folder")
         folder = None if self.cert_path is None else os.fspath(self.cert_path)

@@ -23,6 +23,7 @@ HUB = "docker.io"
 _HUB_SERVER = "https://index.docker.io/v1/"  # what the CLI, its helpers and engines call it
 _HUB_NAMES = ("", HUB, "index.docker.io", "registry-1.docker.io")
 _VARIABLE = "DOCKER_AUTH_CONFIG"
+_NOT_FOR_OTHERS = ("auths", "credsStore", "credHelpers", "currentContext")
 
 
 class Header(str):
@@ -97,6 +98,16 @@ class Credentials:
             hosts = {hostname(auth.server_address)} if auth.server_address else wanted
             found.update(dict.fromkeys(map(server, hosts), auth))
         return found
+
+    def settings(self) -> dict[str, Any]:
+        """Give what the docker CLI's configuration file says of other things, for a docker CLI that is told credentials."""
+        file = self._file()
+        found = next((config for source, config in self._configurations() if source == str(file)), {})
+        rest = {key: value for key, value in found.items() if key not in _NOT_FOR_OTHERS}
+        if file:  # its plug-ins lie beside it
+            extra = rest.get("cliPluginsExtraDirs") or []
+            rest["cliPluginsExtraDirs"] = [*extra, str(file.parent / "cli-plugins")]
+        return rest
 
     def _configurations(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Give each configuration there is, and where it stands; the first that knows a registry counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ class Handle:
     _was_ready: bool = field(default=False, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
+    _pid: int = field(default_factory=os.getpid, init=False)
     _after_removal: Callable[[], object] | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 

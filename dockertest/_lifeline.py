@@ -19,9 +19,12 @@ from typing import Any, cast
 
 from dockertest import _process, _reaper
 from dockertest._engine import Engine
+from dockertest._sdk import border
 from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")
+
+PATIENCE = 5.0  # seconds that a reaper may take to listen
 
 
 def identity() -> str:
@@ -70,6 +73,7 @@ class Lifeline:
         self._lock = threading.RLock()
         self._locks: dict[str, int | None] = {}  # the open lock file of each session
         self._pipe: int | None = None
+        self._deaf = False  # whether the reaper has not heard the last that was said
         self._process: subprocess.Popen[bytes] | None = None
         os.register_at_fork(after_in_child=self._let_go) if hasattr(os, "register_at_fork") else None
 
@@ -103,13 +107,17 @@ class Lifeline:
             if not self._locks:
                 self._stop()
 
+    @property
+    def has_reaper(self) -> bool:
+        """Whether one runs, and hears what is said."""
+        return self._pipe is not None and not self._deaf
+
     def expire(self, container: str, seconds: float | None) -> bool:
         """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
         with self._lock:
             if self._pipe is None and (seconds is None or not self._start()):
                 return False
-            self._tell({"expire": container, "in": seconds})
-            return self._pipe is not None
+            return self._tell({"expire": container, "in": seconds})
 
     def prune(self, engine: Engine, *, reused: bool = False) -> list[str]:
         """Remove what dead sessions left on this engine, and give the ids of it."""
@@ -135,6 +143,8 @@ class Lifeline:
             )
             return False
         reading, self._pipe = os.pipe()
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(self._pipe, False)  # a reaper that is stopped must not stop this process
         try:
             self._tell(
                 {
@@ -166,15 +176,35 @@ class Lifeline:
             os.close(reading)
         return True
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: dict[str, Any]) -> bool:
+        """Say something to the reaper; `False`, after a warning, if it does not hear it."""
         line = json.dumps(message).encode() + b"\n"
+        deadline = time.monotonic() + (0.0 if self._deaf else PATIENCE)
         try:
-            os.write(self._pipe if self._pipe is not None else -1, line)  # less than PIPE_BUF: all or nothing
+            while not self._write(line):
+                if time.monotonic() > deadline:
+                    # The pipe stays open: its end would tell a reaper that goes on later that this process is dead.
+                    if not self._deaf:
+                        log.warning("the reaper does not listen, so what a killed process leaves may stay")
+                    self._deaf = True
+                    return False
+                time.sleep(0.02)
         except OSError as error:
             log.warning(
                 "the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error
             )
             self._stop()
+            return False
+        self._deaf = False
+        return True
+
+    def _write(self, line: bytes) -> bool:
+        """Write a line, which is less than PIPE_BUF: all of it or nothing; `False` if the pipe is full."""
+        try:
+            os.write(self._pipe if self._pipe is not None else -1, line)
+        except BlockingIOError:
+            return False
+        return True
 
     def _stop(self) -> None:
         """End the pipe; the process that was started has long made way for one that is nobody's child."""
@@ -212,9 +242,8 @@ class Lifeline:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
         if self._process is not None:
-            # No child of this process: there is nothing to wait for, and nothing to be warned of.
-            self._process.returncode = 0
-        self._locks, self._pipe, self._process = {}, None, None
+            self._process.returncode = 0  # it is not this process's to wait for
+        self._locks, self._pipe, self._process, self._deaf = {}, None, None, False
 
 
 def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:
@@ -233,16 +262,18 @@ def sweep(engine: Engine, session: str) -> list[str]:
 
 def _asking(engine: Engine) -> _reaper.Request:
     """Give the engine in the form that the reaper's own code speaks to one."""
+    what = "remove what a session left"
 
     def request(method: str, path: str, body: Any) -> tuple[int, Any]:
         try:
             verb = cast("Any", method.lower())
-            response = engine.send(verb, path, what="remove what a session left", body=body)
+            response = engine.send(verb, path, what=what, body=body)
         except EngineError as error:
             if error.status is None:
                 raise
             return error.status, None
-        return response.status_code, response.json() if response.content else None
+        with border(engine.timeout, what):
+            return response.status_code, response.json() if response.content else None
 
     return request
 

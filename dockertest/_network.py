@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import random
 import threading
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class Network:
     _engine: Engine
     _owner: Owner
     _borrowed: bool = False
+    _pid: int = field(default_factory=os.getpid, init=False)
     _removed: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -78,15 +80,16 @@ class Network:
         """
         Let go of the network: one that a pool created is removed, what is still attached to it disconnected first.
 
-        Closing twice is nothing.
+        Closing twice is nothing. In a forked child, what its parent created is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        kept = self._owner.keep and not self._borrowed
+        inherited = self._pid != os.getpid()
+        kept = self._owner.keep and not (self._borrowed or inherited)
         if kept and not self._closed:
             _process.registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
-        self._let_go(remove=not self._borrowed and not kept)
+        self._let_go(remove=not (self._borrowed or inherited or kept))
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:
@@ -166,7 +169,9 @@ def disconnect(engine: Engine, network: str, container: str) -> None:
 
 
 def _create(engine: Engine, body: dict[str, Any], what: str) -> str:
-    return str(engine.send("post", "/networks/create", what=what, body=body).json()["Id"])
+    response = engine.send("post", "/networks/create", what=what, body=body)
+    with _sdk.border(engine.timeout, what):  # an answer that was cut short is no network
+        return str(response.json()["Id"])
 
 
 def _remove(engine: Engine, network: str, name: str) -> None:

@@ -19,8 +19,10 @@ log = logging.getLogger("dockertest")
 class Owner(Closable, Protocol):
     """A pool, as far as its process has to know it."""
 
-    _owned: Belongings
     _timeline: Timeline
+
+    @property
+    def _owned(self) -> Belongings: ...
 
 
 class _Registry:
@@ -34,6 +36,8 @@ class _Registry:
         self.kept: list[str] = []  # how to reach and remove what is left standing
         self._told: set[str] = set()
         atexit.register(self._close_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._let_go)
 
     def add(self, pool: Owner) -> None:
         with self._lock:
@@ -44,6 +48,9 @@ class _Registry:
     def discard(self, pool: Owner) -> None:
         with self._lock:
             self._open.pop(id(pool), None)
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def is_news(self, text: str) -> bool:
         """Whether this process says something for the first time; from now on it is not."""

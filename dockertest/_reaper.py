@@ -9,6 +9,7 @@ the pipe ends, and what its sessions made is removed. It never contacts anything
 import contextlib
 import http.client
 import json
+import math
 import os
 import queue
 import socket
@@ -28,8 +29,7 @@ IDENTITY = "dockertest.identity"
 EXPIRES = "dockertest.expires"
 REUSE = "dockertest.reuse"
 
-# An engine may finish a creation whose client is dead: it is asked again for so many seconds.
-LOOK_AGAIN = 5.0
+LOOK_AGAIN = 5.0  # seconds in which an engine may still finish a creation whose client is dead
 GIVE_UP = 120.0  # after so many it is left alone
 SILENCE = 30.0  # seconds that one request may take
 Request = Callable[[str, str, Any], tuple[int, Any]]
@@ -42,25 +42,20 @@ class Engine:
         self._url = urlsplit(said["url"])
         self._dial: list[str] = said.get("dial") or []
         self._prefix = f"/v{said['api']}"
-        self._tls: ssl.SSLContext | None = None
-        if self._url.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=said.get("ca"))
-            if not said["verify"]:
-                self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
-            if said.get("cert"):
-                self._tls.load_cert_chain(said["cert"], said.get("key"))
+        self._tls = ssl.create_default_context(cafile=said.get("ca")) if self._url.scheme == "https" else None
+        if self._tls and not said["verify"]:
+            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+        if self._tls and said.get("cert"):
+            self._tls.load_cert_chain(said["cert"], said.get("key"))
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Send one request, and give status and answer."""
-        connection = self._connect()
-        try:
+        with contextlib.closing(self._connect()) as connection:
             sent = None if body is None else json.dumps(body)
             connection.request(method, self._prefix + path, sent, {"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text[:1] in (b"{", b"[") else None
-        finally:
-            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._url.scheme in ("http", "https"):
@@ -98,19 +93,13 @@ def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
 
 
 def remove(request: Request, kind: str, thing: str) -> bool:
-    """Remove one container, or one network and all that is still attached to it; say whether it is gone."""
+    """Remove one container, or one network after all that is attached to it; say whether it is gone."""
     path = f"/{kind}/{quote(thing, safe='')}"
-    if kind == "containers":
-        return _is_gone(request("DELETE", f"{path}?force=1&v=1", None)[0])
-    if _is_gone(request("DELETE", path, None)[0]):
-        return True
-    _, network = request("GET", path, None)
-    for container in (network or {}).get("Containers") or {}:
-        request("POST", f"{path}/disconnect", {"Container": container, "Force": True})
-    return _is_gone(request("DELETE", path, None)[0])
-
-
-def _is_gone(status: int) -> bool:
+    if kind == "networks":
+        _, network = request("GET", path, None)
+        for container in (network or {}).get("Containers") or {}:
+            request("POST", f"{path}/disconnect", {"Container": container, "Force": True})
+    status, _ = request("DELETE", path if kind == "networks" else f"{path}?force=1&v=1", None)
     return status < 300 or status == 404
 
 
@@ -126,28 +115,31 @@ def remove_all(request: Request, sessions: Iterable[str]) -> list[str]:
     for kind in ("containers", "networks"):
         there = [each for label in labels for each in listed(request, kind, label)]
         things = [each["Id"] for each in there if not outlives_its_session(each)]
-        side_by_side([partial(remove, request, kind, thing) for thing in things])
+        remove_side_by_side(request, kind, things)
         found += things
     return found
 
 
-def side_by_side(calls: list[Callable[[], object]]) -> None:
-    """Make calls at the same time; one that fails is tried again by whoever finds its thing in the next list."""
+def remove_side_by_side(request: Request, kind: str, things: list[str]) -> None:
+    """Remove things at the same time; one that fails is tried again by whoever finds it in the next list."""
+    for thread in [aside(partial(remove, request, kind), thing) for thing in things]:
+        if thread.ident:
+            thread.join()
 
-    def quietly(call: Callable[[], object]) -> None:
+
+def aside(act: Callable[[Any], object], about: Any) -> threading.Thread:
+    """Do something in a thread of its own, which says nothing of what fails."""
+
+    def quietly() -> None:
         with contextlib.suppress(Exception):
-            call()
+            act(about)
 
-    started = []
-    for call in calls:
-        started.append(threading.Thread(target=quietly, args=(call,), daemon=True))
-        try:
-            started[-1].start()
-        except RuntimeError:  # while an interpreter ends none can be started
-            started.pop()
-            quietly(call)
-    for thread in started:
-        thread.join()
+    thread = threading.Thread(target=quietly, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # none can be started while an interpreter ends, or where there are too many
+        quietly()
+    return thread
 
 
 def dead_sessions(
@@ -181,7 +173,7 @@ def recover(request: Request, identity: str, state: Path, *, local: bool, reused
     shared = [
         each["Id"] for each in things if outlives_its_session(each) and _is_over(each, identity, reused)
     ]
-    side_by_side([partial(remove, request, "containers", each) for each in shared])
+    remove_side_by_side(request, "containers", shared)
     found += shared
     for session in dead:
         with contextlib.suppress(OSError):
@@ -201,11 +193,9 @@ def _is_over(shared: dict[str, Any], identity: str, reused: bool) -> bool:
 
 def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
     """Whether an identity is of this machine and user, but of another boot."""
-    their_user, their_machine, their_boot, _ = theirs.split(".")
-    our_user, our_machine, our_boot, _ = ours.split(".")
-    return (
-        bool(our_boot) and (their_user, their_machine) == (our_user, our_machine) and their_boot != our_boot
-    )
+    *their_machine, their_boot, _ = theirs.split(".")
+    *our_machine, our_boot, _ = ours.split(".")
+    return bool(our_boot) and their_machine == our_machine and their_boot != our_boot
 
 
 def _lock_is_free(path: Path) -> bool:
@@ -221,55 +211,63 @@ def _lock_is_free(path: Path) -> bool:
 
 
 class Reaper:
-    """What is known of the process that is watched, and what is to be done."""
+    """
+    What is known of the process that is watched, and what is to be done.
+
+    The loop never waits for the engine, which may be frozen, or stuck on one container: whatever asks it does so in a
+    thread of its own, and what came of it is heard like what that process says.
+    """
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
+        self._request: Request = lambda *_: (503, None)
         self._state, self._log = Path(), ""
         self._recover: Callable[[Request], list[str]] = lambda _request: []
+        self._recovery = threading.Thread()
+        self._heard: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._alive = True
         self._sessions: set[str] = set()
         self._deadlines: dict[str, float] = {}  # by container
         self._looks: dict[str, tuple[float, float]] = {}  # by dead session: since when, and when next
+        self._visited = -math.inf
 
     def run(self) -> None:
         """Listen until the pipe ends, enforce deadlines meanwhile; then remove what is left, and end."""
-        lines: queue.Queue[bytes] = queue.Queue()
-        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
-        alive = True
-        while alive or self._looks or self._deadlines:
-            try:
-                line = lines.get(timeout=self._pause())
-            except queue.Empty:
-                line = None
-            if line:
-                self._hear(json.loads(line))
-            elif line == b"":
-                alive = False
-                self._say("the process that was watched is gone or done")
-                self._looks |= dict.fromkeys(self._sessions, (time.monotonic(), 0.0))
+        threading.Thread(target=self._listen, daemon=True).start()
+        while self._alive or self._looks or self._deadlines:
+            with contextlib.suppress(queue.Empty):
+                self._hear(self._heard.get(timeout=self._pause()))
             self._act()
-            if not alive and not self._looks:
-                # What is left with a deadline outlives the process: stay for it, as long as it is there.
-                self._deadlines = {each: when for each, when in self._deadlines.items() if self._exists(each)}
+        if self._recovery.is_alive():
+            self._recovery.join()
 
-    def _listen(self, lines: "queue.Queue[bytes]") -> None:
-        for line in sys.stdin.buffer:
-            lines.put(line)
-        lines.put(b"")
+    def _listen(self) -> None:
+        try:
+            for line in sys.stdin.buffer:
+                self._heard.put(json.loads(line))
+        finally:
+            self._heard.put({"over": True})
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "engine" in said:
-            self._engine, self._state, self._log = Engine(said["engine"]), Path(said["state"]), said["log"]
-            known = {"identity": said["identity"], "state": self._state, "local": said["local"]}
-            self._recover = partial(recover, **known)
+            self._request = Engine(said["engine"]).request
+            self._state, self._log = Path(said["state"]), said["log"]
+            mine, local = said["identity"], said["local"]
+            self._recover = lambda request: recover(request, mine, self._state, local=local)
         elif "begin" in said:
             self._sessions.add(said["begin"])
-            self._try(self._recover)
+            if not self._recovery.is_alive():  # one that is under way does for this session, too
+                self._recovery = aside(self._try, self._recover)
         elif "end" in said:
             self._sessions.discard(said["end"])
         elif "dead" in said:
             self._sessions.discard(said["dead"])
             self._looks[said["dead"]] = (time.monotonic(), 0.0)
+        elif "looked" in said:
+            self._looked(**said)
+        elif "over" in said:
+            self._alive = False
+            self._say("the process that was watched is gone or done")
+            self._looks |= dict.fromkeys(self._sessions, (time.monotonic(), 0.0))
         elif said["in"] is None:
             self._deadlines.pop(said["expire"], None)
         else:
@@ -281,38 +279,46 @@ class Reaper:
         return min(60.0, max(0.0, min(due) - time.monotonic())) if due else None
 
     def _act(self) -> None:
-        """Do what is due."""
+        """Begin what is due; nothing is due again before it is known what came of it."""
         now = time.monotonic()
         for container in [each for each, when in self._deadlines.items() if when <= now]:
             self._say(f"the time of container {container[:12]} is up")
-            if self._try(partial(remove, kind="containers", thing=container)):
-                del self._deadlines[container]
-            else:
-                self._deadlines[container] = now + 1
+            self._deadlines[container] = math.inf
+            aside(self._enforce, container)
         for session in [each for each, (_, when) in self._looks.items() if when <= now]:
-            self._look(session)
+            self._looks[session] = (self._looks[session][0], math.inf)
+            aside(self._look, session)
+        if not self._alive and not self._looks and now >= self._visited + 1:
+            self._visited = now
+            for container in self._deadlines:  # it outlives the process: stay for it, as long as it is there
+                aside(self._visit, container)
+
+    def _enforce(self, container: str) -> None:
+        gone = self._try(partial(remove, kind="containers", thing=container))
+        self._heard.put({"expire": container, "in": None if gone else 1.0})
 
     def _look(self, session: str) -> None:
-        """Remove what a dead session left; look again, since an engine may still be finishing what it was asked for."""
-        since, _ = self._looks.pop(session)
-        found = self._try(partial(remove_all, sessions=[session]))
+        self._heard.put({"looked": session, "found": self._try(partial(remove_all, sessions=[session]))})
+
+    def _visit(self, container: str) -> None:
+        answer = self._try(lambda request: request("GET", f"/containers/{container}/json", None))
+        if answer and answer[0] == 404:
+            self._heard.put({"expire": container, "in": None})
+
+    def _looked(self, looked: str, found: list[str] | None) -> None:
+        """Look again for what a dead session left, since an engine may still be finishing what it was asked for."""
+        since, _ = self._looks.pop(looked)
         waited = time.monotonic() - since
         if found == [] and waited >= LOOK_AGAIN:
             with contextlib.suppress(OSError):
-                (self._state / f"{session}.lock").unlink()
+                (self._state / f"{looked}.lock").unlink()
         elif waited < GIVE_UP:
-            self._looks[session] = (since, time.monotonic() + min(1.0, 0.1 + waited / 4))
-
-    def _exists(self, container: str) -> bool:
-        answer = self._try(lambda request: request("GET", f"/containers/{container}/json", None))
-        return answer is None or answer[0] != 404
+            self._looks[looked] = (since, time.monotonic() + min(1.0, 0.1 + waited / 4))
 
     def _try(self, act: Callable[[Request], Any]) -> Any:
         """Do something with the engine; `None` if it failed, which is written down and tried again by the caller."""
-        if self._engine is None:
-            return None
         try:
-            done = act(self._engine.request)
+            done = act(self._request)
         except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and what is left is tried again
             self._say(f"{type(error).__name__}: {error}")
             return None

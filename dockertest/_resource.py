@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -201,12 +202,13 @@ class Resource(Inside):
     def close(self) -> None:
         """
         Let go of the container: one that a pool started is removed, a reused one left running, a borrowed one left
-        alone. Closing twice is nothing.
+        alone. Closing twice is nothing. In a forked child, what its parent started is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        self._let_go(remove=not self._borrowed and not self._reused and not self._kept())
+        inherited = self._pid != os.getpid()
+        self._let_go(remove=not (self._borrowed or self._reused or inherited or self._kept()))
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -66,24 +66,24 @@ class Container(Removable, Watched, Protocol):
 
 class Belongings:
     """
-    What one pool made and has to remove: containers side by side, then the networks that they were in.
+    What one pool made in one process and has to remove: containers side by side, then the networks that they were in.
 
-    A forked child inherits the list, but nothing on it is its own.
+    Attributes:
+        session: The random name that is written on all of it.
+        told: The ids of the containers whose death has been told.
+        closed: Whether nothing more is to be made.
+        doubtful: Whether the engine may have made something that nobody was told of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed: bool = False) -> None:
+        self.session = new_session()
+        self.told: set[str] = set()
+        self.closed = closed
+        self.doubtful = False
         self._changed = threading.Condition()
         self._containers: list[Container] = []  # one that is reused may be there twice
         self._networks: list[Removable] = []
         self._creating = 0
-        self._pid = os.getpid()
-        self.closed = False
-        self.doubtful = False  # whether the engine may have made something that nobody was told of
-
-    @property
-    def inherited(self) -> bool:
-        """Whether this process is a forked child of the one that made these things."""
-        return self._pid != os.getpid()
 
     def __len__(self) -> int:
         return len(self._containers) + len(self._networks)
@@ -149,7 +149,8 @@ class Belongings:
         """Remove everything, and give what could not be; wait up to *timeout* seconds for what is just being created."""
         with self._changed:
             self.closed = True
-            self._changed.wait_for(lambda: not self._creating, timeout=timeout)
+            finished = self._changed.wait_for(lambda: not self._creating, timeout=timeout)
+            self.doubtful = self.doubtful or not finished
         failures: list[Exception] = []
         for kind in ("_containers", "_networks"):  # each asked for when it is its turn: it may have grown
             with self._changed:
@@ -176,31 +177,35 @@ def side_by_side(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T 
     While the interpreter ends no thread can be started any more: then they are made one after another.
     """
     results: list[T | Exception] = [RuntimeError("was not called")] * len(calls)
-    todo = iter(range(len(calls)))
-    lock = threading.Lock()
+    todo = deque(range(len(calls)))
 
     def work() -> None:
-        while True:
-            with lock:
-                index = next(todo, None)
-            if index is None:
-                return
-            try:
-                results[index] = calls[index]()
-            except Exception as error:  # noqa: BLE001 - given to the caller
-                results[index] = error
+        with suppress(IndexError):
+            while True:
+                make(todo.popleft())
 
-    threads = [threading.Thread(target=work, name="dockertest") for _ in range(min(workers, len(calls)) - 1)]
-    started = []
-    for thread in threads:
+    def make(index: int) -> None:
         try:
-            thread.start()
-        except RuntimeError:
-            break
-        started.append(thread)
-    work()
-    for thread in started:
-        thread.join()
+            results[index] = calls[index]()
+        except Exception as error:  # noqa: BLE001 - given to the caller
+            results[index] = error
+
+    # No thread holds off the end of the interpreter: whoever presses Ctrl-C does not want to wait for the engine.
+    threads = [
+        threading.Thread(target=work, name="dockertest", daemon=True)
+        for _ in range(min(workers, len(calls)) - 1)
+    ]
+    started = []
+    try:
+        for thread in threads:
+            with suppress(RuntimeError):
+                thread.start()
+                started.append(thread)
+        work()
+        for thread in started:
+            thread.join()
+    finally:
+        todo.clear()  # what was not begun is not begun after Ctrl-C
     return results
 
 

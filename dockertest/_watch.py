@@ -14,11 +14,11 @@ from dockertest.errors import ContainerExitedError, DockertestError
 class Watch:
     """Look after all containers of a session at once, for an end with a failure; tell each death once."""
 
-    def __init__(self, engine: Engine, session: str, belongings: Belongings) -> None:
+    def __init__(self, engine: Engine, belongings: Belongings) -> None:
         self._engine = engine
-        self._label = f"{SESSION}={session}"
+        self._label = f"{SESSION}={belongings.session}"
         self._belongings = belongings
-        self._told: set[str] = set()
+        self._told = belongings.told
 
     def _check_alive(self, within: float) -> None:
         """One list takes the engine 2 to 3 ms, for however many containers; only what is dead is asked about."""

@@ -21,6 +21,7 @@ import dockertest
 from dockertest.postgres import TemplateDatabase
 
 from .clients import BUSYBOX, POSTGRES, SLEEP, Client, Floor, Ours, Testcontainers
+from .reaper import reaper
 
 Results = dict[str, Any]
 THREADS = 16
@@ -428,4 +429,5 @@ ALL: "dict[str, Callable[[int], Results]]" = {
     "imports": imports,
     "suite": suite,
     "growth": growth,
+    "reaper": reaper,
 }

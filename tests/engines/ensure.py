@@ -38,15 +38,17 @@ class DockerdEndedError(Exception):
 
 
 def main() -> int:
-    """Print which engine answers; see to it that one does."""
+    """Print which engine answers; see to it that one does, and that images can be built with BuildKit."""
     try:
         print(describe())
     except dockertest.DockerUnavailableError as error:
         if is_named_by_user():
             return stop(str(error))
-        return provide(error)
+        if provide(error):
+            return 1
     except dockertest.DockertestError as error:  # such as a DOCKER_HOST that is no endpoint
         return stop(str(error))
+    provide_buildx()
     return 0
 
 
@@ -94,12 +96,31 @@ def install() -> bool:
     if os.geteuid() == 0:
         print("no container engine is installed here: Docker will be, and then be started", flush=True)
     # iptables, since dockerd needs it for its networks and the package merely recommends it.
-    installed = subprocess.run(
-        [sys.executable, Path(__file__).with_name("debian.py"), "docker.io", "iptables"], check=False
-    )
-    if installed.returncode not in (0, 3):
+    installed = run_debian("docker.io", "iptables")
+    if installed not in (0, 3):
         raise SystemExit(1)  # what apt-get said has been printed
-    return installed.returncode == 0
+    return installed == 0
+
+
+def run_debian(*packages: str) -> int:
+    """Install packages of Debian; the exit code is 3 where that is not for us to do."""
+    return subprocess.run(
+        [sys.executable, Path(__file__).with_name("debian.py"), *packages], check=False
+    ).returncode
+
+
+def provide_buildx() -> None:
+    """Have images built with BuildKit, where that is for us to do; without it, its tests alone are skipped."""
+    if os.geteuid() != 0 or shutil.which("docker") is None or has_buildx():
+        return
+    with alone():
+        if not has_buildx() and run_debian("docker-buildx") == 1:
+            print("go on without docker buildx: it cannot be had here", flush=True)
+
+
+def has_buildx() -> bool:
+    """Whether the docker command line has it."""
+    return subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0
 
 
 def start() -> int:

@@ -244,7 +244,9 @@ def test_eight_concurrent_closes_remove_once(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len([line for line in proxy.requests if line.startswith("DELETE")]) == 1
+        # The session's reaper may remove what others left, through the same proxy.
+        asked = [line for line in proxy.requests if line.startswith("DELETE") and resource.id in line]
+        assert len(asked) == 1
 
 
 def test_a_start_failure_is_rolled_back(pool: dockertest.Pool, engine: Engine, name: str) -> None:

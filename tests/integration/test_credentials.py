@@ -454,6 +454,18 @@ def test_own_credentials_for_a_build_go_first(home: Home) -> None:
     }
 
 
+def test_the_rest_of_the_configuration_is_handed_on_without_credentials(home: Home) -> None:
+    """To a docker CLI that is told credentials another way: its proxies and plug-ins, and not which engine to use."""
+    home.write(
+        {"auths": {}, "credsStore": "x", "credHelpers": {}, "currentContext": "y", "proxies": {"z": 1}}
+    )
+    plugins = str(home.file.parent / "cli-plugins")
+    assert Credentials(home.environ).settings() == {"proxies": {"z": 1}, "cliPluginsExtraDirs": [plugins]}
+    home.write("no JSON")
+    assert Credentials(home.environ).settings() == {"cliPluginsExtraDirs": [plugins]}
+    assert Credentials({}).settings() == {}
+
+
 def test_headers_for_the_engine_show_nothing() -> None:
     """They are what the engine reads, in base64 for URLs, and print as stars wherever variables are printed."""
     auth = AuthConfig("ann", "p?>~ä", server_address="a.test", identity_token="t")

@@ -732,6 +732,45 @@ def test_the_docker_cli_s_credentials_open_a_private_registry(
         pull(pool, private_image)
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_build_gets_credentials_for_its_base_image(
+    pool: dockertest.Pool,
+    private: str,
+    cli: Cli,
+    private_image: str,
+    name: str,
+    images: Images,
+    tmp_path: Path,
+    version: Literal["1", "2"],
+) -> None:
+    """Given by `auth`, for one registry or by name, or configured; a helper that fails stops neither builder."""
+    if version == "2" and subprocess.run(["docker", "buildx", "version"], check=False).returncode:
+        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+    images.mine.append(f"{name}:latest")
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {private_image}\nCMD {json.dumps(SLEEP)}\n")
+
+    def build(auth: object = None) -> None:
+        options = dockertest.BuildOptions(context, version=version, auth=auth)  # type: ignore[arg-type]
+        images.remove(private_image)
+        with dockertest.Pool() as fresh:
+            fresh.build_and_run_with_build_options(options, dockertest.RunOptions(name=name)).close()
+
+    cli.write({"credsStore": "broken"})
+    with pytest.raises(
+        dockertest.ImageBuildError, match=r"no basic auth credentials|401|unauthorized|denied"
+    ):
+        build()
+    build(AuthConfig(USER, PASSWORD))
+    build({private: AuthConfig(USER, PASSWORD)})
+    with pytest.raises(dockertest.ImageBuildError) as caught:
+        build(AuthConfig(USER, WRONG))
+    assert WRONG not in str(caught.value)
+    cli.write({"auths": {private: ENTRY}})
+    build()
+
+
 def test_credentials_of_the_docker_cli_that_are_refused(private: str, cli: Cli, private_image: str) -> None:
     """The error names the file or program that they came from."""
     wrong = base64.b64encode(f"{USER}:{WRONG}".encode()).decode()

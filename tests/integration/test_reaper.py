@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
+from tests.engines.fault_proxy import FaultProxy, freeze
 
 from .conftest import Engine
 
@@ -20,6 +21,7 @@ SLEEP = ("sleep", "600")
 
 PROGRAM = """
 import dockertest, json, os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which whoever started the tests with nohup has them ignore
 pool = dockertest.Pool()
 network = pool.create_network()
 options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"], networks=[network])
@@ -41,10 +43,12 @@ def gone(engine: Engine, session: str) -> None:
 
 
 @contextmanager
-def program(code: str, **environment: str) -> "Iterator[tuple[subprocess.Popen[str], dict[str, str]]]":
-    """Run a program that prints what it made, and give both."""
+def program(
+    code: str, *before: str, **environment: str
+) -> "Iterator[tuple[subprocess.Popen[str], dict[str, str]]]":
+    """Run a program that prints what it made, and give both; *before* is the command that runs it."""
     started = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM + code],
+        [*before, sys.executable, "-W", "error", "-c", PROGRAM + code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -95,21 +99,60 @@ def test_an_abrupt_end_leaves_nothing(engine: Engine, ending: str) -> None:
     gone(engine, made["session"])
 
 
-def test_a_killed_process_and_its_killed_reaper_are_recovered_by_the_next_session(engine: Engine) -> None:
-    """The lock of the dead session is free: the next session's reaper removes what it left, and nothing else."""
+def kill_with_reaper(engine: Engine, rounds: int) -> None:
+    """Kill a process together with its reaper, so often; each time the next session removes all of it, and nothing else."""
     with dockertest.Pool() as bystander:
         kept = bystander.run("busybox:1.35", cmd=SLEEP)
-        with program("time.sleep(600)") as (started, made):
-            watching = dockertest.retry(lambda: only_one(started.pid))
-            os.kill(watching, signal.SIGKILL)
-            started.kill()
-            started.wait(30)
-        assert sessions_things(engine, made["session"]) == 4
-        with dockertest.Pool(reaper=False) as other:
-            removed = other.prune()
-        assert set(made["containers"]) <= set(removed)
-        assert sessions_things(engine, made["session"]) == 0
-        assert engine.has(kept.id)
+        for index in range(rounds):
+            with program("time.sleep(600)") as (started, made):
+                both = [dockertest.retry(lambda: only_one(started.pid)), started.pid]
+                for sent in (signal.SIGSTOP, signal.SIGKILL):  # neither sees the other's end
+                    for each in both:
+                        os.kill(each, sent)
+                started.wait(30)
+            assert sessions_things(engine, made["session"]) == 4
+            with dockertest.Pool(reaper=index % 2 == 0) as following:
+                if following.reaper:
+                    following.create_network()
+                else:
+                    assert set(made["containers"]) <= set(following.prune())
+                gone(engine, made["session"])
+            assert engine.has(kept.id)
+
+
+def test_a_killed_process_and_its_killed_reaper_are_recovered_by_the_next_session(engine: Engine) -> None:
+    """The lock of the dead session is free: the next one's reaper, or `prune`, removes what it left."""
+    kill_with_reaper(engine, 2)
+
+
+@pytest.mark.soak
+def test_twenty_killed_processes_and_reapers_are_recovered_by_the_next_session(engine: Engine) -> None:
+    """What holds twice, holds twenty times."""
+    kill_with_reaper(engine, 20)
+
+
+def test_a_session_in_another_pid_namespace_is_left_alone(engine: Engine, pool: dockertest.Pool) -> None:
+    """Even where it is dead: whether a process lives can be known within its own namespace alone."""
+    unshare = (
+        "unshare",
+        *(() if os.geteuid() == 0 else ("--map-root-user",)),
+        "--pid",
+        "--fork",
+        "--kill-child",
+    )
+    with program("time.sleep(600)", *unshare, DOCKERTEST_REAPER="0") as (started, made):
+        session = made["session"]
+        started.kill()
+        started.wait(30)
+    try:
+        with dockertest.Pool() as following:
+            following.create_network()
+            assert not {*made["containers"], made["network"]} & set(following.prune())
+        assert sessions_things(engine, session) == 4
+    finally:
+        for container in made["containers"]:
+            engine.client.api.remove_container(container, force=True)
+        engine.client.api.remove_network(made["network"])
 
 
 def only_one(process: int) -> int:
@@ -126,17 +169,6 @@ def parent_session_pipe(reaper: int, process: int) -> bool:
     except OSError:
         return False
     return str(pipe).startswith("pipe:") and pipe in links
-
-
-def test_another_sessions_reaper_recovers_by_itself(engine: Engine) -> None:
-    """No call of `prune` is needed: starting anything is enough."""
-    with program("time.sleep(600)", DOCKERTEST_REAPER="0") as (started, made):
-        started.kill()
-        started.wait(30)
-    assert sessions_things(engine, made["session"]) == 4
-    with dockertest.Pool() as other:
-        other.create_network()
-        gone(engine, made["session"])
 
 
 def test_what_is_not_completely_ours_is_never_touched(
@@ -181,20 +213,16 @@ time.sleep(600)
         assert started.poll() is None
 
 
-def test_a_forked_child_neither_removes_nor_keeps_anything(engine: Engine) -> None:
-    """A child that closes its copy of the pool, or outlives its parent, changes nothing for the parent's containers."""
+def test_a_forked_child_keeps_nothing(engine: Engine) -> None:
+    """A child that outlives its parent does not keep the parent's containers."""
     code = """
-if os.fork() == 0:
-    pool.close()
-    made[0].close()
-    time.sleep(600)
+child = os.fork() or time.sleep(600)
+print(child, flush=True)
 time.sleep(600)
 """
     with program(code) as (started, made):
-        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
-        dockertest.retry(lambda: bool(children.read_text().split()), max_wait=10)
-        child = int(children.read_text().split()[0])
-        assert sessions_things(engine, made["session"]) == 4
+        assert started.stdout
+        child = int(started.stdout.readline())
         started.kill()
         started.wait(30)
         gone(engine, made["session"])
@@ -224,6 +252,58 @@ def test_a_hanging_process_does_not_stop_a_deadline(engine: Engine) -> None:
         dockertest.retry(lambda: not engine.has(made["containers"][0]), max_wait=15)
         assert engine.has(made["containers"][1])
     gone(engine, made["session"])
+
+
+def test_a_frozen_engine_does_not_delay_a_deadline(engine: Engine, tmp_path: Path) -> None:
+    """Neither the recovery of dead sessions nor a container that cannot be removed is waited for."""
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        proxy.next("GET .*/containers/json", freeze)  # by which recovery begins
+        stuck, other = (pool.run("busybox:1.35", cmd=SLEEP) for _ in range(2))
+        dockertest.retry(lambda: any("/containers/json" in each for each in proxy.requests), max_wait=10)
+        proxy.next(f"DELETE .*{stuck.id}", freeze)
+        began = time.monotonic()
+        stuck.expire(0)
+        dockertest.retry(lambda: any(stuck.id in each and "DELETE" in each for each in proxy.requests))
+        other.expire(1)
+        dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
+        assert time.monotonic() - began < 10
+        assert engine.has(stuck.id)
+
+
+def test_a_stopped_reaper_blocks_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """With its pipe full there is a warning and work goes on; when it goes on itself, the living keep everything."""
+    with dockertest.Pool() as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        reaper = dockertest.retry(lambda: only_one(os.getpid()))
+        os.kill(reaper, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
+                set_deadlines(resource, 5000)
+            assert time.monotonic() - began < 10
+            assert "the reaper does not listen" in caplog.text
+            with dockertest.Pool() as other:
+                other.run("busybox:1.35", cmd=SLEEP).close()
+        finally:
+            os.kill(reaper, signal.SIGCONT)
+        dockertest.retry(lambda: expires(resource), max_wait=10)  # it has read what was in the pipe
+        assert engine.has(resource.id)
+
+
+def set_deadlines(resource: dockertest.Resource, count: int) -> None:
+    """Say so often when a container's time is up; 64 KiB of it are in the pipe long before the end."""
+    for _ in range(count):
+        resource.expire(3600)
+
+
+def expires(resource: dockertest.Resource) -> bool:
+    """Set a deadline and take it back; `False` while the reaper does not hear it."""
+    try:
+        resource.expire(3600)
+    except dockertest.InvalidOptionError:
+        return False
+    resource.expire(None)
+    return True
 
 
 def test_the_reaper_writes_to_the_file_that_one_names(engine: Engine, tmp_path: Path) -> None:

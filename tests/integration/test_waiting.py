@@ -1,6 +1,8 @@
 """Waiting for what runs in a container: ready is noticed at once, dead is told at once."""
 
 import time
+from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import psycopg
@@ -45,12 +47,16 @@ def test_a_container_that_dies_at_once_ends_the_wait(pool: dockertest.Pool) -> N
 
 
 def test_a_container_that_dies_later_ends_the_wait(pool: dockertest.Pool) -> None:
-    """The death is noticed within a pause, not at the end of the time."""
-    with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 1; exit 4"]) as resource:
-        began = time.monotonic()
-        with pytest.raises(dockertest.ContainerExitedError, match="exit code 4"):
-            resource.retry(never)
-        assert time.monotonic() - began < 3
+    """Within a pause and 0.2 s of its death by the engine's own clock; the best of three, for a busy machine."""
+    late = []
+    for _ in range(3):
+        with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 1; exit 4"]) as resource:
+            with pytest.raises(dockertest.ContainerExitedError, match="exit code 4"):
+                resource.retry(never, wait=lambda: repeat(0.3))
+            told = time.time()
+            died, _, fraction = resource.container.attrs["State"]["FinishedAt"].rstrip("Z").partition(".")
+        late.append(told - datetime.fromisoformat(f"{died}+00:00").timestamp() - float(f"0.{fraction}"))
+    assert 0 <= min(late) < 0.3 + 0.2
 
 
 def test_a_pool_watches_for_failures_and_tells_each_once() -> None:

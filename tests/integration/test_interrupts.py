@@ -1,0 +1,142 @@
+"""Ctrl-C at every point: the process ends at once, with KeyboardInterrupt, and nothing is left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dockertest
+from tests.engines.fault_proxy import Fault, FaultProxy, freeze, swallow
+
+from .conftest import Engine
+
+PROGRAM = """
+import sys, dockertest
+endpoint, code = sys.argv[1:]
+with dockertest.Pool(endpoint) as pool:
+    print(pool._session_id, flush=True)
+    options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"])
+    exec(code)
+"""
+
+# What is done, the request that is waited for, and what happens to it: answers that are kept back make the moment last.
+RUN = "resource = pool.run_with_options(options)\n"
+POINTS: "dict[str, tuple[str, str, Fault | None]]" = {
+    "network": ("pool.create_network()", "POST .*/networks/create", swallow),
+    "create": (RUN, "POST .*/containers/create", swallow),
+    "start": (RUN, "POST .*/start", swallow),
+    "ports": (RUN, "GET .*/containers/[0-9a-f]{64}/json", freeze),
+    "run_all": ("pool.run_all([options] * 8)", "POST .*/start", None),
+    "retry": (RUN + "resource.retry(lambda: False)", "GET .*/containers/[0-9a-f]{64}/json", None),
+    "wait": (RUN + "resource.wait()", "POST .*/wait", None),
+    "exec": (RUN + "resource.exec(['sleep', '600'])", "POST .*/exec/.*/start", None),
+    "stdin": (
+        RUN + "resource.exec(['cat'], stdin=sys.stdin.buffer)",
+        "POST .*/exec/.*/start",
+        None,
+    ),
+    "logs": (RUN + "resource.wait_for_log('never')", "GET .*/logs", None),
+    "stop": (RUN + "resource.stop(timeout=60)", "POST .*/stop", None),
+    "close one": (RUN + "resource.close()", "DELETE .*/containers/", freeze),
+    "close": (RUN, "DELETE .*/containers/", freeze),
+    "close all": ("pool.run_all([options] * 3)", "DELETE .*/containers/", freeze),
+}
+
+
+def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]:
+    """Run a program, send it Ctrl-C once it has made a request; give its session and the seconds that it took to end."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", PROGRAM, proxy.endpoint, code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout
+            session = process.stdout.readline().strip()
+            asked = re.compile(request)
+            dockertest.retry(lambda: any(map(asked.search, list(proxy.requests))), max_wait=30)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    assert process.returncode == -signal.SIGINT
+    return session, time.monotonic() - began
+
+
+def hold(engine: Engine, session: str, took: float) -> None:
+    """The end came promptly, and nothing is left."""
+    label = f"dockertest.session={session}"
+    dockertest.retry(
+        lambda: not engine.labelled(label) and not engine.client.networks.list(filters={"label": label}),
+        max_wait=15,
+    )
+    assert took < 8, "a container is removed in less than a second, and the rest is for a busy machine"
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_ctrl_c_ends_whatever_is_being_done(engine: Engine, tmp_path: Path, point: str) -> None:
+    """With KeyboardInterrupt, at once, and with nothing left; even while the engine is silent."""
+    code, request, fault = POINTS[point]
+    with FaultProxy(tmp_path / "front.sock").running() as proxy:
+        if fault:
+            proxy.next(request, fault)
+        session, took = interrupted(proxy, code, request)
+        print(f"{point}: {took:.2f} s")
+    hold(engine, session, took)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_ctrl_c_ends_a_build(
+    pool: dockertest.Pool, engine: Engine, tmp_path: Path, name: str, version: str
+) -> None:
+    """On the engine too: no step of it goes on, and no program that built it."""
+    if version == "2" and subprocess.run(["docker", "buildx", "version"], check=False).returncode:
+        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+    context = tmp_path / name
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nRUN sleep 600; echo {name}\n")
+    code = f"""
+options = dockertest.RunOptions(name={name!r})
+pool.build_and_run_with_build_options(dockertest.BuildOptions({str(context)!r}, version={version!r}), options)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, pool.endpoint or "", code], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            dockertest.retry(lambda: is_running(f"sleep 600; echo {name}"), max_wait=30)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    dockertest.retry(lambda: not is_running(name), max_wait=15)
+    dockertest.retry(lambda: name not in json.dumps(engine.client.api.containers(all=True)), max_wait=15)
+    assert not engine.client.images.list(name=name)
+
+
+def is_running(words: str) -> bool:
+    """Whether a process here has these words in its arguments, in a container or not."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if (
+            words in arguments
+            and int(entry.name) != os.getpid()
+            and "dockertest.BuildOptions" not in arguments
+        ):
+            return True
+    return False

@@ -1,0 +1,118 @@
+"""Many threads on one pool, and pools in forked children: nothing is left, and nobody's things are touched."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine
+
+MANY = """
+import gc, json, os, threading
+from concurrent.futures import ThreadPoolExecutor
+import dockertest
+
+def open_things():
+    gc.collect()
+    files = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+    return [threading.active_count(), sorted(os.readlink(each).split(":")[0] for each in files if os.path.islink(each))]
+
+def use(number):
+    resource = pool.run("busybox:1.35", cmd=["sleep", "600"])
+    assert resource.status == "running"
+    if number % 2:
+        resource.close()
+
+with dockertest.Pool() as pool:
+    use(1)
+before = open_things()
+with dockertest.Pool() as pool:
+    session = pool._session_id
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(use, range(100)))
+    standing = len(pool.client.api.containers(filters={"label": f"dockertest.session={session}"}))
+print(json.dumps([session, standing, before, open_things()]))
+"""
+
+FORKS = """
+import json, os, sys
+import dockertest
+
+pool = dockertest.Pool()
+made = pool.run("busybox:1.35", cmd=["sleep", "600"])
+network = pool.create_network()
+
+def child():
+    assert pool.client is not sdk
+    assert pool.client.ping()
+    assert pool.container_by_name(made.name).id == made.id
+    assert made.exec(["echo", "hi"]).stdout == "hi\\n"
+    own = pool.run("busybox:1.35", cmd=["sleep", "600"], networks=[network])
+    assert pool.client.containers.get(own.id).labels["dockertest.session"] != session
+    made.close()
+    network.close()
+    if sys.argv[1] == "close":
+        pool.close()
+        assert pool.client.ping()
+    return own.id
+
+sdk, session = pool.client, pool._session_id
+reading, writing = os.pipe()
+forked = os.fork()
+if forked == 0:
+    os.write(writing, child().encode())
+    os._exit(0)
+os.close(writing)
+_, status = os.waitpid(forked, 0)
+with os.fdopen(reading) as told:
+    own = told.read()
+print(json.dumps({"status": status, "child": own, "parent": made.id, "network": network.id}), flush=True)
+sys.stdin.read()
+assert made.status == "running"
+assert pool.client is sdk
+assert [each.id for each in pool.networks_by_name(network.name)] == [network.id]
+"""
+
+
+def run(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Run a program with every warning as an error."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_hundred_containers_by_twenty_threads_leave_nothing(engine: Engine) -> None:
+    """No container, and in the process no thread, socket or open file more than before; no warning either."""
+    said, errors = run(MANY).communicate(timeout=300)
+    assert errors == ""
+    session, standing, before, after = json.loads(said)
+    assert standing == 50
+    assert after == before
+    assert engine.labelled(f"dockertest.session={session}") == []
+
+
+@pytest.mark.parametrize("ending", ["close", "exit"])
+def test_a_forked_child_has_a_session_of_its_own(engine: Engine, ending: str) -> None:
+    """It uses the pool on connections of its own; what it makes goes with it, and what its parent made stays."""
+    with run(FORKS, ending) as parent:
+        assert parent.stdin
+        assert parent.stdout
+        assert parent.stderr
+        line = parent.stdout.readline()
+        assert line, parent.stderr.read()
+        told = json.loads(line)
+        assert told["status"] == 0, parent.stderr.read()
+        dockertest.retry(lambda: not engine.has(told["child"]), max_wait=15)
+        assert engine.has(told["parent"])
+        parent.stdin.close()
+        assert parent.wait(30) == 0, parent.stderr.read()
+        assert parent.stderr.read() == ""
+    assert not engine.has(told["parent"])
+    assert engine.client.networks.list(ids=[told["network"]]) == []
