@@ -17,6 +17,8 @@ from pathlib import Path
 import trustme
 from typing_extensions import Self
 
+from tests.engines.fault_proxy import engine_socket
+
 CHUNK = 65536
 
 
@@ -28,8 +30,8 @@ class Front:
         url: Where, for a pool.
     """
 
-    def __init__(self, target: str = "/var/run/docker.sock", context: ssl.SSLContext | None = None) -> None:
-        self._target = target
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._target = engine_socket()
         self._context = context
         self._open = ExitStack()
         self._lock = threading.Lock()
