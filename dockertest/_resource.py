@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from typing_extensions import Self
 
-from dockertest import _create, _network, _process, _report, _specs
+from dockertest import _create, _network, _process, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
@@ -74,8 +74,7 @@ class Resource(Inside):
             PortNotPublishedError: The container does not publish that port.
             ContainerExitedError: The container has ended.
         """
-        host, number = self._address(port)
-        return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+        return _joined(*self._address(port))
 
     def get_ip_in_network(self, network: NetworkSpec) -> str:
         """
@@ -226,11 +225,11 @@ class Resource(Inside):
         """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
         kept = (self._owner.keep or self._keep) and not self._borrowed
         if kept and not self._closed:
-            attrs = self.container.attrs
-            ports = _report.ports(attrs) or ("nothing is published",)
+            bound = self.container.attrs["NetworkSettings"].get("Ports") or {}
+            ports = [f"{port} -> {_joined(*self._reached(ends))}" for port, ends in bound.items() if ends]
             _process.registry.keep(
-                f"kept {self._label} of {self._image}: {', '.join(ports)}; look: docker logs {self.id[:12]}; "
-                f"remove: docker rm -f -v {self.id[:12]}"
+                f"kept {self._label} of {self._image}: {', '.join(ports) or 'nothing is published'}; "
+                f"look: docker logs {self.id[:12]}; remove: docker rm -f -v {self.id[:12]}"
             )
         return kept
 
@@ -275,6 +274,10 @@ class Resource(Inside):
                 port=wanted,
                 published=published,
             )
+        return self._reached(bound)
+
+    def _reached(self, bound: Sequence[Mapping[str, str]]) -> tuple[str, int]:
+        """Give the address and port at which a port that is so bound is reached from here."""
         # The order of several bindings is the engine's own; an IPv4 one is reached from more places.
         chosen = min(bound, key=lambda each: ":" in each["HostIp"])
         return self._reachable(chosen["HostIp"]), int(chosen["HostPort"])
@@ -285,3 +288,7 @@ class Resource(Inside):
         if not endpoint.is_local:
             return endpoint.host
         return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_ip, bound_ip)  # noqa: S104 - a comparison
+
+
+def _joined(host: str, number: int) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
