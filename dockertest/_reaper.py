@@ -86,6 +86,7 @@ def remove(request: Request, kind: str, thing: str) -> bool:
     """Remove one container, or one network and all that is still attached to it; say whether it is gone."""
     path = f"/{kind}/{quote(thing, safe='')}"
     if kind == "containers":
+        request("POST", f"{path}/kill", None)  # Podman 5 would wait for 10 s before it does so itself
         return _is_gone(request("DELETE", f"{path}?force=1&v=1", None)[0])
     if _is_gone(request("DELETE", path, None)[0]):
         return True
