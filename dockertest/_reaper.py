@@ -99,6 +99,8 @@ def remove(request: Request, kind: str, thing: str) -> bool:
         _, network = request("GET", path, None)
         for container in (network or {}).get("Containers") or {}:
             request("POST", f"{path}/disconnect", {"Container": container, "Force": True})
+    else:
+        request("POST", f"{path}/kill", None)  # Podman 5 would wait for 10 s before it does so itself
     status, _ = request("DELETE", path if kind == "networks" else f"{path}?force=1&v=1", None)
     return status < 300 or status == 404
 

@@ -16,6 +16,7 @@ from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
 from dockertest.errors import (
     ContainerExitedError,
+    DockertestError,
     EngineError,
     NotInNetworkError,
     PortNotPublishedError,
@@ -78,8 +79,7 @@ class Resource(Inside):
             NotInNetworkError: This process runs in a container from which it is not reached.
             ContainerExitedError: The container has ended.
         """
-        host, number = self._address(port)
-        return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+        return _joined(*self._address(port))
 
     def get_ip_in_network(self, network: NetworkSpec) -> str:
         """
@@ -96,7 +96,10 @@ class Resource(Inside):
         attrs = self._refresh()
         joined = attrs["NetworkSettings"].get("Networks") or {}
         wanted = network_id("network", network)
-        names = {wanted, getattr(network, "name", wanted)}
+        called = getattr(network, "name", wanted)
+        names = {wanted, called}
+        if not names & {each for name, end in joined.items() for each in (name, end.get("NetworkID"))}:
+            names.add(_network.name_of(self._engine, wanted))  # Podman tells no ids here
         for name, end in joined.items():
             if names & {name, end.get("NetworkID")}:
                 if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
@@ -104,7 +107,7 @@ class Resource(Inside):
                 if has_ended(attrs):
                     raise ContainerExitedError.of(self._tell(attrs))
         raise NotInNetworkError(
-            f"{self._label} has no address in network {min(names)!r}; it is in: {', '.join(joined) or 'none'}"
+            f"{self._label} has no address in network {called!r}; it is in: {', '.join(joined) or 'none'}"
         )
 
     def connect_to_network(self, network: NetworkSpec, *, aliases: Sequence[str] = ()) -> None:
@@ -228,11 +231,14 @@ class Resource(Inside):
         """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
         kept = (self._owner.keep or self._keep) and not self._borrowed
         if kept and not self._closed:
-            attrs = self.container.attrs
-            ports = _report.ports(attrs) or ("nothing is published",)
+            attrs, address = self.container.attrs, self._owner._standpoint.address
+            ports: Sequence[str] = _report.ports(attrs)
+            with suppress(DockertestError):
+                bound = attrs["NetworkSettings"].get("Ports") or {}
+                ports = [f"{each} -> {_joined(*found)}" for each in bound if (found := address(attrs, each))]
             _process.registry.keep(
-                f"kept {self._label} of {self._image}: {', '.join(ports)}; look: docker logs {self.id[:12]}; "
-                f"remove: docker rm -f -v {self.id[:12]}"
+                f"kept {self._label} of {self._image}: {', '.join(ports) or 'nothing is published'}; "
+                f"look: docker logs {self.id[:12]}; remove: docker rm -f -v {self.id[:12]}"
             )
         return kept
 
@@ -266,10 +272,10 @@ class Resource(Inside):
         self._check_open()
         wanted = _specs.container_port("port", port)
         attrs = self._refresh()
+        if has_ended(attrs):  # some engines keep its ports, which lead nowhere until it is started again
+            raise ContainerExitedError.of(self._tell(attrs))
         if found := self._owner._standpoint.address(attrs, wanted):
             return found
-        if has_ended(attrs):
-            raise ContainerExitedError.of(self._tell(attrs))
         ports = attrs["NetworkSettings"].get("Ports") or {}
         published = tuple(each for each in ports if ports[each])
         raise PortNotPublishedError(
@@ -277,3 +283,7 @@ class Resource(Inside):
             port=wanted,
             published=published,
         )
+
+
+def _joined(host: str, number: int) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"

@@ -28,7 +28,7 @@ def has_buildx() -> bool:
     return docker is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(params=["1", "2"])
+@pytest.fixture(params=["1", pytest.param("2", marks=pytest.mark.differs("BuildKit"))])
 def version(request: pytest.FixtureRequest) -> Version:
     """Each of the two builders; one that cannot be had here is told."""
     if request.param == "2" and not has_buildx():
@@ -269,6 +269,7 @@ def test_without_buildx_the_error_says_how_to_get_it(
     assert "cannot be started: no such file or directory" in refused()
 
 
+@pytest.mark.differs("BuildKit")
 def test_no_argument_list_has_a_secret(
     pool: dockertest.Pool, context: Path, image: str, build_2: dockertest.BuildOptions
 ) -> None:
@@ -295,7 +296,9 @@ def test_no_argument_list_has_a_secret(
     assert not any(b"hunter2" in each for each in ours)
 
 
+@pytest.mark.differs("BuildKit")
 def test_buildx_builds_on_the_engine_of_the_pool(
+    local: str,
     context: Path,
     tmp_path: Path,
     image: str,
@@ -320,7 +323,7 @@ def test_buildx_builds_on_the_engine_of_the_pool(
             assert resource.exec(["cat", "/greeting"]).stdout == "hi\n"
         with dockertest.Pool(client=pool.client) as other:
             other.build_and_run_with_build_options(build_2, options).close()
-    client = docker.DockerClient("unix:///var/run/docker.sock")
+    client = docker.DockerClient(f"unix://{local}")
     try:
         with dockertest.Pool(client=client) as pool:
             pool.build_and_run_with_build_options(build_2, options).close()

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pty
+import re
 import secrets
 import select
 import shlex
@@ -38,6 +39,8 @@ import pytest
 import dockertest
 from dockertest import AuthConfig, PullProgress, _progress
 
+from .conftest import Engine
+
 SLEEP = ("sleep", "600")
 USER, PASSWORD, WRONG = "tester", "s3cret-of-the-test", "wr0ng-of-the-test"
 HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuujsWknM8pfBPdRxoOJt8hu.sWw2vTXTq\n"  # bcrypt of the password
@@ -60,7 +63,7 @@ class Images:
             container = self.client.containers.create(below, ["true"])
             try:
                 container.put_archive("/", _tar(f"layer-{number}", secrets.token_bytes(size)))
-                found = container.commit(name)
+                found = container.commit(*name.rsplit(":", 1))
                 below = str(found.id)
             finally:
                 container.remove(v=True)
@@ -80,19 +83,19 @@ class Images:
         auth = {"username": USER, "password": PASSWORD} if private else {}
         for line in self.client.api.push(name, auth_config=auth, stream=True, decode=True):
             assert "error" not in line, line
-            if "aux" in line:
-                digest = str(line["aux"]["Digest"])
+            if said := re.search(r"digest: (sha256:[0-9a-f]+)", line.get("status", "")):
+                digest = said[1]
         return digest
 
     def has(self, name: str) -> bool:
         """Whether the engine has an image of that name."""
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        with contextlib.suppress(docker.errors.NotFound):
             return bool(self.client.images.get(name))
         return False
 
     def remove(self, name: str) -> None:
         """Remove an image's name, and the image with its last one."""
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        with contextlib.suppress(docker.errors.NotFound):
             self.client.images.remove(name, force=True)
 
     def clean(self) -> None:
@@ -100,9 +103,13 @@ class Images:
         for image in self.client.api.images():
             for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
                 if any(name.startswith(mine.rsplit(":", 1)[0]) for mine in self.mine):
-                    self.remove(name)
+                    with contextlib.suppress(
+                        docker.errors.APIError
+                    ):  # Podman lists digests that it cannot find
+                        self.remove(name)
         for image_id in self.ids:
             self.remove(image_id)
+            assert not self.has(image_id)
 
 
 def _tar(name: str, content: bytes) -> bytes:
@@ -132,7 +139,12 @@ def serve(pool: dockertest.Pool, **options: object) -> str:
         return True
 
     registry.retry(answers)
-    return f"localhost:{registry.get_port(5000)}"  # plain HTTP is only for loopback
+    return f"localhost:{registry.get_port(5000)}"  # plain HTTP is only for the engine's own loopback
+
+
+def direct(registry: str, engine: Engine) -> str:
+    """Give the address at which this process reaches a registry that is on the engine's loopback."""
+    return registry.replace("localhost", engine.host)
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +245,9 @@ def test_always_follows_a_tag_that_moved(
     old = images.make(image, layers=1)
     images.push(image.replace(":1", ":2"), layers=1)
     new = images.client.images.pull(image.replace(":1", ":2"))
-    new.tag(image)
+    new.tag(*image.rsplit(":", 1))
     images.push_made(image)
-    images.client.images.get(old).tag(image)
+    images.client.images.get(old).tag(*image.rsplit(":", 1))
     for policy, expected in (("missing", old), ("never", old), ("always", new.id), ("missing", new.id)):
         with pool.run(image, cmd=SLEEP, pull=policy) as resource:  # type: ignore[arg-type]
             assert resource.container.attrs["Image"] == expected
@@ -264,12 +276,12 @@ def test_a_prefix_for_names_without_a_registry(
 
 
 def test_the_platform_asked_for_is_pulled(
-    pool: dockertest.Pool, images: Images, registry: str, name: str
+    pool: dockertest.Pool, engine: Engine, images: Images, registry: str, name: str
 ) -> None:
     """Of a tag with several platforms the one that is asked for, whatever other one is there already."""
     repository = f"{registry}/{name}"
     images.push(f"{repository}:1", layers=1)
-    _publish_for(registry, name, ("amd64", "arm64"))
+    _publish_for(direct(registry, engine), name, ("amd64", "arm64"))
     for platform, architecture in (
         ("linux/arm64", "arm64"),
         ("", "arm64"),
@@ -282,7 +294,7 @@ def test_the_platform_asked_for_is_pulled(
             images.ids.append(str(found.id))  # the next one takes its name away
             assert found.attrs["Architecture"] == architecture
     text = refused(pool, f"{repository}:all", platform="linux/s390x")
-    assert "no matching manifest for linux/s390x" in text
+    assert "s390x" in text
     assert text.endswith("; the image is not there for this platform; choose another with platform=")
 
 
@@ -351,6 +363,11 @@ def test_threads_that_need_the_same_missing_image_share_one_pull(
 # What goes wrong
 
 
+def give_auth(registry: str) -> str:
+    """Give the remedy where a registry wants a password and got none."""
+    return f"; give auth=AuthConfig(username, password), or log in with: docker login {registry}"
+
+
 def test_the_right_password(pool: dockertest.Pool, private_image: str) -> None:
     """`auth` opens a private registry."""
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD))
@@ -358,19 +375,17 @@ def test_the_right_password(pool: dockertest.Pool, private_image: str) -> None:
 
 def test_a_wrong_password(pool: dockertest.Pool, private: str, private_image: str) -> None:
     """The error says whose credentials were refused."""
-    assert refused(pool, private_image, auth=AuthConfig(USER, WRONG)) == (
-        f"cannot pull image '{private_image}': unauthorized: authentication required; {private} refused the "
-        f"credentials from auth=; correct them, or log in again with: docker login {private}"
+    text = refused(pool, private_image, auth=AuthConfig(USER, WRONG))
+    assert text.startswith(f"cannot pull image '{private_image}': ")
+    assert text.endswith(
+        f"unauthorized: authentication required; {private} refused the credentials from auth=; "
+        f"correct them, or log in again with: docker login {private}"
     )
 
 
 def test_no_password(pool: dockertest.Pool, private: str, private_image: str) -> None:
     """The error says how to give one."""
-    text = refused(pool, private_image)
-    assert "no basic auth credentials" in text
-    assert text.endswith(
-        f"; give auth=AuthConfig(username, password), or log in with: docker login {private}"
-    )
+    assert refused(pool, private_image).endswith(give_auth(private))
 
 
 def test_credentials_for_another_registry_are_not_sent(
@@ -381,7 +396,7 @@ def test_credentials_for_another_registry_are_not_sent(
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD, **own))
     images.remove(private_image)
     elsewhere = AuthConfig(USER, PASSWORD, server_address="registry.test")
-    assert "no basic auth credentials" in refused(pool, private_image, auth=elsewhere)
+    assert refused(pool, private_image, auth=elsewhere).endswith(give_auth(private))
     assert f"auth= is for registry.test and is not sent to {private}" in caplog.text
 
 
@@ -418,12 +433,12 @@ def test_a_registry_whose_name_does_not_resolve(pool: dockertest.Pool, name: str
     assert "; the engine does not reach the registry registry.invalid: " in text
 
 
-def test_a_registry_that_stalls(name: str) -> None:
+def test_a_registry_that_stalls(engine: Engine, name: str) -> None:
     """A registry that takes a connection and says nothing ends the pull after the pool's time-out."""
     with socket.socket() as silent, dockertest.Pool(timeout=2) as pool:
-        silent.bind(("127.0.0.1", 0))
+        silent.bind((engine.here, 0))
         silent.listen()
-        host = f"localhost:{silent.getsockname()[1]}"
+        host = f"{engine.here}:{silent.getsockname()[1]}"
         began = time.monotonic()
         text = refused(pool, f"{host}/{name}:1")
         assert 2 <= time.monotonic() - began < 4
@@ -433,11 +448,13 @@ def test_a_registry_that_stalls(name: str) -> None:
     )
 
 
-def test_an_error_in_the_middle_of_a_pull(images: Images, registry: str, public_image: str) -> None:
+def test_an_error_in_the_middle_of_a_pull(
+    engine: Engine, images: Images, registry: str, public_image: str
+) -> None:
     """What the engine says in its stream is an error too, although the answer began as a success."""
-    with Front(registry, "spoil").running() as front, dockertest.Pool() as pool:
+    with Front(registry, engine, "spoil").running() as front, dockertest.Pool() as pool:
         text = refused(pool, front.behind(public_image))
-    assert "filesystem layer verification failed for digest sha256:" in text
+    assert re.search("verification failed for digest sha256:|expected sha256:", text)
     assert not images.has(front.behind(public_image))
 
 
@@ -451,12 +468,14 @@ class Front:
 
     Attributes:
         registry: The host of the registry.
+        engine: The engine that asks.
         fault: What it does: "stop" for ever in the middle, "trickle" from there on, or "spoil" the bytes.
         reached: Set once it is in the middle.
         hung_up: Set once the engine has closed the connection there.
     """
 
     registry: str
+    engine: Engine
     fault: Literal["stop", "trickle", "spoil"]
     host: str = ""
     reached: threading.Event = field(default_factory=threading.Event)
@@ -481,10 +500,10 @@ class Front:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = http.server.ThreadingHTTPServer((self.engine.here, 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        self.host = f"localhost:{server.server_address[1]}"
+        self.host = f"{self.engine.here}:{server.server_address[1]}"
         try:
             yield self
         finally:
@@ -495,8 +514,11 @@ class Front:
 
     def answer(self, asked: http.server.BaseHTTPRequestHandler) -> None:
         """Ask the registry, and give half of its answer if it is long."""
-        upstream = http.client.HTTPConnection(self.registry, timeout=10)
-        headers = {key: value for key, value in asked.headers.items() if key.lower() != "host"}
+        upstream = http.client.HTTPConnection(direct(self.registry, self.engine), timeout=10)
+        # Of one name there may be several, such as a line for each kind of manifest that is accepted.
+        headers = {
+            key: ", ".join(asked.headers.get_all(key, ())) for key in asked.headers if key.lower() != "host"
+        }
         upstream.request(asked.command, asked.path, headers=headers)
         answer = upstream.getresponse()
         body = answer.read()
@@ -526,10 +548,10 @@ class Front:
 
 
 def test_a_pull_that_stalls_in_the_middle_of_a_layer(
-    images: Images, registry: str, public_image: str
+    engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
     """It is given up after the pool's time-out."""
-    with Front(registry, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
         began = time.monotonic()
         text = refused(pool, front.behind(public_image))
         assert time.monotonic() - began < 5
@@ -537,9 +559,11 @@ def test_a_pull_that_stalls_in_the_middle_of_a_layer(
     assert not images.has(front.behind(public_image))
 
 
-def test_threads_that_wait_for_a_pull_share_its_failure(registry: str, public_image: str) -> None:
+def test_threads_that_wait_for_a_pull_share_its_failure(
+    engine: Engine, registry: str, public_image: str
+) -> None:
     """Four threads do not wait four times as long."""
-    with Front(registry, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
         failures: list[str] = []
         threads = [
             threading.Thread(target=lambda: failures.append(refused(pool, front.behind(public_image))))
@@ -556,7 +580,7 @@ def test_threads_that_wait_for_a_pull_share_its_failure(registry: str, public_im
 
 
 def test_the_callback_s_own_error_comes_out_as_it_is(
-    images: Images, registry: str, public_image: str
+    engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
     """Even one that looks like ours; the engine stops pulling."""
     mine = dockertest.EngineError("of my own")
@@ -565,7 +589,7 @@ def test_the_callback_s_own_error_comes_out_as_it_is(
         if progress.bytes_done:
             raise mine
 
-    with Front(registry, "trickle").running() as front, dockertest.Pool(pull_progress=fail) as pool:
+    with Front(registry, engine, "trickle").running() as front, dockertest.Pool(pull_progress=fail) as pool:
         with pytest.raises(dockertest.EngineError) as caught:
             pull(pool, front.behind(public_image))
         assert caught.value is mine
@@ -573,9 +597,9 @@ def test_the_callback_s_own_error_comes_out_as_it_is(
     assert not images.has(front.behind(public_image))
 
 
-def test_ctrl_c_ends_a_pull(registry: str, public_image: str) -> None:
+def test_ctrl_c_ends_a_pull(engine: Engine, registry: str, public_image: str) -> None:
     """The engine hears of it, and stops pulling."""
-    with Front(registry, "trickle").running() as front:
+    with Front(registry, engine, "trickle").running() as front:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, front.behind(public_image)],
             stderr=subprocess.PIPE,
@@ -595,6 +619,7 @@ PROGRAM = (
 )
 
 
+@pytest.mark.differs("bytes of a pull")
 def test_progress_is_told_to_the_caller(images: Images, registry: str, name: str) -> None:
     """Bytes and layers only grow, and at the end all of them are there."""
     image = f"{registry}/{name}:1"
@@ -610,6 +635,7 @@ def test_progress_is_told_to_the_caller(images: Images, registry: str, name: str
     assert last.bytes_done == last.bytes >= 900_000
 
 
+@pytest.mark.differs("bytes of a pull")
 def test_progress_is_logged(
     pool: dockertest.Pool,
     images: Images,
@@ -842,6 +868,7 @@ def test_the_docker_sdk_s_client_keeps_a_configuration_that_works(cli: Cli) -> N
 
 
 def test_no_password_is_shown_anywhere(
+    engine: Engine,
     private: str,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -855,9 +882,9 @@ def test_no_password_is_shown_anywhere(
     _plain(cli, private, monkeypatch)
     with dockertest.Pool(timeout=2) as pool:
         with socket.socket() as silent:
-            silent.bind(("127.0.0.1", 0))
+            silent.bind((engine.here, 0))
             silent.listen()
-            stalled = f"localhost:{silent.getsockname()[1]}"
+            stalled = f"{engine.here}:{silent.getsockname()[1]}"
             for image in (f"{private}/{name}:nope", f"{stalled}/{name}:1", f"localhost:1/{name}:1"):
                 for auth in (
                     AuthConfig(USER, PASSWORD),
@@ -872,7 +899,8 @@ def test_no_password_is_shown_anywhere(
                         ).format()
         pull(pool, private_image)
     text = "".join(shown) + caplog.text
-    assert "'X-Registry-Auth': '***'" in text
+    # Podman refuses within its stream, where the header is near no traceback.
+    assert engine.is_podman or "'X-Registry-Auth': '***'" in text
     for secret in (PASSWORD, WRONG):
         assert secret not in text
         assert base64.b64encode(secret.encode()).decode()[:16] not in text
