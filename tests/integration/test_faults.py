@@ -37,8 +37,10 @@ def session(pool: dockertest.Pool) -> None:
     resource.read_file("/tmp/file")
     resource.logs()
     resource.stop(timeout=0)
-    resource.wait()
-    list(resource.stream_logs())
+    resource.wait(
+        timeout=3
+    )  # without a limit it waits for a container, and so for an engine, as long as it takes
+    resource.logs(tail=1)
     resource.start()
     resource.restart(timeout=0)
     assert resource.status == "running"
