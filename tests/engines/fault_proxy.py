@@ -1,6 +1,7 @@
 """A proxy on a unix socket before a real engine that can do to a request what networks and busy engines do."""
 
 import contextlib
+import os
 import re
 import socket
 import threading
@@ -8,7 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ENGINE_SOCKET = (
+    "TEST_ENGINE_SOCKET"  # names a unix socket of an engine that DOCKER_HOST reaches by another way
+)
+
 Fault = Callable[[socket.socket, Callable[[], socket.socket]], None]
+
+
+def engine_socket() -> str:
+    """Give a unix socket of the engine under test."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    path = host.removeprefix("unix://") if host.startswith("unix://") else os.environ.get(ENGINE_SOCKET)
+    assert path, (
+        f"{host} has no socket to put a proxy before; name one in {ENGINE_SOCKET}, as make test-engines does"
+    )
+    return path
 
 
 @dataclass
@@ -22,7 +37,7 @@ class FaultProxy:
     """
 
     path: Path
-    engine: str = "/var/run/docker.sock"
+    engine: str = field(default_factory=engine_socket)
     requests: list[str] = field(default_factory=list)
     _faults: list[tuple[re.Pattern[str], Fault]] = field(default_factory=list)
     _numbered: dict[int, Fault] = field(default_factory=dict)

@@ -18,6 +18,8 @@ from pathlib import Path
 import trustme
 from typing_extensions import Self
 
+from tests.engines.fault_proxy import engine_socket
+
 CHUNK = 65536
 
 
@@ -31,11 +33,11 @@ class Front:
 
     def __init__(
         self,
-        target: str = "/var/run/docker.sock",
+        target: str = "",
         context: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
-        self._target = target
+        self._target = target or engine_socket()
         self._host = host
         self._context = context
         self._open = ExitStack()
