@@ -3,16 +3,17 @@
 
 PYTHON ?= python3
 ARGS ?=
+ENGINES ?=
 
 BIN := .venv/bin/python
 DONE := .venv/.installed
 CLIENTS := .venv/.clients
 IMAGES = $(BIN) -m tests.images.make
 
-.PHONY: help venv engine images demo test bench check soak docs wheel test-wheel clean
+.PHONY: help venv engine images engines engines-stop demo test test-engines bench check soak docs wheel test-wheel clean
 
 help: ## say what can be made here (this)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 venv: $(CLIENTS) ## a virtual environment in .venv with the package and its tools
 
@@ -41,11 +42,20 @@ engine: $(DONE) ## a container engine: the one that answers, else Docker and bui
 images: engine ## the images: official ones, or stand-ins from Debian's packages; prints their prefix
 	@$(IMAGES)
 
+engines: images ## more engines for the tests, other versions and kinds, beside the first (root on Debian)
+	@$(BIN) -m tests.engines.start start $(ENGINES)
+
+engines-stop: $(DONE) ## end those; what they stored stays for the next time
+	@$(BIN) -m tests.engines.start stop $(ENGINES)
+
 demo: engine ## a real PostgreSQL server, started, used and removed
 	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
 test: $(CLIENTS) engine ## all tests but the long ones, every warning an error (more arguments for pytest: ARGS="-k retry")
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -X dev -W error -m pytest $(ARGS)
+
+test-engines: $(CLIENTS) engines ## the tests with a real engine, on all of them, and a table (some of them: ENGINES="podman-4")
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) -m tests.engines.matrix $(ENGINES) -- $(ARGS)
 
 soak: $(CLIENTS) engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)

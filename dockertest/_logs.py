@@ -64,14 +64,9 @@ class LogStream(Iterator[str]):
     """
 
     def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
-        self._engine = engine
-        self._container = container
-        self._tty = tty
-        self._what = f"follow the log of container {container[:12]}"
-        self._closed = threading.Event()
-        self._seen: dict[int, int] = dict.fromkeys(_STREAMS, 0)  # bytes given so far
-        self._response = self._open(follow=True)
-        self._lines: Generator[str, None, None] = _lines(self._chunks())
+        # Nothing that it holds holds it, so that a loop that is left early closes the connection there and then.
+        self._log = _Followed(engine, container, tty=tty)
+        self._lines: Generator[str, None, None] = _lines(self._log.chunks())
 
     def __next__(self) -> str:
         return next(self._lines)
@@ -84,14 +79,31 @@ class LogStream(Iterator[str]):
 
     def close(self) -> None:
         """End the stream; whoever waits for its next line gets the end."""
-        self._closed.set()
-        for close in (lambda: shut(self._response), self._lines.close, self._response.close):
+        self._log.closed.set()
+        for close in (
+            lambda: shut(self._log.response),
+            self._lines.close,
+            lambda: self._log.response.close(),
+        ):
             with suppress(Exception):  # it may just be ending by itself, or somebody may just be reading it
                 close()
 
     def __del__(self) -> None:
         if hasattr(self, "_lines"):  # else it failed to open
             self.close()
+
+
+class _Followed:
+    """A log that is read while it is written."""
+
+    def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
+        self._engine = engine
+        self._container = container
+        self._tty = tty
+        self._what = f"follow the log of container {container[:12]}"
+        self._seen: dict[int, int] = dict.fromkeys(_STREAMS, 0)  # bytes given so far
+        self.closed = threading.Event()
+        self.response = self._open(follow=True)
 
     def _open(self, *, follow: bool) -> Any:
         return self._engine.send(
@@ -103,7 +115,7 @@ class LogStream(Iterator[str]):
             patience=math.inf if follow else 0,  # a container may be silent for as long as it likes
         )
 
-    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
         """
         Give what comes, by stream, until the end; what a `close` breaks off is an end and no error.
 
@@ -114,24 +126,24 @@ class LogStream(Iterator[str]):
             follow = True
             while True:
                 yield from self._read()
-                if not follow or self._closed.is_set():
+                if not follow or self.closed.is_set():
                     return
                 follow = self._engine.wait(self._container, 0.2) is None
-                self._response = self._open(follow=follow)
-                if self._closed.is_set():
-                    self._response.close()
+                self.response = self._open(follow=follow)
+                if self.closed.is_set():
+                    self.response.close()
                     return
         except DockertestError as error:
             if (
-                not self._closed.is_set() and getattr(error, "status", None) != 404
+                not self.closed.is_set() and getattr(error, "status", None) != 404
             ):  # 404: it is gone, log and all
                 raise
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         """Give what the open answer has beyond what was given before."""
         known = dict(self._seen)
-        with border(self._engine.timeout, self._what), self._response:
-            for stream, chunk in _raw(self._response) if self._tty else _framed(self._response):
+        with border(self._engine.timeout, self._what), self.response:
+            for stream, chunk in _raw(self.response) if self._tty else _framed(self.response):
                 old = min(known[stream], len(chunk))
                 known[stream] -= old
                 self._seen[stream] += len(chunk) - old

@@ -158,6 +158,18 @@ def list_named(engine: Engine, name: str) -> list[dict[str, Any]]:
     return [each for each in listed if each["Name"] == name]
 
 
+def name_of(engine: Engine, network: str) -> str:
+    """Give the name of a network that is named by its id; what was given where there is no such network."""
+    try:
+        return str(
+            engine.get(f"/networks/{_engine.quoted(network)}", what=f"inspect network {network!r}")["Name"]
+        )
+    except EngineError as error:
+        if error.status != 404:
+            raise
+        return network
+
+
 def disconnect(engine: Engine, network: str, container: str) -> None:
     """Disconnect a container from a network, whether it runs or not."""
     engine.send(

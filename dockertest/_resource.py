@@ -96,7 +96,10 @@ class Resource(Inside):
         attrs = self._refresh()
         joined = attrs["NetworkSettings"].get("Networks") or {}
         wanted = network_id("network", network)
-        names = {wanted, getattr(network, "name", wanted)}
+        called = getattr(network, "name", wanted)
+        names = {wanted, called}
+        if not names & {each for name, end in joined.items() for each in (name, end.get("NetworkID"))}:
+            names.add(_network.name_of(self._engine, wanted))  # Podman tells no ids here
         for name, end in joined.items():
             if names & {name, end.get("NetworkID")}:
                 if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
@@ -104,7 +107,7 @@ class Resource(Inside):
                 if has_ended(attrs):
                     raise ContainerExitedError.of(self._tell(attrs))
         raise NotInNetworkError(
-            f"{self._label} has no address in network {min(names)!r}; it is in: {', '.join(joined) or 'none'}"
+            f"{self._label} has no address in network {called!r}; it is in: {', '.join(joined) or 'none'}"
         )
 
     def connect_to_network(self, network: NetworkSpec, *, aliases: Sequence[str] = ()) -> None:
@@ -266,10 +269,10 @@ class Resource(Inside):
         self._check_open()
         wanted = _specs.container_port("port", port)
         attrs = self._refresh()
+        if has_ended(attrs):  # some engines keep its ports, which lead nowhere until it is started again
+            raise ContainerExitedError.of(self._tell(attrs))
         if found := self._owner._standpoint.address(attrs, wanted):
             return found
-        if has_ended(attrs):
-            raise ContainerExitedError.of(self._tell(attrs))
         ports = attrs["NetworkSettings"].get("Ports") or {}
         published = tuple(each for each in ports if ports[each])
         raise PortNotPublishedError(

@@ -55,11 +55,14 @@ def main() -> int:
 def describe() -> str:
     """Say in a line which engine answers; `DockerUnavailableError` if none does."""
     with dockertest.Pool() as pool:
-        version = pool.client.version()
-        name = (version.get("Components") or [{"Name": "Engine"}])[0]["Name"].replace(
-            "Podman Engine", "Podman"
-        )
-        return f"engine: {name.replace('Engine', 'Docker')} {version['Version']} at {pool.endpoint}"
+        return f"engine: {name_of(pool)} at {pool.endpoint}"
+
+
+def name_of(pool: dockertest.Pool) -> str:
+    """Say which engine a pool is connected to."""
+    version = pool.client.version()
+    name = (version.get("Components") or [{"Name": "Engine"}])[0]["Name"].replace("Podman Engine", "Podman")
+    return f"{name.replace('Engine', 'Docker')} {version['Version']}"
 
 
 def is_named_by_user() -> bool:

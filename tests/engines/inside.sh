@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts an engine in a root filesystem of its own. Called by others.py within new namespaces of network, mounts and
+# Starts an engine in a root filesystem of its own. Called by start.py within new namespaces of network, mounts and
 # process ids, which end with the engine, and with them all that it mounted and started.
 #
 #     inside.sh ROOT SOCKETS DATA STORE COMMAND…

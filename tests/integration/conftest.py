@@ -1,6 +1,7 @@
 """What tests with a real engine share."""
 
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -10,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import docker.errors
 import pytest
 
 import dockertest
+
+from .differences import DIFFERENCES
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +62,12 @@ class Engine:
 
     def __init__(self, client: docker.DockerClient) -> None:
         self.client = client
+        said = client.version()
+        self.is_podman = "Podman" in str(said.get("Components"))
+        self.version = tuple(int(part) for part in re.findall(r"\d+", said["Version"])[:2])
+        self.is_local = client.api.base_url.startswith("http+docker://")
+        # Where published ports are reached.
+        self.host = "127.0.0.1" if self.is_local else str(urlsplit(client.api.base_url).hostname)
 
     def has(self, container: str) -> bool:
         """Whether a container of that name or id exists, in whatever state."""
@@ -132,3 +142,12 @@ class Suite:
 def suite(tmp_path: Path, name: str) -> Suite:
     """An empty folder for tests that are to be run."""
     return Suite(tmp_path, name)
+
+
+@pytest.fixture(autouse=True)
+def _differences(request: pytest.FixtureRequest) -> None:
+    """Skip what cannot hold on this engine, for the reason that stands in one place."""
+    for mark in request.node.iter_markers("differs"):
+        holds_on, reason = DIFFERENCES[mark.args[0]]
+        if holds_on(request.getfixturevalue("engine")):
+            pytest.skip(f"engine: {reason}")

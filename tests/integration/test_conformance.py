@@ -37,7 +37,7 @@ def test_postgres(pool: dockertest.Pool, engine: Engine) -> None:
     """A server has a port and an address, answers a ping by `retry`, and is purged."""
     postgres = pool.run("postgres", "15", env=["POSTGRES_PASSWORD=secret"])
     assert postgres.get_port("5432/tcp") > 0
-    assert postgres.get_bound_ip("5432/tcp") == "127.0.0.1"
+    assert postgres.get_bound_ip("5432/tcp") == engine.host
     with connect(postgres) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     pool.purge(postgres)
@@ -68,19 +68,19 @@ def test_name_labels_user_and_tty(pool: dockertest.Pool, name: str) -> None:
         assert (config["User"], config["Tty"]) == ("nobody", True)
 
 
-def test_a_fixed_host_port(pool: dockertest.Pool) -> None:
+def test_a_fixed_host_port(pool: dockertest.Pool, engine: Engine) -> None:
     """A binding to a number is that number."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as first:
         free = first.get_port(8080)
     with pool.run("busybox:1.35", cmd=SERVE, port_bindings={"8080/tcp": [str(free)]}) as resource:
-        assert resource.get_host_port("8080/tcp") == f"127.0.0.1:{free}"
+        assert resource.get_host_port("8080/tcp") == f"{engine.host}:{free}"
 
 
-def test_a_host_ip_with_port_zero(pool: dockertest.Pool) -> None:
+def test_a_host_ip_with_port_zero(pool: dockertest.Pool, engine: Engine) -> None:
     """An address with port 0 gets any free port there."""
     binding = dockertest.PortBinding(host_ip="127.0.0.1", host_port="0")
     with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={"8080/tcp": [binding]}) as resource:
-        assert resource.get_bound_ip("8080/tcp") == "127.0.0.1"
+        assert resource.get_bound_ip("8080/tcp") == engine.host
         assert resource.get_port("8080/tcp") > 0
 
 
