@@ -11,13 +11,20 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dockertest import _archive, _report, _values
 from dockertest._engine import Engine
 from dockertest._sdk import border
-from dockertest.errors import ContainerStartError, DockertestError, EngineError, InvalidOptionError
+from dockertest.errors import (
+    ContainerStartError,
+    DockertestError,
+    DockerUnavailableError,
+    EngineError,
+    InvalidOptionError,
+)
 
 _FOLDER, _LINK, _SPECIAL = 1 << 31, 1 << 27, 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # in Go's os.FileMode
 _IN_MEMORY = ("/dev", "/proc", "/sys")  # in every container
@@ -227,20 +234,25 @@ def _upload(
     read-only.
     """
     below = ((name[len(root) :], content) for name, content in entries)
+    put = partial(
+        engine.send,
+        "put",
+        f"/containers/{attrs['Id']}/archive",
+        what=what,
+        # Without it a file that is sent for a folder makes the engine remove the whole folder.
+        params={"path": root, "noOverwriteDirNonDir": "true"},
+        error=error,
+    )
     with closing(_Upload(_archive.pack(below, mode))) as body:
         try:
-            engine.send(
-                "put",
-                f"/containers/{attrs['Id']}/archive",
-                what=what,
-                # Without it a file that is sent for a folder makes the engine remove the whole folder.
-                params={"path": root, "noOverwriteDirNonDir": "true"},
-                body=body,
-                error=error,
-            )
-        except DockertestError:
+            put(body=body)
+        except DockertestError as broken:
             if body.failure:
                 raise body.failure from None
+            if isinstance(broken, DockerUnavailableError):
+                # An engine that refuses before it has read all hangs up, and over TLS its words are lost with the
+                # connection: an archive with nothing in it is refused for the same reason.
+                put(body=bytes(1024))
             raise
 
 

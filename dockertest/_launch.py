@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -117,15 +118,15 @@ class Launch(Upkeep):
             )
         if options.files:
             _files.place(self._engine, resource.container.attrs, _values.files(options.files))
+        what = f"start {_report.label(resource.name, resource.id)} of {resource._image}"
         try:
             self._engine.send(
-                "post",
-                f"/containers/{resource.id}/start",
-                what=f"start {_report.label(resource.name, resource.id)} of {resource._image}",
-                error=ContainerStartError,
+                "post", f"/containers/{resource.id}/start", what=what, error=ContainerStartError
             )
         except ContainerStartError as error:
             (report,) = resource._reports()
+            if not report.error:  # some engines keep no record of it
+                report = replace(report, error=str(error).removeprefix(f"cannot {what}: "))
             logs = _report.indented(report.logs)
             raise ContainerStartError(f"{error}{logs}", report=report) from error.__cause__
         resource._reused = bool(options.reuse)  # from now on others may take it

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from typing_extensions import Self
 
-from dockertest import _create, _network, _process, _report, _specs
+from dockertest import _create, _network, _process, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
@@ -78,8 +78,7 @@ class Resource(Inside):
             NotInNetworkError: This process runs in a container from which it is not reached.
             ContainerExitedError: The container has ended.
         """
-        host, number = self._address(port)
-        return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+        return _joined(*self._address(port))
 
     def get_ip_in_network(self, network: NetworkSpec) -> str:
         """
@@ -231,11 +230,14 @@ class Resource(Inside):
         """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
         kept = (self._owner.keep or self._keep) and not self._borrowed
         if kept and not self._closed:
-            attrs = self.container.attrs
-            ports = _report.ports(attrs) or ("nothing is published",)
+            ports: list[str] = []
+            for port in self.container.attrs["NetworkSettings"].get("Ports") or {}:
+                with suppress(DockertestError):  # from where this process stands it is not reached
+                    if found := self._owner._standpoint.address(self.container.attrs, port):
+                        ports.append(f"{port} -> {_joined(*found)}")
             _process.registry.keep(
-                f"kept {self._label} of {self._image}: {', '.join(ports)}; look: docker logs {self.id[:12]}; "
-                f"remove: docker rm -f -v {self.id[:12]}"
+                f"kept {self._label} of {self._image}: {', '.join(ports) or 'nothing is published'}; "
+                f"look: docker logs {self.id[:12]}; remove: docker rm -f -v {self.id[:12]}"
             )
         return kept
 
@@ -280,3 +282,7 @@ class Resource(Inside):
             port=wanted,
             published=published,
         )
+
+
+def _joined(host: str, number: int) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"

@@ -66,8 +66,13 @@ class Engine:
         self.is_podman = "Podman" in str(said.get("Components"))
         self.version = tuple(int(part) for part in re.findall(r"\d+", said["Version"])[:2])
         self.is_local = client.api.base_url.startswith("http+docker://")
-        # Where published ports are reached.
-        self.host = "127.0.0.1" if self.is_local else str(urlsplit(client.api.base_url).hostname)
+        # Where the ports that it publishes are reached from here, and where it reaches a server of this process.
+        self.host = self.here = "127.0.0.1"
+        if not self.is_local:
+            remote = urlsplit(client.api.base_url)
+            self.host = str(remote.hostname)
+            with socket.create_connection((self.host, remote.port or 2375)) as near:
+                self.here = near.getsockname()[0]
 
     def has(self, container: str) -> bool:
         """Whether a container of that name or id exists, in whatever state."""

@@ -24,6 +24,18 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman has systemd run its health checks, and none runs here",
     ),
+    "BuildKit": (
+        lambda engine: engine.is_podman,
+        "Podman has no BuildKit of its own: buildx pulls one from Docker Hub",
+    ),
+    "missing mounts": (
+        lambda engine: engine.is_podman,
+        "Podman makes a mount's source that is missing",
+    ),
+    "unread stdin": (
+        lambda engine: engine.is_podman,
+        "Podman drops the last output of a command that ends without having read its stdin",
+    ),
     "want of memory": (
         lambda engine: engine.is_podman and engine.version < (5,),
         "Podman 4 does not tell an end for want of memory",

@@ -15,7 +15,7 @@ import pytest
 import dockertest
 from tests.engines.tls_front import Front, certificates
 
-from .conftest import Engine
+from .conftest import Engine, skip_where_it_differs
 
 SLEEP = ["sleep", "600"]
 Version = Literal["1", "2"]
@@ -28,11 +28,11 @@ def has_buildx() -> bool:
     return docker is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(params=["1", "2"])
+@pytest.fixture(params=["1", pytest.param("2", marks=pytest.mark.differs("BuildKit"))])
 def version(request: pytest.FixtureRequest) -> Version:
     """Each of the two builders; one that cannot be had here is told."""
     if request.param == "2" and not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
     return cast("Version", request.param)
 
 
@@ -240,10 +240,11 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
 
 
 @pytest.fixture
-def build_2(context: Path) -> dockertest.BuildOptions:
+def build_2(context: Path, engine: Engine) -> dockertest.BuildOptions:
     """A build with BuildKit."""
     if not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
+    skip_where_it_differs("BuildKit", engine)
     return dockertest.BuildOptions(context, version="2", build_args={"SECRET": "hunter2", "GREETING": "hi"})
 
 

@@ -169,13 +169,13 @@ def test_the_clients_are_those_of_the_index() -> None:
     assert named == extra
 
 
-def test_exposure_notifications(pool: dockertest.Pool) -> None:
+def test_exposure_notifications(engine: Engine) -> None:
     """It tells what it started, where, how long it took, what the server answered, and that it is gone."""
     ended = run(str(EXAMPLES / "exposure_notifications.py"))
     assert ended.returncode == 0, ended.stderr
     for told in (
         "started in",
-        "listens on 127.0.0.1:",
+        f"listens on {engine.host}:",
         "ready in",
         "answers: PostgreSQL 15",
         "read back",

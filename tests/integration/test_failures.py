@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def test_an_engine_named_in_the_environment_is_never_replaced(
     monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
 ) -> None:
     """A default socket that works is no answer to a variable that names another."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv(variable, f"unix://{tmp_path}/no.sock")
     with pytest.raises(dockertest.DockerUnavailableError, match=variable):
         dockertest.Pool()
@@ -122,6 +125,7 @@ def test_bad_options_are_refused_before_the_engine_sees_them(
     assert len(engine.labelled(f"dockertest.session={pool._session_id}")) == before
 
 
+@pytest.mark.differs("missing mounts")
 def test_a_mount_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path) -> None:
     """The engine refuses it, instead of making an empty folder that belongs to root."""
     source = tmp_path / "missing"
@@ -157,20 +161,33 @@ def test_the_report_of_a_failed_start(pool: dockertest.Pool, name: str) -> None:
     assert "hunter2" not in repr(report) + str(report)
 
 
+@contextmanager
+def taken_port(pool: dockertest.Pool, engine: Engine) -> Iterator[int]:
+    """Give a port of the engine's host that is taken: by us, or where that is another machine, by a container."""
+    if engine.is_local:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            yield taken.getsockname()[1]
+    else:
+        with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[80]) as resource:
+            yield resource.get_port(80)
+
+
 def test_a_host_port_that_is_taken(pool: dockertest.Pool, engine: Engine, name: str) -> None:
     """The start fails, says which port, and leaves nothing."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(dockertest.ContainerStartError, match=str(port)):
-            pool.run("busybox:1.35", name=name, cmd=SLEEP, port_bindings={80: port})
+    with (
+        taken_port(pool, engine) as port,
+        pytest.raises(dockertest.ContainerStartError, match=str(port)),
+    ):
+        pool.run("busybox:1.35", name=name, cmd=SLEEP, port_bindings={80: port})
     assert not engine.has(name)
 
 
 def test_a_network_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: str) -> None:
     """Whether at the creation or between it and the start, nothing stays."""
-    for networks in ([f"{name}-missing"], ["bridge", f"{name}-missing"]):
+    there = pool.create_network()
+    for networks in ([f"{name}-missing"], [there.id, f"{name}-missing"]):
         with pytest.raises(dockertest.DockertestError, match=f"{name}-missing"):
             pool.run("busybox:1.35", name=name, cmd=SLEEP, networks=networks)
         assert not engine.has(name)

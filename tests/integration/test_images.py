@@ -38,6 +38,8 @@ import pytest
 import dockertest
 from dockertest import AuthConfig, PullProgress, _progress
 
+from .conftest import Engine
+
 SLEEP = ("sleep", "600")
 USER, PASSWORD, WRONG = "tester", "s3cret-of-the-test", "wr0ng-of-the-test"
 HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuujsWknM8pfBPdRxoOJt8hu.sWw2vTXTq\n"  # bcrypt of the password
@@ -60,7 +62,7 @@ class Images:
             container = self.client.containers.create(below, ["true"])
             try:
                 container.put_archive("/", _tar(f"layer-{number}", secrets.token_bytes(size)))
-                found = container.commit(name)
+                found = container.commit(*name.rsplit(":", 1))
                 below = str(found.id)
             finally:
                 container.remove(v=True)
@@ -132,7 +134,12 @@ def serve(pool: dockertest.Pool, **options: object) -> str:
         return True
 
     registry.retry(answers)
-    return f"localhost:{registry.get_port(5000)}"  # plain HTTP is only for loopback
+    return f"localhost:{registry.get_port(5000)}"  # plain HTTP is only for the engine's own loopback
+
+
+def direct(registry: str, engine: Engine) -> str:
+    """Give the address at which this process reaches a registry that is on the engine's loopback."""
+    return registry.replace("localhost", engine.host)
 
 
 @pytest.fixture(scope="module")
@@ -264,12 +271,12 @@ def test_a_prefix_for_names_without_a_registry(
 
 
 def test_the_platform_asked_for_is_pulled(
-    pool: dockertest.Pool, images: Images, registry: str, name: str
+    pool: dockertest.Pool, engine: Engine, images: Images, registry: str, name: str
 ) -> None:
     """Of a tag with several platforms the one that is asked for, whatever other one is there already."""
     repository = f"{registry}/{name}"
     images.push(f"{repository}:1", layers=1)
-    _publish_for(registry, name, ("amd64", "arm64"))
+    _publish_for(direct(registry, engine), name, ("amd64", "arm64"))
     for platform, architecture in (
         ("linux/arm64", "arm64"),
         ("", "arm64"),
@@ -418,12 +425,12 @@ def test_a_registry_whose_name_does_not_resolve(pool: dockertest.Pool, name: str
     assert "; the engine does not reach the registry registry.invalid: " in text
 
 
-def test_a_registry_that_stalls(name: str) -> None:
+def test_a_registry_that_stalls(engine: Engine, name: str) -> None:
     """A registry that takes a connection and says nothing ends the pull after the pool's time-out."""
     with socket.socket() as silent, dockertest.Pool(timeout=2) as pool:
-        silent.bind(("127.0.0.1", 0))
+        silent.bind((engine.here, 0))
         silent.listen()
-        host = f"localhost:{silent.getsockname()[1]}"
+        host = f"{engine.here}:{silent.getsockname()[1]}"
         began = time.monotonic()
         text = refused(pool, f"{host}/{name}:1")
         assert 2 <= time.monotonic() - began < 4
@@ -433,9 +440,11 @@ def test_a_registry_that_stalls(name: str) -> None:
     )
 
 
-def test_an_error_in_the_middle_of_a_pull(images: Images, registry: str, public_image: str) -> None:
+def test_an_error_in_the_middle_of_a_pull(
+    engine: Engine, images: Images, registry: str, public_image: str
+) -> None:
     """What the engine says in its stream is an error too, although the answer began as a success."""
-    with Front(registry, "spoil").running() as front, dockertest.Pool() as pool:
+    with Front(registry, engine, "spoil").running() as front, dockertest.Pool() as pool:
         text = refused(pool, front.behind(public_image))
     assert "filesystem layer verification failed for digest sha256:" in text
     assert not images.has(front.behind(public_image))
@@ -451,12 +460,14 @@ class Front:
 
     Attributes:
         registry: The host of the registry.
+        engine: The engine that asks.
         fault: What it does: "stop" for ever in the middle, "trickle" from there on, or "spoil" the bytes.
         reached: Set once it is in the middle.
         hung_up: Set once the engine has closed the connection there.
     """
 
     registry: str
+    engine: Engine
     fault: Literal["stop", "trickle", "spoil"]
     host: str = ""
     reached: threading.Event = field(default_factory=threading.Event)
@@ -481,10 +492,10 @@ class Front:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = http.server.ThreadingHTTPServer((self.engine.here, 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        self.host = f"localhost:{server.server_address[1]}"
+        self.host = f"{self.engine.here}:{server.server_address[1]}"
         try:
             yield self
         finally:
@@ -495,7 +506,7 @@ class Front:
 
     def answer(self, asked: http.server.BaseHTTPRequestHandler) -> None:
         """Ask the registry, and give half of its answer if it is long."""
-        upstream = http.client.HTTPConnection(self.registry, timeout=10)
+        upstream = http.client.HTTPConnection(direct(self.registry, self.engine), timeout=10)
         headers = {key: value for key, value in asked.headers.items() if key.lower() != "host"}
         upstream.request(asked.command, asked.path, headers=headers)
         answer = upstream.getresponse()
@@ -526,10 +537,10 @@ class Front:
 
 
 def test_a_pull_that_stalls_in_the_middle_of_a_layer(
-    images: Images, registry: str, public_image: str
+    engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
     """It is given up after the pool's time-out."""
-    with Front(registry, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
         began = time.monotonic()
         text = refused(pool, front.behind(public_image))
         assert time.monotonic() - began < 5
@@ -537,9 +548,11 @@ def test_a_pull_that_stalls_in_the_middle_of_a_layer(
     assert not images.has(front.behind(public_image))
 
 
-def test_threads_that_wait_for_a_pull_share_its_failure(registry: str, public_image: str) -> None:
+def test_threads_that_wait_for_a_pull_share_its_failure(
+    engine: Engine, registry: str, public_image: str
+) -> None:
     """Four threads do not wait four times as long."""
-    with Front(registry, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
         failures: list[str] = []
         threads = [
             threading.Thread(target=lambda: failures.append(refused(pool, front.behind(public_image))))
@@ -556,7 +569,7 @@ def test_threads_that_wait_for_a_pull_share_its_failure(registry: str, public_im
 
 
 def test_the_callback_s_own_error_comes_out_as_it_is(
-    images: Images, registry: str, public_image: str
+    engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
     """Even one that looks like ours; the engine stops pulling."""
     mine = dockertest.EngineError("of my own")
@@ -565,7 +578,7 @@ def test_the_callback_s_own_error_comes_out_as_it_is(
         if progress.bytes_done:
             raise mine
 
-    with Front(registry, "trickle").running() as front, dockertest.Pool(pull_progress=fail) as pool:
+    with Front(registry, engine, "trickle").running() as front, dockertest.Pool(pull_progress=fail) as pool:
         with pytest.raises(dockertest.EngineError) as caught:
             pull(pool, front.behind(public_image))
         assert caught.value is mine
@@ -573,9 +586,9 @@ def test_the_callback_s_own_error_comes_out_as_it_is(
     assert not images.has(front.behind(public_image))
 
 
-def test_ctrl_c_ends_a_pull(registry: str, public_image: str) -> None:
+def test_ctrl_c_ends_a_pull(engine: Engine, registry: str, public_image: str) -> None:
     """The engine hears of it, and stops pulling."""
-    with Front(registry, "trickle").running() as front:
+    with Front(registry, engine, "trickle").running() as front:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, front.behind(public_image)],
             stderr=subprocess.PIPE,
@@ -842,6 +855,7 @@ def test_the_docker_sdk_s_client_keeps_a_configuration_that_works(cli: Cli) -> N
 
 
 def test_no_password_is_shown_anywhere(
+    engine: Engine,
     private: str,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -855,9 +869,9 @@ def test_no_password_is_shown_anywhere(
     _plain(cli, private, monkeypatch)
     with dockertest.Pool(timeout=2) as pool:
         with socket.socket() as silent:
-            silent.bind(("127.0.0.1", 0))
+            silent.bind((engine.here, 0))
             silent.listen()
-            stalled = f"localhost:{silent.getsockname()[1]}"
+            stalled = f"{engine.here}:{silent.getsockname()[1]}"
             for image in (f"{private}/{name}:nope", f"{stalled}/{name}:1", f"localhost:1/{name}:1"):
                 for auth in (
                     AuthConfig(USER, PASSWORD),

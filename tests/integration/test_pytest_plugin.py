@@ -51,7 +51,7 @@ def test_a_failed_test_shows_its_containers(suite: Suite, engine: Engine) -> Non
     assert code == 1
     assert "1 failed, 1 passed, 1 error in" in said
     title = r"-+ container '\w+' \([0-9a-f]{12}\) of \S*busybox:1.35 is running -+\n"
-    told = rf"{title}  published: 8080/tcp -> 127.0.0.1:\d+\n  more: docker logs [0-9a-f]{{12}}{LOG}"
+    told = rf"{title}  published: 8080/tcp -> [\d.]+:\d+\n  more: docker logs [0-9a-f]{{12}}{LOG}"
     for part in said.partition("= FAILURES =")[::2]:
         assert len(re.findall(told, part)) == 1
     assert "hunter2" not in said
@@ -161,7 +161,7 @@ def test_to_keep_means_everything_and_says_how_to_remove_it(
             )
             assert {each[:12] for each in engine.labelled(suite.label)} == set(kept)
             assert (len(kept), len(networks)) == (2, 1)
-            assert re.search(r"kept container .*: 8080/tcp -> 127.0.0.1:\d+; look: docker logs", said)
+            assert re.search(rf"kept container .*: 8080/tcp -> {engine.host}:\d+; look: docker logs", said)
             for each in kept:
                 engine.client.api.remove_container(each, force=True, v=True)
             for each in networks:

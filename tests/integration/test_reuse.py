@@ -163,6 +163,7 @@ class TestReplacing:
             assert second.status == "running"
         assert not engine.has(first.id)
 
+    @pytest.mark.differs("health checks")
     def test_an_unhealthy_one(self, engine: Engine, name: str) -> None:
         """Its health check knows best."""
         options = RunOptions(
