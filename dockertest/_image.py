@@ -237,7 +237,10 @@ _REMEDIES = {
     + "nothing listens there, as the engine's host sees it; start it, or correct its address{mirror}": (
         "connection refused",
     ),
-    "the image is not there for this platform; choose another with platform=": ("no matching manifest",),
+    "the image is not there for this platform; choose another with platform=": (
+        "no matching manifest",
+        "no image found in manifest list",
+    ),
     "the registry {where} has no repository {path!r}, or no such {part} in it; check the name": (
         "manifest unknown",
         "name unknown",

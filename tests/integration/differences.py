@@ -28,6 +28,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman has no BuildKit of its own: buildx pulls one from Docker Hub",
     ),
+    "bytes of a pull": (
+        lambda engine: engine.is_podman,
+        "Podman tells the layers of a pull, not their bytes",
+    ),
     "missing mounts": (
         lambda engine: engine.is_podman,
         "Podman makes a mount's source that is missing",

@@ -15,7 +15,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,12 @@ def box(pool: dockertest.Pool) -> Iterator[dockertest.Resource]:
         yield box
 
 
-@contextmanager
-def without_certificates() -> Iterator[None]:
-    """Leave out what the environment says of the engine's own TLS: the front before it has another, or none."""
+def through(front: Front, certificates: Path | None = None) -> dockertest.Pool:
+    """Connect through a front, whose TLS, if any, is not the engine's own, which the environment may speak of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DOCKER_CERT_PATH", raising=False)
         patch.delenv("DOCKER_TLS_VERIFY", raising=False)
-        yield
+        return dockertest.Pool(front.url, cert_path=certificates)
 
 
 @pytest.fixture(scope="module", params=["unix", "tcp", "tls"])
@@ -63,9 +61,8 @@ def anywhere(
         return
     folder = tmp_path_factory.mktemp("certificates") if request.param == "tls" else None
     with (
-        without_certificates(),
         Front(context=certificates(folder) if folder else None) as front,
-        dockertest.Pool(front.url, cert_path=folder) as pool,
+        through(front, folder) as pool,
     ):
         found = pool.container_by_name(box.name)
         assert found
@@ -509,7 +506,7 @@ def test_a_closed_container_runs_no_commands(pool: dockertest.Pool) -> None:
 @pytest.mark.parametrize("stdin", [None, "x"])
 def test_a_connection_that_is_cut_is_told(box: dockertest.Resource, stdin: str | None) -> None:
     """An end of the connection that is not the command's is no result: what the command writes then is lost."""
-    with without_certificates(), Front() as front, dockertest.Pool(front.url) as pool:
+    with Front() as front, through(front) as pool:
         found = pool.container_by_name(box.name)
         assert found
 

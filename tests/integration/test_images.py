@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pty
+import re
 import secrets
 import select
 import shlex
@@ -82,19 +83,19 @@ class Images:
         auth = {"username": USER, "password": PASSWORD} if private else {}
         for line in self.client.api.push(name, auth_config=auth, stream=True, decode=True):
             assert "error" not in line, line
-            if "aux" in line:
-                digest = str(line["aux"]["Digest"])
+            if said := re.search(r"digest: (sha256:[0-9a-f]+)", line.get("status", "")):
+                digest = said[1]
         return digest
 
     def has(self, name: str) -> bool:
         """Whether the engine has an image of that name."""
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        with contextlib.suppress(docker.errors.NotFound):
             return bool(self.client.images.get(name))
         return False
 
     def remove(self, name: str) -> None:
         """Remove an image's name, and the image with its last one."""
-        with contextlib.suppress(docker.errors.ImageNotFound):
+        with contextlib.suppress(docker.errors.NotFound):
             self.client.images.remove(name, force=True)
 
     def clean(self) -> None:
@@ -240,9 +241,9 @@ def test_always_follows_a_tag_that_moved(
     old = images.make(image, layers=1)
     images.push(image.replace(":1", ":2"), layers=1)
     new = images.client.images.pull(image.replace(":1", ":2"))
-    new.tag(image)
+    new.tag(*image.rsplit(":", 1))
     images.push_made(image)
-    images.client.images.get(old).tag(image)
+    images.client.images.get(old).tag(*image.rsplit(":", 1))
     for policy, expected in (("missing", old), ("never", old), ("always", new.id), ("missing", new.id)):
         with pool.run(image, cmd=SLEEP, pull=policy) as resource:  # type: ignore[arg-type]
             assert resource.container.attrs["Image"] == expected
@@ -289,7 +290,7 @@ def test_the_platform_asked_for_is_pulled(
             images.ids.append(str(found.id))  # the next one takes its name away
             assert found.attrs["Architecture"] == architecture
     text = refused(pool, f"{repository}:all", platform="linux/s390x")
-    assert "no matching manifest for linux/s390x" in text
+    assert "s390x" in text
     assert text.endswith("; the image is not there for this platform; choose another with platform=")
 
 
@@ -358,6 +359,11 @@ def test_threads_that_need_the_same_missing_image_share_one_pull(
 # What goes wrong
 
 
+def give_auth(registry: str) -> str:
+    """Give the remedy where a registry wants a password and got none."""
+    return f"; give auth=AuthConfig(username, password), or log in with: docker login {registry}"
+
+
 def test_the_right_password(pool: dockertest.Pool, private_image: str) -> None:
     """`auth` opens a private registry."""
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD))
@@ -365,19 +371,17 @@ def test_the_right_password(pool: dockertest.Pool, private_image: str) -> None:
 
 def test_a_wrong_password(pool: dockertest.Pool, private: str, private_image: str) -> None:
     """The error says whose credentials were refused."""
-    assert refused(pool, private_image, auth=AuthConfig(USER, WRONG)) == (
-        f"cannot pull image '{private_image}': unauthorized: authentication required; {private} refused the "
-        f"credentials from auth=; correct them, or log in again with: docker login {private}"
+    text = refused(pool, private_image, auth=AuthConfig(USER, WRONG))
+    assert text.startswith(f"cannot pull image '{private_image}': ")
+    assert text.endswith(
+        f"unauthorized: authentication required; {private} refused the credentials from auth=; "
+        f"correct them, or log in again with: docker login {private}"
     )
 
 
 def test_no_password(pool: dockertest.Pool, private: str, private_image: str) -> None:
     """The error says how to give one."""
-    text = refused(pool, private_image)
-    assert "no basic auth credentials" in text
-    assert text.endswith(
-        f"; give auth=AuthConfig(username, password), or log in with: docker login {private}"
-    )
+    assert refused(pool, private_image).endswith(give_auth(private))
 
 
 def test_credentials_for_another_registry_are_not_sent(
@@ -388,7 +392,7 @@ def test_credentials_for_another_registry_are_not_sent(
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD, **own))
     images.remove(private_image)
     elsewhere = AuthConfig(USER, PASSWORD, server_address="registry.test")
-    assert "no basic auth credentials" in refused(pool, private_image, auth=elsewhere)
+    assert refused(pool, private_image, auth=elsewhere).endswith(give_auth(private))
     assert f"auth= is for registry.test and is not sent to {private}" in caplog.text
 
 
@@ -446,7 +450,7 @@ def test_an_error_in_the_middle_of_a_pull(
     """What the engine says in its stream is an error too, although the answer began as a success."""
     with Front(registry, engine, "spoil").running() as front, dockertest.Pool() as pool:
         text = refused(pool, front.behind(public_image))
-    assert "filesystem layer verification failed for digest sha256:" in text
+    assert re.search("verification failed for digest sha256:|expected sha256:", text)
     assert not images.has(front.behind(public_image))
 
 
@@ -507,7 +511,10 @@ class Front:
     def answer(self, asked: http.server.BaseHTTPRequestHandler) -> None:
         """Ask the registry, and give half of its answer if it is long."""
         upstream = http.client.HTTPConnection(direct(self.registry, self.engine), timeout=10)
-        headers = {key: value for key, value in asked.headers.items() if key.lower() != "host"}
+        # Of one name there may be several, such as a line for each kind of manifest that is accepted.
+        headers = {
+            key: ", ".join(asked.headers.get_all(key, ())) for key in asked.headers if key.lower() != "host"
+        }
         upstream.request(asked.command, asked.path, headers=headers)
         answer = upstream.getresponse()
         body = answer.read()
@@ -608,6 +615,7 @@ PROGRAM = (
 )
 
 
+@pytest.mark.differs("bytes of a pull")
 def test_progress_is_told_to_the_caller(images: Images, registry: str, name: str) -> None:
     """Bytes and layers only grow, and at the end all of them are there."""
     image = f"{registry}/{name}:1"
@@ -623,6 +631,7 @@ def test_progress_is_told_to_the_caller(images: Images, registry: str, name: str
     assert last.bytes_done == last.bytes >= 900_000
 
 
+@pytest.mark.differs("bytes of a pull")
 def test_progress_is_logged(
     pool: dockertest.Pool,
     images: Images,
@@ -886,7 +895,8 @@ def test_no_password_is_shown_anywhere(
                         ).format()
         pull(pool, private_image)
     text = "".join(shown) + caplog.text
-    assert "'X-Registry-Auth': '***'" in text
+    # Podman refuses within its stream, where the header is near no traceback.
+    assert engine.is_podman or "'X-Registry-Auth': '***'" in text
     for secret in (PASSWORD, WRONG):
         assert secret not in text
         assert base64.b64encode(secret.encode()).decode()[:16] not in text
