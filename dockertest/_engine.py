@@ -44,6 +44,7 @@ class Engine:
         self.timeout = timeout
         self._client = client
         self._owned = owned
+        self._is_podman = False  # until it has answered something
         self._dial = dial
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -130,6 +131,7 @@ class Engine:
                 stream=stream,
                 timeout=limit,
             )
+            self._is_podman = response.headers.get("Server", "").startswith("Libpod")
             api._raise_for_status(response)
             return response
 
@@ -214,6 +216,9 @@ class Engine:
         """Remove a container, running or not, and its anonymous volumes; one that is gone already is no error."""
         what = f"remove container {container[:12]}"
         deadline = time.monotonic() + self.timeout
+        if self._is_podman:  # from 5 on it waits for 10 s before it kills, and has no parameter against it
+            with suppress(EngineError):  # it has ended, or is gone
+                self.send("post", f"/containers/{container}/kill", what=what)
         while True:
             try:
                 self.send("delete", f"/containers/{container}", what=what, params={"force": 1, "v": 1})

@@ -118,7 +118,16 @@ class Other:
 
 
 DOCKER = ("docker.io", "iptables", "ca-certificates")
-PODMAN = ("podman", "runc", "netavark", "aardvark-dns", "iptables", "catatonit", "ca-certificates")
+PODMAN = (
+    "podman",
+    "runc",
+    "netavark",
+    "aardvark-dns",
+    "iptables",
+    "nftables",
+    "catatonit",
+    "ca-certificates",
+)
 OTHERS = (
     Other(name="docker-26", number=26, suite="trixie", packages=DOCKER, scheme="tls"),
     Other(name="docker-26-tcp", number=126, suite="trixie", packages=DOCKER, scheme="tcp"),
@@ -147,6 +156,9 @@ def answers(other: Other) -> bool:
     """Whether the engine runs."""
     try:
         pool(other).close()
-    except (dockertest.DockerUnavailableError, dockertest.InvalidOptionError):  # the latter without certificates
+    except (
+        dockertest.DockerUnavailableError,
+        dockertest.InvalidOptionError,
+    ):  # the latter without certificates
         return False
     return True

@@ -103,9 +103,13 @@ class Images:
         for image in self.client.api.images():
             for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
                 if any(name.startswith(mine.rsplit(":", 1)[0]) for mine in self.mine):
-                    self.remove(name)
+                    with contextlib.suppress(
+                        docker.errors.APIError
+                    ):  # Podman lists digests that it cannot find
+                        self.remove(name)
         for image_id in self.ids:
             self.remove(image_id)
+            assert not self.has(image_id)
 
 
 def _tar(name: str, content: bytes) -> bytes:
