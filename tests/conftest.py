@@ -17,6 +17,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("pure")
 
-# A shell that starts tests in the background has them ignore Ctrl-C, and so would every process that they start.
+# A shell that starts tests in the background has them ignore Ctrl-C, `nohup` the end of a terminal, and so would every
+# process that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

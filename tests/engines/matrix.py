@@ -1,8 +1,8 @@
 """
 Run the integration tests with each engine and print what came of it: `make test-engines`.
 
-An engine passes only if every test that was collected passed there or was skipped for a difference of that engine which
-has a name in `tests/integration/differences.py`: one that did not run, or skipped for another reason, fails. What pytest
+An engine passes only if every test that was collected passed there, or was skipped for a reason that lies on the engine
+(`tests/integration/differences.py`) or the machine and says so: one that did not run, or skipped otherwise, fails. What pytest
 says goes to files beside the engines.
 
     python -m tests.engines.matrix [ENGINE…] [-- ARGUMENTS FOR PYTEST]
@@ -25,7 +25,7 @@ from tests.engines import ensure, others
 
 DEFAULT = "default"
 LONGEST = 3600.0  # seconds that one engine may take
-SKIP = "engine: "  # how the reason of a skip begins that has a name
+SKIPS = ("engine: ", "machine: ")  # how the reason of a skip begins that is known, and says on what it lies
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,7 @@ class Row:
     @property
     def holds(self) -> bool:
         """Whether all that was collected passed, but for what has a named reason, which is the lesser part."""
-        named = sum(count for reason, count in self.reasons.items() if reason.startswith(SKIP))
+        named = sum(count for reason, count in self.reasons.items() if reason.startswith(SKIPS))
         accounted = self.counts["passed"] + named == self.collected
         return accounted and self.executed > 0.9 * self.collected
 

@@ -393,7 +393,7 @@ def test_a_broken_configuration_is_one_warning(
     assert PASSWORD not in caplog.text
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="machine: root may read everything")
 def test_a_configuration_that_may_not_be_read(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     """Such as one that `sudo docker login` has made."""
     home.write({})
