@@ -9,6 +9,8 @@ import pytest
 import dockertest
 from tests.engines.fault_proxy import FaultProxy
 
+from .conftest import Engine
+
 SLEEP = ("sleep", "600")
 
 
@@ -30,8 +32,8 @@ def asked(proxy: FaultProxy) -> "list[str]":
     return [each if not each.startswith("DELETE") else each.rsplit(" ", 1)[0] for each in found]
 
 
-def test_a_run_takes_four_requests(proxy: FaultProxy) -> None:
-    """Is the image there, create, start, and what are its ports; its removal takes one."""
+def test_a_run_takes_four_requests(proxy: FaultProxy, engine: Engine) -> None:
+    """Is the image there, create, start, and what are its ports; its removal takes one, where that kills at once."""
     with dockertest.Pool(proxy.endpoint, reaper=False) as pool:
         asked(proxy)
         resource = pool.run("busybox:1.35", cmd=SLEEP)
@@ -42,7 +44,7 @@ def test_a_run_takes_four_requests(proxy: FaultProxy) -> None:
             "GET containers json",
         ]
         resource.close()
-        assert asked(proxy) == ["DELETE containers"]
+        assert asked(proxy) == ["POST containers kill"] * engine.is_podman + ["DELETE containers"]
 
 
 def test_a_reused_container_takes_two(proxy: FaultProxy, name: str) -> None:
