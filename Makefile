@@ -55,7 +55,7 @@ test: $(CLIENTS) engine ## all tests but the long ones, every warning an error (
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -X dev -W error -m pytest $(ARGS)
 
 test-engines: $(CLIENTS) engines ## the tests with a real engine, on all of them, and a table (some of them: ENGINES="podman-4")
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) -m tests.engines.matrix $(ENGINES) -- $(ARGS)
+	@$(BIN) -m tests.engines.matrix $(ENGINES) -- $(ARGS)
 
 soak: $(CLIENTS) engine ## the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import dockertest
 from tests.engines import ensure, others
+from tests.images import make
 
 DEFAULT = "default"
 LONGEST = 3600.0  # seconds that one engine may take
@@ -64,6 +65,9 @@ def main() -> int:
     asked = names or [DEFAULT, *(each.name for each in others.OTHERS)]
     chosen = {each.name: each for each in others.choose([each for each in asked if each != DEFAULT])}
     others.STORE.mkdir(parents=True, exist_ok=True)
+    with dockertest.Pool() as pool:
+        prefix = make.provide(pool, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
+    os.environ |= {"DOCKERTEST_IMAGE_PREFIX": prefix, "DOCKERTEST_REQUIRED": "1"}
     collected = collect(arguments)
     rows = []
     for name in asked:
@@ -94,10 +98,8 @@ def collect(arguments: list[str]) -> int:
 def test(name: str, other: others.Other | None, collected: int, arguments: list[str]) -> Row:
     """Run the tests with one engine."""
     row = Row(engine=name, collected=collected)
-    environment, before = {**os.environ, "DOCKERTEST_REQUIRED": "1"}, []
-    if other:
-        environment.update(other.environ)
-        before = other.prefix
+    environment = {**os.environ, **(other.environ if other else {})}
+    before = other.prefix if other else []
     try:
         row.version = version(other)
     except dockertest.DockertestError as error:
