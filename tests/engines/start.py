@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -87,15 +88,8 @@ def make_tree(other: Other) -> None:
         half = other.tree.with_suffix(".half")
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
-        execute(
-            [
-                *MMDEBSTRAP,
-                f"--include={','.join(other.packages)}",
-                "--format=directory",
-                other.suite,
-                str(half),
-            ]
-        )
+        included = f"--include={','.join(other.packages)}"
+        execute([*MMDEBSTRAP, included, "--format=directory", other.suite, str(half)])
         half.rename(other.tree)
     if other.is_podman:
         for file in (HERE / "podman").iterdir():
@@ -128,18 +122,9 @@ def launch(other: Other) -> None:
     store = "var/lib/containers" if other.is_podman else "var/lib/docker"
     log = other.folder / "log"
     # `ip netns exec` would mount a `/sys` without the control groups.
-    command = [
-        *(
-            "nsenter",
-            f"--net=/run/netns/{other.namespace}",
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-        ),
-        *("sh", str(HERE / "inside.sh"), str(other.tree), str(other.shared), str(data), store, *other.daemon),
-    ]
+    enter = f"nsenter --net=/run/netns/{other.namespace} unshare --mount --pid --fork --kill-child sh".split()
+    folders = [str(other.tree), str(other.shared), str(data), store]
+    command = [*enter, str(HERE / "inside.sh"), *folders, *other.daemon]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd="/", stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
@@ -183,9 +168,8 @@ def load_images(other: Other) -> None:
         ]
         if names:
             print(f"{other.name}: loading {', '.join(names)}", flush=True)
-            api: Any = (
-                here.client.api
-            )  # whose own method saves one at a time, with what they share every time
+            # The SDK's own method saves one at a time, with what they share every time.
+            api: Any = here.client.api
             saved = api._get(api._url("/images/get"), params={"names": names}, stream=True)
             api._raise_for_status(saved)
             for answer in there.client.api.load_image(saved.iter_content(1 << 20)):  # type: ignore[no-untyped-call]
@@ -222,12 +206,9 @@ def first_processes(other: Other) -> list[int]:
     firsts = []
     for pid in within:
         with suppress(OSError):
-            ids = next(
-                line
-                for line in Path("/proc", pid, "status").read_text().splitlines()
-                if line.startswith("NSpid:")
-            ).split()[1:]
-            if len(ids) > 1 and ids[-1] == "1":
+            status = Path("/proc", pid, "status").read_text()
+            # Its ids, from the outermost namespace to its own.
+            if re.search(r"^NSpid:\s.*\s1$", status, re.MULTILINE):
                 firsts.append(int(pid))
     return firsts
 
