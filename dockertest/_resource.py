@@ -16,6 +16,7 @@ from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
 from dockertest.errors import (
     ContainerExitedError,
+    DockertestError,
     EngineError,
     NotInNetworkError,
     PortNotPublishedError,

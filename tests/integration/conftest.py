@@ -153,6 +153,11 @@ def suite(tmp_path: Path, name: str) -> Suite:
 def _differences(request: pytest.FixtureRequest) -> None:
     """Skip what cannot hold on this engine, for the reason that stands in one place."""
     for mark in request.node.iter_markers("differs"):
-        holds_on, reason = DIFFERENCES[mark.args[0]]
-        if holds_on(request.getfixturevalue("engine")):
-            pytest.skip(f"engine: {reason}")
+        skip_where_it_differs(mark.args[0], request.getfixturevalue("engine"))
+
+
+def skip_where_it_differs(what: str, engine: Engine) -> None:
+    """Skip a test that cannot hold on this engine; the reason stands in one place."""
+    differs, reason = DIFFERENCES[what]
+    if differs(engine):
+        pytest.skip(f"engine: {reason}")
