@@ -95,12 +95,12 @@ def listed(request: Request, kind: str, label: str) -> list[dict[str, Any]]:
 def remove(request: Request, kind: str, thing: str) -> bool:
     """Remove one container, or one network after all that is attached to it; say whether it is gone."""
     path = f"/{kind}/{quote(thing, safe='')}"
-    if kind == "networks":
+    if kind == "containers":
+        request("POST", f"{path}/kill", None)  # Podman 5 would wait for 10 s before it does so itself
+    else:
         _, network = request("GET", path, None)
         for container in (network or {}).get("Containers") or {}:
             request("POST", f"{path}/disconnect", {"Container": container, "Force": True})
-    else:
-        request("POST", f"{path}/kill", None)  # Podman 5 would wait for 10 s before it does so itself
     status, _ = request("DELETE", path if kind == "networks" else f"{path}?force=1&v=1", None)
     return status < 300 or status == 404
 

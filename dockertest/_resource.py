@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from typing_extensions import Self
 
-from dockertest import _create, _network, _process, _report, _specs
+from dockertest import _create, _network, _process, _specs
 from dockertest._handle import has_ended
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
@@ -231,11 +231,11 @@ class Resource(Inside):
         """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
         kept = (self._owner.keep or self._keep) and not self._borrowed
         if kept and not self._closed:
-            attrs, address = self.container.attrs, self._owner._standpoint.address
-            ports: Sequence[str] = _report.ports(attrs)
-            with suppress(DockertestError):
-                bound = attrs["NetworkSettings"].get("Ports") or {}
-                ports = [f"{each} -> {_joined(*found)}" for each in bound if (found := address(attrs, each))]
+            ports: list[str] = []
+            for port in self.container.attrs["NetworkSettings"].get("Ports") or {}:
+                with suppress(DockertestError):  # from where this process stands it is not reached
+                    if found := self._owner._standpoint.address(self.container.attrs, port):
+                        ports.append(f"{port} -> {_joined(*found)}")
             _process.registry.keep(
                 f"kept {self._label} of {self._image}: {', '.join(ports) or 'nothing is published'}; "
                 f"look: docker logs {self.id[:12]}; remove: docker rm -f -v {self.id[:12]}"

@@ -33,7 +33,7 @@ def local(pool: dockertest.Pool) -> str:
     """The path of the engine's socket, for what stands before it."""
     endpoint = str(pool.endpoint)
     if not endpoint.startswith("unix://"):
-        pytest.skip("the engine under test has no socket here")
+        pytest.skip("engine: it is remote, and has no socket here")
     return endpoint.removeprefix("unix://")
 
 
@@ -153,6 +153,11 @@ def suite(tmp_path: Path, name: str) -> Suite:
 def _differences(request: pytest.FixtureRequest) -> None:
     """Skip what cannot hold on this engine, for the reason that stands in one place."""
     for mark in request.node.iter_markers("differs"):
-        holds_on, reason = DIFFERENCES[mark.args[0]]
-        if holds_on(request.getfixturevalue("engine")):
-            pytest.skip(f"engine: {reason}")
+        skip_where_it_differs(mark.args[0], request.getfixturevalue("engine"))
+
+
+def skip_where_it_differs(what: str, engine: Engine) -> None:
+    """Skip a test that cannot hold on this engine; the reason stands in one place."""
+    differs, reason = DIFFERENCES[what]
+    if differs(engine):
+        pytest.skip(f"engine: {reason}")

@@ -15,7 +15,7 @@ import pytest
 import dockertest
 from tests.engines.tls_front import Front, certificates
 
-from .conftest import Engine
+from .conftest import Engine, skip_where_it_differs
 
 SLEEP = ["sleep", "600"]
 Version = Literal["1", "2"]
@@ -32,7 +32,7 @@ def has_buildx() -> bool:
 def version(request: pytest.FixtureRequest) -> Version:
     """Each of the two builders; one that cannot be had here is told."""
     if request.param == "2" and not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
     return cast("Version", request.param)
 
 
@@ -240,10 +240,11 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
 
 
 @pytest.fixture
-def build_2(context: Path) -> dockertest.BuildOptions:
+def build_2(context: Path, engine: Engine) -> dockertest.BuildOptions:
     """A build with BuildKit."""
     if not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
+    skip_where_it_differs("BuildKit", engine)
     return dockertest.BuildOptions(context, version="2", build_args={"SECRET": "hunter2", "GREETING": "hi"})
 
 
@@ -269,7 +270,6 @@ def test_without_buildx_the_error_says_how_to_get_it(
     assert "cannot be started: no such file or directory" in refused()
 
 
-@pytest.mark.differs("BuildKit")
 def test_no_argument_list_has_a_secret(
     pool: dockertest.Pool, context: Path, image: str, build_2: dockertest.BuildOptions
 ) -> None:
@@ -296,7 +296,6 @@ def test_no_argument_list_has_a_secret(
     assert not any(b"hunter2" in each for each in ours)
 
 
-@pytest.mark.differs("BuildKit")
 def test_buildx_builds_on_the_engine_of_the_pool(
     local: str,
     context: Path,
