@@ -130,6 +130,21 @@ class Lifeline:
             _reaper.dead_sessions([thing], identity(), self._state, local=self._local, now=time.time())
         )
 
+    def standing(self, labels: Mapping[str, str], *, is_created: bool = False) -> str:
+        """
+        Say what is known of the session that put these labels on a thing.
+
+        It is `"dead"`; `"living"`; `"reused"`, and outlives its session unless it was only *is_created*; `"kept"`, left
+        behind on purpose by a session of ours; or `"elsewhere"`, of another user, machine or PID namespace.
+        """
+        if _reaper.REUSE in labels and not is_created:
+            return "reused"
+        if self.is_dead(labels):
+            return "dead"
+        if labels.get(_reaper.IDENTITY) != identity():
+            return "elsewhere"
+        return "living" if self._lock_path(labels.get(_reaper.SESSION, "")).exists() else "kept"
+
     def close(self) -> None:
         """End the pipe, at the interpreter's end: what still has a session is the reaper's then."""
         with self._lock:
