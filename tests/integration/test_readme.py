@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TOLD = [line for block in COMMANDS for line in block.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -38,10 +40,24 @@ def test_a_block_runs_as_printed(pool: dockertest.Pool, block: str, tmp_path: Pa
     assert not any(pool.container_by_name(name) for name in names)
 
 
+@pytest.mark.parametrize("line", [line for line in TOLD if line.startswith("dockertest ")])
+def test_a_command_of_ours_does_what_it_says(line: str) -> None:
+    """One that stays until Ctrl-C gets it when it has said how to connect."""
+    words = [sys.executable, "-m", *line.split()]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        stays = words[3] == "run"
+        for shown in process.stdout:
+            if stays and shown.startswith("  connect "):
+                process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if stays else 0), out + err
+
+
 def test_every_command_is_run_by_ci_or_is_the_install() -> None:
     """What a reader is told to type is what CI types; the installation is tested with the built wheel."""
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    told = [line for block in COMMANDS for line in block.splitlines()]
+    told = [line for line in TOLD if not line.startswith("dockertest ")]
     assert "make demo" in told
     assert [line for line in told if line not in ci and line != "python -m pip install ."] == []
 
