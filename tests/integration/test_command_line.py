@@ -21,7 +21,8 @@ import psycopg
 import pytest
 
 import dockertest
-from dockertest import _doctor, _lifeline
+from dockertest import _connect, _doctor, _lifeline
+from dockertest._endpoint import Endpoint
 from dockertest._screen import Screen
 
 from .conftest import Engine
@@ -411,6 +412,21 @@ class TestDoctor:
         assert found["engine"]["version"] == pool.client.version()["Version"]
         assert found["port"]["ok"]
         assert found["reaper"]["text"] == "it has removed that container"
+
+    def test_what_was_tried_before_is_told(self) -> None:
+        """An engine that answers, and before it one that does not: why the second was taken."""
+        dead = Endpoint("unix:///nowhere/docker.sock", "the default socket")
+        with dockertest.Pool() as pool:
+            found = _connect.find([dead, pool._engine.endpoint], timeout=10)
+            pool._engine, taken = found, pool._engine
+            told = _doctor._endpoint(pool)
+            pool._engine = taken
+            found.close()
+        assert told.ok
+        first, second = told.text.splitlines()
+        assert first == f"{pool.endpoint} ({found.endpoint.why})"
+        assert second.startswith("not unix:///nowhere/docker.sock (the default socket): no such file")
+        assert told.facts["passed_over"][0]["url"] == "unix:///nowhere/docker.sock"
 
     def test_no_engine_is_a_problem(self) -> None:
         """Its endpoint is named, and why it was chosen; the exit code says so."""
