@@ -28,7 +28,7 @@ RUN_HELP = """\
 start a container, wait until its service answers, say where it listens, and remove it on Ctrl-C
 
 Options may stand before and behind IMAGE; all from the first word of COMMAND on is the command's. One that begins with
-a dash stands behind two: dockertest run etcd:v3.4.23 -- --listen-client-urls http://0.0.0.0:2379"""
+a dash stands behind two: dockertest run nats:2.9 -- --jetstream"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

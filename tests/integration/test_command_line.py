@@ -21,7 +21,8 @@ import psycopg
 import pytest
 
 import dockertest
-from dockertest import _doctor, _lifeline
+from dockertest import _connect, _doctor, _lifeline
+from dockertest._endpoint import Endpoint
 from dockertest._screen import Screen
 
 from .conftest import Engine
@@ -188,7 +189,8 @@ class TestPipe:
             assert lines[1:] == ["tick\n"] * (len(lines) - 1)
             process.stdout.close()
             assert process.wait(20) == 141
-            assert process.stderr.read() == f"removed {lines[0].partition(' of ')[0]}\n"  # and no traceback
+            *_, last = process.stderr.read().splitlines()  # and no traceback
+            assert last == f"removed {lines[0].partition(' of ')[0]}"
         assert not engine.has(name)
 
     def test_a_reader_that_does_not_read_holds_nothing_up(self, name: str, engine: Engine) -> None:
@@ -341,7 +343,9 @@ class TestWhatIsThere:
         ):
             found = listed(f"{name}-c")
             assert (found["id"], found["kind"], found["state"]) == (made.id, "container", "running")
-            assert found["ports"] == [f"{made.get_host_port('80')}->80/tcp"]
+            bound = made.container.attrs["NetworkSettings"]["Ports"]["80/tcp"]
+            ports = [f"{each['HostIp']}:{each['HostPort']}->80/tcp" for each in bound]
+            assert found["ports"] == ports
             assert (found["standing"], found["expires"]) == ("living", None)
             assert listed(name)["id"] == network.id
             ended = call("ps")
@@ -349,7 +353,7 @@ class TestWhatIsThere:
             assert head.split() == ["ID", "NAME", "IMAGE", "STATE", "PORTS", "SESSION", "LEFT"]
             (row,) = [each for each in rows if f" {name}-c " in each]
             assert row.split()[0] == made.id[:12]
-            assert row.split()[3:] == ["running", f"{made.get_host_port('80')}->80/tcp", "living"]
+            assert row.split()[3:] == ["running", *ports, "living"]
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ended.stdout)
 
     def test_prune_removes_what_the_dead_left(
@@ -411,6 +415,20 @@ class TestDoctor:
         assert found["engine"]["version"] == pool.client.version()["Version"]
         assert found["port"]["ok"]
         assert found["reaper"]["text"] == "it has removed that container"
+
+    def test_what_was_tried_before_is_told(self) -> None:
+        """An engine that answers, and before it one that does not: why the second was taken."""
+        dead = Endpoint("unix:///nowhere/docker.sock", "the default socket")
+        with dockertest.Pool() as pool:
+            found = _connect.find([dead, pool._engine.endpoint], timeout=10)
+            pool._engine, taken = found, pool._engine
+            told = _doctor._endpoint(pool)
+            pool._engine = taken
+            found.close()
+        first, second, *_ = told.text.splitlines()
+        assert first == f"{pool.endpoint} ({found.endpoint.why})"
+        assert second.startswith("not unix:///nowhere/docker.sock (the default socket): no such file")
+        assert told.facts["passed_over"][0]["url"] == "unix:///nowhere/docker.sock"
 
     def test_no_engine_is_a_problem(self) -> None:
         """Its endpoint is named, and why it was chosen; the exit code says so."""
