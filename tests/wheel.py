@@ -28,7 +28,7 @@ WITH_ENGINE = tuple(
     f"tests/integration/test_{each}.py"
     for each in (
         "run", "cleanup", "conformance", "lifecycle", "logs", "exec", "files", "networks", "retry_async", "waiting",
-        "reaper", "reuse", "postgres", "build", "frameworks", "pytest_plugin", "testcase", "command_line", "readme",
+        "reaper", "threads_and_forks", "reuse", "postgres", "build", "frameworks", "pytest_plugin", "testcase", "command_line", "readme",
     )
 )  # fmt: skip
 OLDEST = (3, 10)
