@@ -236,25 +236,40 @@ class Engine:
                 return
 
     def wait(self, container: str, seconds: float) -> int | None:
-        """Wait until a container ends and give its exit code; `None` if *seconds* pass first."""
+        """
+        Wait until a container ends and give its exit code; `None` if *seconds* pass first.
+
+        A container may take as long as it likes, but not the engine: now and then it is asked whether it is still there.
+        """
         what = f"wait for container {container[:12]}"
-        outer = sys.exc_info()[1]
-        try:
-            response = self.send(
-                "post", f"/containers/{container}/wait", what=what, within=0, patience=seconds
-            )
-        except EngineError as error:
-            if error.status is None and _sdk.timed_out(list(_sdk.reasons(error, outer))):
+        deadline = time.monotonic() + seconds
+        while True:
+            outer = sys.exc_info()[1]
+            patience = min(max(deadline - time.monotonic(), 0), self.timeout)
+            try:
+                response = self.send(
+                    "post", f"/containers/{container}/wait", what=what, within=0, patience=patience
+                )
+            except EngineError as error:
+                if not was_silent(error, outer):
+                    raise
+            else:
+                with border(self.timeout, what):
+                    return int(response.json()["StatusCode"])
+            if time.monotonic() >= deadline:
                 return None
-            raise
-        with border(self.timeout, what):
-            return int(response.json()["StatusCode"])
+            self.inspect(container)
 
     def close(self) -> None:
         """Close the connections, unless the client is the user's own."""
         if self._owned and self._pid == os.getpid():
             with suppress(Exception):
                 self._client.close()
+
+
+def was_silent(error: EngineError, outer: BaseException | None = None) -> bool:
+    """Whether a request failed since nothing was said for too long; *outer* is what was being handled before."""
+    return error.status is None and _sdk.timed_out(list(_sdk.reasons(error, outer)))
 
 
 def quoted(name: str) -> str:

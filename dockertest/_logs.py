@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import math
 import re
 import struct
 import threading
@@ -14,10 +13,10 @@ from typing import Any
 
 from typing_extensions import Self
 
-from dockertest._engine import Engine
+from dockertest._engine import Engine, was_silent
 from dockertest._retry import Watched
 from dockertest._sdk import border, shut
-from dockertest.errors import DockertestError, RetryTimeoutError
+from dockertest.errors import DockertestError, EngineError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error
 _STREAMS = (0, 1, 2)  # the engine's numbers for standard input, output and error
@@ -112,7 +111,6 @@ class _Followed:
             what=self._what,
             params={"stdout": 1, "stderr": 1, "follow": int(follow)},
             stream=True,
-            patience=math.inf if follow else 0,  # a container may be silent for as long as it likes
         )
 
     def chunks(self) -> Iterator[tuple[int, bytes]]:
@@ -125,7 +123,13 @@ class _Followed:
         try:
             follow = True
             while True:
-                yield from self._read()
+                try:
+                    yield from self._read()
+                except EngineError as error:
+                    if not was_silent(error):
+                        raise
+                    # The container may be silent for as long as it likes, but is the engine still there?
+                    self._engine.inspect(self._container)
                 if not follow or self.closed.is_set():
                     return
                 follow = self._engine.wait(self._container, 0.2) is None
