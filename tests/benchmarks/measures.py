@@ -179,58 +179,66 @@ class Laps:
         return self.last - before
 
 
-MANY = ("started one by one", "closed one by one", "started side by side", "closed side by side")
+ALONE = ("started one by one", "closed one by one")
+TOGETHER = ("started side by side", "closed side by side")
 
 
-def many_raw(floor: Floor, threads: ThreadPoolExecutor, count: int) -> "list[float]":
+def many_raw(floor: Floor, threads: ThreadPoolExecutor, count: int, *, alone: bool) -> "dict[str, float]":
     """Start and remove them with the docker SDK."""
-    watch, times = Laps(), []
-    ids = [start_raw(floor) for _ in range(count)]
-    times.append(watch.lap())
-    for each in ids:
-        floor.remove(each)
-    times.append(watch.lap())
+    times: dict[str, float] = {}
+    watch = Laps()
+    if alone:
+        ids = [start_raw(floor) for _ in range(count)]
+        times[ALONE[0]] = watch.lap()
+        for each in ids:
+            floor.remove(each)
+        times[ALONE[1]] = watch.lap()
     ids = list(threads.map(lambda _: start_raw(floor), range(count)))
-    times.append(watch.lap())
+    times[TOGETHER[0]] = watch.lap()
     list(threads.map(floor.remove, ids))
-    return [*times, watch.lap()]
+    times[TOGETHER[1]] = watch.lap()
+    return times
 
 
-def many_ours(count: int) -> "list[float]":
+def many_ours(count: int, *, alone: bool) -> "dict[str, float]":
     """Start and close them with this library."""
     options = dockertest.RunOptions(repository=BUSYBOX, cmd=SLEEP)
+    times: dict[str, float] = {}
     with dockertest.Pool() as pool:
-        watch, times = Laps(), []
-        started = [pool.run_with_options(options) for _ in range(count)]
-        times.append(watch.lap())
-        for each in started:
-            each.close()
-        times.append(watch.lap())
+        watch = Laps()
+        if alone:
+            started = [pool.run_with_options(options) for _ in range(count)]
+            times[ALONE[0]] = watch.lap()
+            for each in started:
+                each.close()
+            times[ALONE[1]] = watch.lap()
         pool.run_all([options] * count)
-        times.append(watch.lap())
+        times[TOGETHER[0]] = watch.lap()
         pool.close()
-        return [*times, watch.lap()]
+        times[TOGETHER[1]] = watch.lap()
+    return times
 
 
 def many(rounds: int, count: int = 20) -> Results:
-    """Containers started and closed: one by one, and by as many threads as ours uses."""
+    """Containers started and closed: by as many threads as ours uses, and in the first rounds one by one as well."""
     floor = Floor()
-    raw: list[list[float]] = []
-    ours: list[list[float]] = []
+    pairs: dict[str, list[tuple[float, float]]] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for number in range(rounds):
-            for who in (0, 1) if number % 2 else (1, 0):
-                if who:
-                    ours.append(many_ours(count))
-                else:
-                    raw.append(many_raw(floor, threads, count))
+            alone = number < 5
+            if number % 2:
+                raw = many_raw(floor, threads, count, alone=alone)
+                ours = many_ours(count, alone=alone)
+            else:
+                ours = many_ours(count, alone=alone)
+                raw = many_raw(floor, threads, count, alone=alone)
+            for key, seconds in ours.items():
+                pairs.setdefault(key, []).append((seconds, raw[key]))
     found: Results = {"ratios": {}}
-    for index, key in enumerate(MANY):
-        a, b = [each[index] for each in ours], [each[index] for each in raw]
-        found[f"{count} containers {key}"] = {"docker SDK": summary(b), "dockertest": summary(a)}
-        found["ratios"][f"{count} containers {key}"] = statistics.median(
-            x / y for x, y in zip(a, b, strict=True)
-        )
+    for key, both in pairs.items():
+        ours_all, raw_all = [a for a, _ in both], [b for _, b in both]
+        found[f"{count} containers {key}"] = {"docker SDK": summary(raw_all), "dockertest": summary(ours_all)}
+        found["ratios"][f"{count} containers {key}"] = statistics.median(a / b for a, b in both)
     return found
 
 

@@ -315,7 +315,7 @@ def test_buildx_builds_on_the_engine_of_the_pool(
     folder.mkdir()
     options = dockertest.RunOptions(name=image, cmd=SLEEP)
     with (
-        Front(context=certificates(folder)) as front,
+        Front(local, certificates(folder)) as front,
         dockertest.Pool(front.url, cert_path=folder) as pool,
     ):
         with pool.build_and_run_with_build_options(build_2, options) as resource:

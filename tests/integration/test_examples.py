@@ -85,7 +85,7 @@ class Marked:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.began = int(time.time())
-        self.ttl = 10_000_000 + 1000 * secrets.randbelow(1_000_000)
+        self.ttl = 10_000_000 + 1000 * secrets.randbelow(900_000)
 
     def is_ours(self, labels: dict[str, str]) -> bool:
         """Whether the time limit is ours, the run's own length given."""
