@@ -26,6 +26,7 @@ class Engine:
     Attributes:
         endpoint: Where it is.
         timeout: Seconds that it may be silent within one request.
+        is_podman: Whether it is Podman; known once it has answered something.
         passed_over: The endpoints that were tried before this one, and why they failed.
     """
 
@@ -44,8 +45,8 @@ class Engine:
         self.timeout = timeout
         self._client = client
         self._owned = owned
+        self.is_podman = False
         self._dial = dial
-        self._is_podman = False  # until it has answered something
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -131,7 +132,7 @@ class Engine:
                 stream=stream,
                 timeout=limit,
             )
-            self._is_podman = response.headers.get("Server", "").startswith("Libpod")
+            self.is_podman = response.headers.get("Server", "").startswith("Libpod")
             api._raise_for_status(response)
             return response
 
@@ -216,7 +217,7 @@ class Engine:
         """Remove a container, running or not, and its anonymous volumes; one that is gone already is no error."""
         what = f"remove container {container[:12]}"
         deadline = time.monotonic() + self.timeout
-        if self._is_podman:  # from 5 on it waits for 10 s before it kills, and has no parameter against it
+        if self.is_podman:  # from 5 on it waits for 10 s before it kills, and has no parameter against it
             with suppress(EngineError):  # it has ended, or is gone
                 self.send("post", f"/containers/{container}/kill", what=what)
         while True:
@@ -225,8 +226,10 @@ class Engine:
             except EngineError as error:
                 if error.status == 404:
                     return
-                # Somebody else is removing it at this moment: it is not gone before they are done.
-                if error.status != 409 or "in progress" not in str(error) or time.monotonic() > deadline:
+                # Somebody else is removing it at this moment: it is not gone before they are done. And Podman 5 removes
+                # one whose network is gone only when it is asked again.
+                again = "in progress" if error.status == 409 else "network not found"
+                if again not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
             else:

@@ -57,7 +57,7 @@ class OtherVersions(FaultProxy):
         """Put the other versions in place of the engine's own, which are as long."""
         for said, version in (
             (rb'(Api-Version: |"ApiVersion":")[0-9.]+', self.newest),
-            (rb'("MinAPIVersion":")[0-9.]+', self.oldest),
+            (rb'("MinAPIVersion":")[0-9]+[.][0-9]+(?=")', self.oldest),  # Podman has one of its own, too
         ):
             data = re.sub(said, rb"\g<1>" + version.encode(), data)
         return data

@@ -33,7 +33,7 @@ def local(pool: dockertest.Pool) -> str:
     """The path of the engine's socket, for what stands before it."""
     endpoint = str(pool.endpoint)
     if not endpoint.startswith("unix://"):
-        pytest.skip("the engine under test has no socket here")
+        pytest.skip("engine: it is remote, and has no socket here")
     return endpoint.removeprefix("unix://")
 
 

@@ -32,7 +32,7 @@ def has_buildx() -> bool:
 def version(request: pytest.FixtureRequest) -> Version:
     """Each of the two builders; one that cannot be had here is told."""
     if request.param == "2" and not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
     return cast("Version", request.param)
 
 
@@ -243,7 +243,7 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
 def build_2(context: Path) -> dockertest.BuildOptions:
     """A build with BuildKit."""
     if not has_buildx():
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
     return dockertest.BuildOptions(context, version="2", build_args={"SECRET": "hunter2", "GREETING": "hi"})
 
 

@@ -40,7 +40,7 @@ def works(pool: dockertest.Pool) -> None:
 def test_the_default_socket(local: str, nothing_named: Path) -> None:
     """Where nothing is named, it is tried first."""
     if local != "/var/run/docker.sock":
-        pytest.skip("the engine under test has another socket")
+        pytest.skip("engine: it has another socket")
     with dockertest.Pool() as pool:
         assert pool.endpoint == "unix:///var/run/docker.sock"
         assert pool._engine.endpoint.why == "the default socket"
@@ -61,7 +61,7 @@ def cli(nothing_named: Path) -> str:
     """The docker CLI."""
     program = shutil.which("docker")
     if program is None:
-        pytest.skip("there is no docker CLI here")
+        pytest.skip("machine: there is no docker CLI here")
     return program
 
 
@@ -155,7 +155,8 @@ def test_the_newest_version_that_both_know_is_spoken(
 @pytest.fixture
 def remote(local: str, pool: dockertest.Pool) -> "Iterator[str]":
     """The engine on plain TCP at an address of this machine that is not loopback: the way into a network of its own."""
-    with pool.create_network() as network:
+    # Podman gives the address to this machine when the first container is in the network.
+    with pool.create_network() as network, pool.run("busybox:1.35", cmd=["sleep", "600"], networks=[network]):
         address = pool.client.networks.get(network.id).attrs["IPAM"]["Config"][0]["Gateway"]
         with Front(local, host=address) as front:
             yield front.url

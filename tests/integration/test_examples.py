@@ -106,7 +106,9 @@ def test_it_runs_alone_and_leaves_nothing(name: str, engine: Engine, tmp_path: P
     missing = [prefix + image for image in row.images if not is_there(engine, prefix + image)]
     if not row.here and missing and prefix == PREFIX:
         RAN[name] = False
-        pytest.skip(f"{missing[0]} cannot be had here: it has no stand-in, and no registry is reached")
+        pytest.skip(
+            f"machine: {missing[0]} cannot be had here: it has no stand-in, and no registry is reached"
+        )
     marked = Marked(engine)
     ended = run(str(EXAMPLES / f"{name}.py"), cwd=tmp_path, DOCKERTEST_TTL=str(marked.ttl))
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -87,7 +87,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(pool: dockertest.Pool, packages: Path) -> "Iterator[Ask]":
     """Runs the program in a container that is started with more options, and gives what it tells."""
     if not str(pool.endpoint).startswith("unix://"):
-        pytest.skip("the engine under test has no socket here")
+        pytest.skip("engine: it is remote, and has no socket here")
     with ExitStack() as started:
 
         def ask(

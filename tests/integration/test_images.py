@@ -758,7 +758,7 @@ def test_the_docker_cli_s_credentials_open_a_private_registry(
         pull(pool, private_image)
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("version", ["1", pytest.param("2", marks=pytest.mark.differs("BuildKit"))])
 def test_a_build_gets_credentials_for_its_base_image(
     pool: dockertest.Pool,
     private: str,
@@ -771,7 +771,7 @@ def test_a_build_gets_credentials_for_its_base_image(
 ) -> None:
     """Given by `auth`, for one registry or by name, or configured; a helper that fails stops neither builder."""
     if version == "2" and subprocess.run(["docker", "buildx", "version"], check=False).returncode:
-        pytest.skip("the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
     images.mine.append(f"{name}:latest")
     context = tmp_path / "context"
     context.mkdir()
