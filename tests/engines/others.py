@@ -59,7 +59,7 @@ class Other:
 
     @property
     def shared(self) -> Path:
-        """What both sides see, the engine as `/run/engine`."""
+        """What both sides see, under the same path."""
         return self.folder / "shared"
 
     @property
@@ -98,14 +98,14 @@ class Other:
     def daemon(self) -> list[str]:
         """The command that it is, below a first process that buries its dead."""
         if self.is_podman:
-            return "catatonit -- podman system service --time=0 unix:///run/engine/engine.sock".split()
+            return f"catatonit -- podman system service --time=0 unix://{self.shared}/engine.sock".split()
         listen = ["--tls=false", f"--host=tcp://{self.address}:2375"]
         if self.scheme == "tls":
             files = ("tlscacert=ca.pem", "tlscert=server.pem", "tlskey=server-key.pem")
-            keys = [f"--{file.replace('=', '=/run/engine/')}" for file in files]
+            keys = [f"--{file.replace('=', f'={self.shared}/')}" for file in files]
             listen = ["--tlsverify", *keys, f"--host=tcp://{self.address}:2376"]
         registries = f"--insecure-registry=10.77.{self.number}.0/24"  # those of tests, on this machine
-        own = ["--host=unix:///run/engine/engine.sock", f"--cgroup-parent=/{self.namespace}"]
+        own = [f"--host=unix://{self.shared}/engine.sock", f"--cgroup-parent=/{self.namespace}"]
         return ["docker-init", "--", "dockerd", *own, registries, *listen]
 
 

@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sshd]":
     try:
         program = sshd_program()
     except FileNotFoundError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"machine: {error}")
     with Sshd(tmp_path_factory.mktemp("ssh"), program) as server:
         yield server
 
