@@ -76,7 +76,7 @@ def create_request(
         body["StopTimeout"] = round(options.stop_timeout)
     if options.healthcheck is not None:
         body["Healthcheck"] = _values.healthcheck(options.healthcheck)
-    if networks:
+    if networks and not _is_mode(networks[0]):  # Podman refuses an end of what is no network
         body["NetworkingConfig"] = {
             "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
         }
@@ -142,9 +142,13 @@ def _networks(options: RunOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
+def _is_mode(network: str) -> bool:
+    """Whether it stands where a network's name stands, and is none: the host's, nobody's or another container's."""
+    return network in ("host", "none") or network.startswith("container:")
+
+
 def bound_ports(host_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Give the container ports that the engine binds for a container with this host config."""
-    mode = str(host_config.get("NetworkMode") or "")
-    if mode in ("host", "none") or mode.startswith("container:"):
+    if _is_mode(str(host_config.get("NetworkMode") or "")):
         return ()
     return tuple(host_config.get("PortBindings") or ())
