@@ -264,7 +264,7 @@ class Engine:
         """Close the connections, unless the client is the user's own."""
         if self._owned and self._pid == os.getpid():
             with suppress(Exception):
-                self._client.close()
+                _sdk.close(self._client)
 
 
 def was_silent(error: EngineError, outer: BaseException | None = None) -> bool:

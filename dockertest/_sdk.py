@@ -146,6 +146,21 @@ def shut(response: Any) -> None:
     CancellableStream(iter(()), response).close()
 
 
+def close(client: DockerClient) -> None:
+    """
+    Close a client's connections.
+
+    Those in urllib3's pools one by one: at the interpreter's end its own finalizers have run already, and what is then
+    opened for the last clean-up they do not close.
+    """
+    api: Any = client.api
+    for adapter in api.adapters.values():
+        pools = getattr(getattr(adapter, "poolmanager", None), "pools", {})
+        for key in list(pools.keys()):
+            pools[key].close()
+    api.close()
+
+
 @contextmanager
 def border(limit: float | None, what: str, error: type[DockertestError] = EngineError) -> Iterator[None]:
     """
