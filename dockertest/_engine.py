@@ -157,9 +157,15 @@ class Engine:
 
     def inspect(self, container: str, *, within: float | None = None) -> dict[str, Any]:
         """Ask for all that is known of a container."""
-        answer: dict[str, Any] = self.get(
-            f"/containers/{container}/json", what=f"inspect container {container[:12]}", within=within
-        )
+        path, what = f"/containers/{container}/json", f"inspect container {container[:12]}"
+        try:
+            answer: dict[str, Any] = self.get(path, what=what, within=within)
+        except EngineError as error:
+            if "no such process" not in str(
+                error
+            ):  # Podman 4, if it ends at this moment; the next answer tells it
+                raise
+            answer = self.get(path, what=what, within=within)
         return answer
 
     def containers(
@@ -254,7 +260,7 @@ class Engine:
         """Close the connections, unless the client is the user's own."""
         if self._owned and self._pid == os.getpid():
             with suppress(Exception):
-                self._client.close()
+                _sdk.close(self._client)
 
 
 def quoted(name: str) -> str:

@@ -139,6 +139,20 @@ def build_context(folder: str | os.PathLike[str], dockerfile: str) -> Iterator[t
         yield file, said[0]
 
 
+def close(client: DockerClient) -> None:
+    """
+    Close a client's connections.
+
+    The client's own `close` leaves those of TCP to their finalizers, which have run already when the interpreter ends.
+    """
+    api: Any = client.api
+    for adapter in api.adapters.values():
+        pools = getattr(getattr(adapter, "poolmanager", None), "pools", None) or {}
+        for key in pools.keys():  # noqa: SIM118 - it is no mapping that can be iterated over
+            pools[key].close()
+    client.close()
+
+
 def shut(response: Any) -> None:
     """End a streamed answer from another thread: whoever reads it gets its end."""
     from docker.types.daemon import CancellableStream

@@ -28,6 +28,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman has no BuildKit of its own: buildx pulls one from Docker Hub",
     ),
+    "an abandoned build": (
+        lambda engine: engine.is_podman,
+        "Podman builds on when whoever asked for it is gone",
+    ),
     "bytes of a pull": (
         lambda engine: engine.is_podman,
         "Podman tells the layers of a pull, not their bytes",
