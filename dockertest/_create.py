@@ -76,7 +76,8 @@ def create_request(
         body["StopTimeout"] = round(options.stop_timeout)
     if options.healthcheck is not None:
         body["Healthcheck"] = _values.healthcheck(options.healthcheck)
-    if networks:
+    # Podman refuses an end of what is no network; that aliases are of no use there, engines say themselves.
+    if networks and (options.network_aliases or not _is_no_network(networks[0])):
         body["NetworkingConfig"] = {
             "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
         }
@@ -144,7 +145,10 @@ def _networks(options: RunOptions) -> tuple[str, ...]:
 
 def bound_ports(host_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Give the container ports that the engine binds for a container with this host config."""
-    mode = str(host_config.get("NetworkMode") or "")
-    if mode in ("host", "none") or mode.startswith("container:"):
+    if _is_no_network(str(host_config.get("NetworkMode") or "")):
         return ()
     return tuple(host_config.get("PortBindings") or ())
+
+
+def _is_no_network(mode: str) -> bool:
+    return mode in ("host", "none") or mode.startswith("container:")

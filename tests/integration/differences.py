@@ -40,6 +40,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman makes a mount's source that is missing",
     ),
+    "ports at the gateway": (
+        lambda engine: engine.is_podman and engine.version < (5,),
+        "Podman 4 leads no published port from one network into another",
+    ),
     "unread stdin": (
         lambda engine: engine.is_podman,
         "Podman drops the last output of a command that ends without having read its stdin",
