@@ -157,9 +157,14 @@ class Engine:
 
     def inspect(self, container: str, *, within: float | None = None) -> dict[str, Any]:
         """Ask for all that is known of a container."""
-        answer: dict[str, Any] = self.get(
-            f"/containers/{container}/json", what=f"inspect container {container[:12]}", within=within
-        )
+        path, what = f"/containers/{container}/json", f"inspect container {container[:12]}"
+        try:
+            answer: dict[str, Any] = self.get(path, what=what, within=within)
+        except EngineError as error:
+            # Podman 4 says this of a container that ends at this moment; its next answer tells the end.
+            if "no such process" not in str(error):
+                raise
+            answer = self.get(path, what=what, within=within)
         return answer
 
     def containers(

@@ -28,6 +28,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman has no BuildKit of its own: buildx pulls one from Docker Hub",
     ),
+    "an abandoned build": (
+        lambda engine: engine.is_podman,
+        "Podman builds on when whoever asked for it is gone",
+    ),
     "bytes of a pull": (
         lambda engine: engine.is_podman,
         "Podman tells the layers of a pull, not their bytes",
@@ -35,6 +39,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     "missing mounts": (
         lambda engine: engine.is_podman,
         "Podman makes a mount's source that is missing",
+    ),
+    "ports at the gateway": (
+        lambda engine: engine.is_podman and engine.version < (5,),
+        "Podman 4 leads no published port from one network into another",
     ),
     "unread stdin": (
         lambda engine: engine.is_podman,

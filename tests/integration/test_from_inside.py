@@ -166,7 +166,13 @@ def test_without_a_shared_network_it_is_told_what_to_do(inside: Ask, pool: docke
         assert found["error"].endswith(
             f"and a port published on 127.0.0.1 is not reached from there; connect it to: {ours.name}"
         )
-        everywhere = {**elsewhere, "run": {**elsewhere["run"], "publish_ip": "0.0.0.0"}}
+
+
+@pytest.mark.differs("ports at the gateway")
+def test_a_port_on_all_addresses_is_reached_at_the_gateway(inside: Ask, pool: dockertest.Pool) -> None:
+    """Without a shared network, that is the way to the host."""
+    with pool.create_network() as ours, pool.create_network() as theirs:
+        everywhere = {**WEB, "run": {**WEB["run"], "networks": [theirs.id], "publish_ip": "0.0.0.0"}}
         found = inside(everywhere, networks=[ours])
         gateway = pool.client.networks.get(ours.id).attrs["IPAM"]["Config"][0]["Gateway"]
         assert found["where"].startswith(f"{gateway}:")

@@ -93,10 +93,16 @@ def test_ctrl_c_ends_whatever_is_being_done(engine: Engine, tmp_path: Path, poin
             proxy.next(request, fault)
         session, took = interrupted(proxy, code, request)
         print(f"{point}: {took:.2f} s")
-    hold(engine, session, took)
+        hold(engine, session, took)  # the proxy is the reaper's way to the engine, too
 
 
-@pytest.mark.parametrize("version", ["1", pytest.param("2", marks=pytest.mark.differs("BuildKit"))])
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param("1", marks=pytest.mark.differs("an abandoned build")),
+        pytest.param("2", marks=pytest.mark.differs("BuildKit")),
+    ],
+)
 def test_ctrl_c_ends_a_build(
     pool: dockertest.Pool, engine: Engine, tmp_path: Path, name: str, version: str
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_forked_child_has_a_session_of_its_own(engine: Engine, ending: str) ->
         assert engine.has(told["parent"])
         parent.stdin.close()
         assert parent.wait(30) == 0, parent.stderr.read()
-        assert parent.stderr.read() == ""
+        # An engine on plain tcp is warned about, and that is all.
+        assert [line for line in parent.stderr if "speaks no TLS" not in line] == []
     assert not engine.has(told["parent"])
     assert engine.client.networks.list(ids=[told["network"]]) == []
