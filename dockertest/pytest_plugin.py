@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
@@ -40,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dockertest-timeline",
         action="store_true",
         help="show at the end how long each container took to be pulled, created, started, ready and removed",
+    )
+    group.addoption(
+        "--dockertest-picture",
+        metavar="FILE",
+        help="draw the same into an SVG file, a line for each container and time from left to right",
     )
 
 
@@ -106,6 +112,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from dockertest import _timeline
 
         lines += _timeline.table(steps)
+    if file := config.getoption("dockertest_picture"):
+        from dockertest import _timeline
+
+        try:
+            Path(file).write_text(_timeline.picture(steps), encoding="utf-8")
+        except OSError as error:
+            lines.append(f"dockertest: the timeline was not drawn: {error}")
+        else:
+            lines.append(f"dockertest: the timeline is drawn in {file}")
     for line in lines:
         terminalreporter.write_line(line)
 

@@ -1,6 +1,7 @@
 """The pytest plugin, as a project that has this package installed meets it: pytest runs in a process of its own."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -125,12 +126,16 @@ def test_the_timeline_shows_what_took_how_long(suite: Suite) -> None:
         """,
     )
     for more, workers in ((), 1), (("--dist", "each", "--tx", "2*popen"), 2):
-        said = suite.run("pytest", "--dockertest-timeline", *more)[1]
+        said = suite.run("pytest", "--dockertest-timeline", "--dockertest-picture=all.svg", *more)[1]
         assert re.search(r"^ +create +start +ready +close +all$", said, re.MULTILINE)
         assert (
             len(re.findall(r"^\S*busybox:1.35 \S+(?: +\d+\.\d\d){4,5}$", said, re.MULTILINE)) == 2 * workers
         )
         assert len(re.findall(r" closed-\w{12}(?: +\d+\.\d\d){4}$", said, re.MULTILINE)) == workers
+        assert "the timeline is drawn in all.svg" in said
+        drawn = "".join(ElementTree.parse(suite.folder / "all.svg").getroot().itertext())
+        assert drawn.count("closed-") == workers
+    assert "not drawn: [Errno 21]" in suite.run("pytest", "--dockertest-picture=.")[1]
     assert " ready " not in suite.run("pytest")[1]
 
 
