@@ -30,6 +30,7 @@ class Started:
     """A server that answered."""
 
     container: str
+    url: str
     seconds: float
     remove: Callable[[], object]
 
@@ -85,7 +86,8 @@ class Floor:
                 break
             except psycopg.OperationalError:
                 time.sleep(0.01)
-        return Started(container, time.perf_counter() - began, lambda: self.remove(container))
+        seconds = time.perf_counter() - began
+        return Started(container, url(address), seconds, lambda: self.remove(container))
 
 
 class Testcontainers:
@@ -100,9 +102,10 @@ class Testcontainers:
         began = time.perf_counter()
         container = PostgresContainer(POSTGRES, username="test", password="test", dbname="test", driver=None)
         container.with_command(command).start()
-        psycopg.connect(container.get_connection_url()).close()
+        address = container.get_connection_url()
+        psycopg.connect(address).close()
         seconds = time.perf_counter() - began
-        return Started(container.get_wrapped_container().id, seconds, container.stop)
+        return Started(container.get_wrapped_container().id, address, seconds, container.stop)
 
 
 class Ours:
@@ -119,7 +122,8 @@ class Ours:
         server = self.pool.run(POSTGRES, env=ENV, cmd=command)
         address = server.get_host_port(5432)
         server.retry(lambda: psycopg.connect(url(address))).close()
-        return Started(server.id, time.perf_counter() - began, server.close)
+        seconds = time.perf_counter() - began
+        return Started(server.id, url(address), seconds, server.close)
 
 
 def versions(pool: dockertest.Pool) -> "dict[str, str]":

@@ -28,10 +28,10 @@ def tidy(axes: Any) -> None:
     axes.tick_params(labelsize=8)
 
 
-def lines(axes: Any, title: str, rows: "dict[str, dict[str, float]]", keys: "list[str]") -> None:
+def lines(axes: Any, title: str, rows: "dict[str, dict[str, float]]") -> None:
     """Draw how cost grows with the number of items."""
     counts = [int(each) for each in rows]
-    for key in keys:
+    for key in next(iter(rows.values())):
         axes.plot(counts, [each[key] for each in rows.values()], marker="o", label=key)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
@@ -57,18 +57,8 @@ def draw(results: "dict[str, Any]", path: Path) -> None:
     bars(grid[2][0], "death of a container to its report", told, "ms")
     imports = {name: each["median"] for name, each in results["import, over bare Python"].items()}
     bars(grid[2][1], "import, over bare Python", imports, "ms")
-    lines(
-        grid[3][0],
-        "ms per container, of 1 to 100",
-        results["growth: containers"],
-        ["start, each", "close, each"],
-    )
-    lines(
-        grid[3][1],
-        "ms per clone, of 1 to 1,000",
-        results["growth: clones"],
-        ["clone and drop, each", "of the last tenth"],
-    )
+    lines(grid[3][0], "cost per container, of 1 to 100 (ms, KB)", results["growth: containers"])
+    lines(grid[3][1], "cost per clone, of 1 to 1,000 (ms, KB)", results["growth: clones"])
     told_of = results["versions"]
     figure.suptitle(
         f"{told_of['engine']}, {told_of['cores']} cores; docker SDK {told_of['docker']}, "

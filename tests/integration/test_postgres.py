@@ -218,10 +218,10 @@ class TestSharing:
     def test_eight_processes_share_one_migration(
         self, pool: dockertest.Pool, name: str, tmp_path: Path
     ) -> None:
-        """Their clones, many each, are all their own, and none is left."""
+        """Their clones, five hundred in all, are each its taker's own, and none is left."""
         code = """
 with dockertest.Pool() as pool, template(pool) as own:
-    for _ in range(10):
+    for _ in range(63):
         with own.clone() as clone, psycopg.connect(clone.url) as connection:
             connection.execute("INSERT INTO item VALUES ('second')")
             assert connection.execute("SELECT count(*) FROM item").fetchone() == (2,)
