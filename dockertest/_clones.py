@@ -22,6 +22,7 @@ except ImportError as error:
 from psycopg import sql
 
 Connection = psycopg.Connection[tuple[object, ...]]
+MissingError = psycopg.errors.InvalidCatalogName
 TEMPLATE, CLONE = "dockertest_template_", "dockertest_clone_"  # so begins what is ours to drop
 
 
@@ -80,7 +81,12 @@ def create(admin: Connection, name: str) -> None:
 
 
 def copy(admin: Connection, template: str, name: str, *, by_files: bool) -> None:
-    """Copy a database: file by file, which is the faster way where nothing has to reach the disk."""
+    """
+    Copy a database: file by file, which is the faster way where nothing has to reach the disk.
+
+    Raises:
+        MissingError: There is no such database.
+    """
     how = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + how)
     admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
@@ -131,9 +137,9 @@ def drop_what_the_dead_left(admin: Connection) -> None:
             release_lock(admin, session)
 
 
-def take_lock(admin: Connection, name: str) -> None:
-    """Wait for a lock, and hold it as long as the connection lasts."""
-    admin.execute("SELECT pg_advisory_lock(%s)", [_number(name)])
+def is_in_use(admin: Connection, session: str) -> None:
+    """Say, as long as the connection lasts, that a session is living: all its connections share that lock."""
+    admin.execute("SELECT pg_advisory_lock_shared(%s)", [_number(session)])
 
 
 def release_lock(admin: Connection, name: str) -> None:
@@ -145,7 +151,7 @@ def release_lock(admin: Connection, name: str) -> None:
 @contextmanager
 def locked(admin: Connection, name: str) -> Iterator[None]:
     """Hold a lock during the body."""
-    take_lock(admin, name)
+    admin.execute("SELECT pg_advisory_lock(%s)", [_number(name)])
     try:
         yield
     finally:

@@ -17,16 +17,18 @@ from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _clones, _lifeline, _specs
-from dockertest._clones import Connection
+from dockertest import _clones, _lifeline, _specs, _values
+from dockertest._clones import Connection, MissingError
 from dockertest._options import RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
 from dockertest._values import EnvSpec
 from dockertest.errors import InvalidOptionError, ResourceClosedError
 
-# No test needs what is on the disk after a crash of the machine.
-_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+# No test needs what is on the disk after a crash of the machine, or a disk at all. A log of a gigabyte, which is the
+# default, is too much for memory.
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "128MB"}
+_MEMORY, _USUAL = "/dockertest", "/var/lib/postgresql"
 
 
 class ServerFields(RunFields, total=False):
@@ -50,8 +52,10 @@ class TemplateDatabase:
             counts, or several of both. The code of *migrate* itself counts in any case; what it calls does not.
         repository: The image.
         tag: Its tag.
-        fast: Trade safety against a crash of the machine, which no test needs, for speed.
-        options: The other fields of `RunOptions`; `tmpfs={"/var/lib/postgresql/data": ""}` keeps the data in memory.
+        fast: Trade safety against a crash of the machine, which no test needs, for speed, and keep the data in memory,
+            unless `PGDATA` or something mounted below `/var/lib/postgresql` says where. A server that is stopped and
+            started again has lost them, and is migrated anew by the next clone.
+        options: The other fields of `RunOptions`.
 
     Attributes:
         resource: The server's container.
@@ -76,6 +80,7 @@ class TemplateDatabase:
         **options: Unpack[ServerFields],
     ) -> None:
         self._pool = pool
+        self._migrate = migrate
         self._fast = fast
         self._session = secrets.token_hex(6)
         self._idle: dict[int, queue.LifoQueue[Connection]] = {}  # by process: a forked child has its own
@@ -84,13 +89,14 @@ class TemplateDatabase:
         self._template = _clones.template_name(migrate, version)
         self._user, self._password, options["env"] = _credentials(pool, options)
         if fast:
-            options["cmd"] = [*(options.get("cmd") or ["postgres"]), *_FAST]
+            settings = [word for key, value in _FAST.items() for word in ("-c", f"{key}={value}")]
+            options["cmd"] = [*(options.get("cmd") or ["postgres"]), *settings]
+            _keep_in_memory(options)
         self.resource = pool.run_with_options(RunOptions(repository=repository, tag=tag, **options))
         try:
             with self._admin() as admin:
-                _clones.take_lock(admin, self._session)  # for good: it says that these clones are in use
                 _clones.drop_what_the_dead_left(admin)
-                self._fill(admin, migrate)
+                self._fill(admin)
         except BaseException:
             self.close()
             raise
@@ -118,7 +124,11 @@ class TemplateDatabase:
         self._check_open()
         name = f"{_clones.CLONE}{self._session}_{secrets.token_hex(4)}"
         with self._admin() as admin:
-            _clones.copy(admin, self._template, name, by_files=self._fast)
+            try:
+                _clones.copy(admin, self._template, name, by_files=self._fast)
+            except MissingError:  # the server was stopped, and had its data in memory
+                self._fill(admin)
+                _clones.copy(admin, self._template, name, by_files=self._fast)
         self._clones[name] = database = Database(name, self._url(name), self)
         return database
 
@@ -138,13 +148,13 @@ class TemplateDatabase:
             idle.get_nowait().close()
         self.resource.close()
 
-    def _fill(self, admin: Connection, migrate: Callable[[str], object]) -> None:
+    def _fill(self, admin: Connection) -> None:
         """Have the template there: made by whoever comes first, while the others wait."""
         with _clones.locked(admin, self._template):
             if not _clones.is_template(admin, self._template):
                 _clones.drop(admin, self._template)  # half-made, by one that was killed
                 _clones.create(admin, self._template)
-                migrate(self._url(self._template))
+                self._migrate(self._url(self._template))
                 _clones.seal(admin, self._template)
 
     def _drop(self, database: Database) -> None:
@@ -169,6 +179,7 @@ class TemplateDatabase:
             connection = idle.get_nowait()
         if connection is None or _clones.is_broken(connection):
             connection = self.resource.retry(lambda: _clones.connect(self._url("postgres")))
+            _clones.is_in_use(connection, self._session)
         try:
             yield connection
         finally:
@@ -238,6 +249,17 @@ def _credentials(pool: Pool, options: ServerFields) -> tuple[str, str, list[str]
     ours = {"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}
     rest = [each for each in given if each.split("=", 1)[0] not in ours]
     return user, password, rest + [f"{key}={value}" for key, value in ours.items()]
+
+
+def _keep_in_memory(options: ServerFields) -> None:
+    """Put the data into memory, unless the user has a place for them."""
+    mounted = [each.split(":")[1] for each in options.get("mounts") or () if ":" in each]
+    tmpfs = _values.tmpfs(options.get("tmpfs") or ())
+    env = _specs.environment("env", options["env"])
+    chosen = any(f"{each}/".startswith(f"{_USUAL}/") for each in (*mounted, *tmpfs))
+    if not chosen and not any(each.startswith("PGDATA=") for each in env):
+        options["tmpfs"] = {**tmpfs, _MEMORY: ""}
+        options["env"] = [*env, f"PGDATA={_MEMORY}/data"]
 
 
 def _password(pool: Pool, reuse: bool | str) -> str:

@@ -13,10 +13,11 @@ import psycopg
 import pytest
 
 import dockertest
-from dockertest.postgres import TemplateDatabase
+from dockertest.postgres import ServerFields, TemplateDatabase
 
 from .conftest import Engine
 
+USUAL = "/var/lib/postgresql/data"
 MODULE = """
 import dockertest, json, psycopg, sys
 from dockertest.postgres import TemplateDatabase
@@ -121,13 +122,26 @@ class TestClones:
         with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
             psycopg.connect(template._url(name))
 
-    def test_a_clone_survives_a_restart_of_the_server(self, pool: dockertest.Pool) -> None:
-        """Connections of the restarted server are made anew, at its new port."""
+    def test_a_clone_survives_a_restart_of_the_server(self, pool: dockertest.Pool, name: str) -> None:
+        """Connections of the restarted server are made anew, at its new port, and say again whose clones are in use."""
+        disk: ServerFields = {"env": {"PGDATA": USUAL}, "name": name, "reuse": True}
+        try:
+            with TemplateDatabase(pool, migrate, **disk) as own, own.clone() as clone:
+                own.resource.restart()
+                with own.clone() as another:
+                    assert items(another.url) == ["first"]
+                TemplateDatabase(pool, migrate, **disk).close()  # which drops what the dead left
+                assert clone.name in databases(own)
+        finally:
+            pool.remove_container_by_name(name)
+
+    def test_a_server_that_lost_its_memory_is_migrated_anew(self, pool: dockertest.Pool) -> None:
+        """By the next clone; what was in the others is lost."""
         with TemplateDatabase(pool, migrate) as own, own.clone() as clone:
             own.resource.restart()
             with own.clone() as another:
                 assert items(another.url) == ["first"]
-            assert clone.name in databases(own)
+            assert clone.name not in databases(own)
 
 
 class TestServer:
@@ -157,11 +171,40 @@ class TestServer:
             with safe.clone() as clone:
                 assert items(clone.url) == ["first"]
 
-    def test_data_in_memory(self, pool: dockertest.Pool) -> None:
-        """A tmpfs is all it takes."""
-        tmpfs = {"/var/lib/postgresql/data": "size=512m"}
-        with TemplateDatabase(pool, migrate, tmpfs=tmpfs) as own, own.clone() as clone:
-            assert items(clone.url) == ["first"]
+    @pytest.mark.parametrize(
+        ("options", "folder", "in_memory"),
+        [
+            ({}, "/dockertest/data", True),
+            ({"tmpfs": ["/other"]}, "/dockertest/data", True),
+            ({"tmpfs": {USUAL: "size=512m"}}, USUAL, True),
+            ({"env": {"PGDATA": "/tmp/data"}}, "/tmp/data", False),
+            ({"mounts": ["NAME:/var/lib/postgresql"]}, USUAL, False),
+            ({"fast": False}, USUAL, False),
+        ],
+    )
+    def test_where_the_data_are(
+        self,
+        pool: dockertest.Pool,
+        engine: Engine,
+        name: str,
+        options: "dict[str, Any]",
+        folder: str,
+        in_memory: bool,
+    ) -> None:
+        """In memory, unless the user has a place for them."""
+        if mounts := options.get("mounts"):
+            options = {"mounts": [each.replace("NAME", name) for each in mounts]}
+        try:
+            with TemplateDatabase(pool, migrate, **options) as own, own.clone() as clone:
+                assert items(clone.url) == ["first"]
+                with psycopg.connect(clone.url) as connection:
+                    told = connection.execute("SELECT current_setting('data_directory')").fetchone()
+                kind = own.resource.exec(["stat", "-f", "-c", "%T", folder], check=True).stdout.strip()
+        finally:
+            for volume in engine.client.volumes.list(filters={"name": name}):
+                volume.remove()
+        assert told == (folder,)
+        assert (kind == "tmpfs") == in_memory
 
     def test_a_user_with_an_odd_name(self, pool: dockertest.Pool) -> None:
         """Name and password may have any characters; they are quoted."""
