@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from xml.sax.saxutils import escape
+from html import escape
 
 _COLOURS = {
     "pull": "#8d99ae",

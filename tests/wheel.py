@@ -27,8 +27,8 @@ PURE = ("tests", "--ignore=tests/integration")
 WITH_ENGINE = tuple(
     f"tests/integration/test_{each}.py"
     for each in (
-        "run", "cleanup", "conformance", "lifecycle", "logs", "exec", "files", "networks", "retry_async", "waiting",
-        "reaper", "threads_and_forks", "reuse", "postgres", "build", "frameworks", "pytest_plugin", "testcase", "command_line", "readme",
+        "conformance", "exec", "files", "retry_async", "reaper", "threads_and_forks", "reuse", "postgres", "frameworks",
+        "pytest_plugin", "testcase",
     )
 )  # fmt: skip
 OLDEST = (3, 10)
@@ -80,9 +80,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dockertest wheel ") as folder:
         copy = Path(folder)
         failed = side_by_side(pythons, partial(install_and_test, Path(wheel).resolve(), copy))
-        for python in dict.fromkeys([*pythons[:1], *pythons[-1:]]):
-            if python not in failed:
-                failed += attempt(python, partial(run_tests, copy, WITH_ENGINE))
+        ends = [each for each in dict.fromkeys([*pythons[:1], *pythons[-1:]]) if each not in failed]
+        failed += side_by_side(ends, partial(run_tests, copy, WITH_ENGINE))
     if failed:
         print(f"FAILED with {', '.join(each.name for each in failed)}", file=sys.stderr)
     return 1 if failed or not pythons else 0
