@@ -81,12 +81,7 @@ def create(admin: Connection, name: str) -> None:
 
 
 def copy(admin: Connection, template: str, name: str, *, by_files: bool) -> None:
-    """
-    Copy a database: file by file, which is the faster way where nothing has to reach the disk.
-
-    Raises:
-        MissingError: There is no such database.
-    """
+    """Copy a database: file by file, which is the faster way where nothing has to reach the disk."""
     how = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + how)
     admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))

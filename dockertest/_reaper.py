@@ -6,22 +6,26 @@ lines come through it: which engine, which sessions, which deadlines. When the w
 the pipe ends, and what its sessions made is removed. It never contacts anything but the engine it was told.
 """
 
+from __future__ import annotations
+
 import contextlib
-import http.client
 import json
 import math
 import os
 import queue
 import socket
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    import http.client
+    import ssl
 
 MANAGED = "dockertest.managed"
 SESSION = "dockertest.session"
@@ -30,6 +34,7 @@ EXPIRES = "dockertest.expires"
 REUSE = "dockertest.reuse"
 
 LOOK_AGAIN = 5.0  # seconds in which an engine may still finish a creation whose client is dead
+QUIET = 1.0  # seconds in which a session that begins has the engine and the processors to itself
 GIVE_UP = 120.0  # after so many it is left alone
 SILENCE = 30.0  # seconds that one request may take
 Request = Callable[[str, str, Any], tuple[int, Any]]
@@ -42,11 +47,7 @@ class Engine:
         self._url = urlsplit(said["url"])
         self._dial: list[str] = said.get("dial") or []
         self._prefix = f"/v{said['api']}"
-        self._tls = ssl.create_default_context(cafile=said.get("ca")) if self._url.scheme == "https" else None
-        if self._tls and not said["verify"]:
-            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
-        if self._tls and said.get("cert"):
-            self._tls.load_cert_chain(said["cert"], said.get("key"))
+        self._tls = _tls(said) if self._url.scheme == "https" else None
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Send one request, and give status and answer."""
@@ -58,6 +59,8 @@ class Engine:
             return response.status, json.loads(text) if text[:1] in (b"{", b"[") else None
 
     def _connect(self) -> http.client.HTTPConnection:
+        import http.client  # takes as long as all the rest, and is not needed while the user waits
+
         if self._url.scheme in ("http", "https"):
             at = self._url.hostname or "localhost", self._url.port or (2376 if self._tls else 2375)
             if self._tls:
@@ -69,6 +72,18 @@ class Engine:
         if not self._dial:
             connection.sock.connect(self._url.path)
         return connection
+
+
+def _tls(said: dict[str, Any]) -> ssl.SSLContext:
+    """Read the certificates, at once: their folder need not last."""
+    import ssl
+
+    context = ssl.create_default_context(cafile=said.get("ca"))
+    if not said["verify"]:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if said.get("cert"):
+        context.load_cert_chain(said["cert"], said.get("key"))
+    return context
 
 
 def _dialled(command: list[str]) -> socket.socket:
@@ -225,6 +240,7 @@ class Reaper:
         self._state, self._log = Path(), ""
         self._recover: Callable[[Request], list[str]] = lambda _request: []
         self._recovery = threading.Thread()
+        self._recover_at = math.inf
         self._heard: queue.Queue[dict[str, Any]] = queue.Queue()
         self._alive = True
         self._sessions: set[str] = set()
@@ -258,7 +274,7 @@ class Reaper:
         elif "begin" in said:
             self._sessions.add(said["begin"])
             if not self._recovery.is_alive():  # one that is under way does for this session, too
-                self._recovery = aside(self._try, self._recover)
+                self._recover_at = min(self._recover_at, time.monotonic() + QUIET)
         elif "end" in said:
             self._sessions.discard(said["end"])
         elif "dead" in said:
@@ -270,19 +286,23 @@ class Reaper:
             self._alive = False
             self._say("the process that was watched is gone or done")
             self._looks |= dict.fromkeys(self._sessions, (time.monotonic(), 0.0))
+            self._recover_at = self._recover_at if self._recover_at == math.inf else 0.0
         elif said["in"] is None:
             self._deadlines.pop(said["expire"], None)
         else:
             self._deadlines[said["expire"]] = time.monotonic() + said["in"]
 
-    def _pause(self) -> float | None:
+    def _pause(self) -> float:
         """Give the seconds until there is something to do; once a minute see whether there still is."""
-        due = [*self._deadlines.values(), *(when for _, when in self._looks.values())]
-        return min(60.0, max(0.0, min(due) - time.monotonic())) if due else None
+        due = [self._recover_at, *self._deadlines.values(), *(when for _, when in self._looks.values())]
+        return min(60.0, max(0.0, min(due) - time.monotonic()))
 
     def _act(self) -> None:
         """Begin what is due; nothing is due again before it is known what came of it."""
         now = time.monotonic()
+        if self._recover_at <= now:
+            self._recover_at = math.inf
+            self._recovery = aside(self._try, self._recover)
         for container in [each for each, when in self._deadlines.items() if when <= now]:
             self._say(f"the time of container {container[:12]} is up")
             self._deadlines[container] = math.inf

@@ -255,7 +255,7 @@ def _keep_in_memory(options: ServerFields) -> None:
     """Put the data into memory, unless the user has a place for them."""
     mounted = [each.split(":")[1] for each in options.get("mounts") or () if ":" in each]
     tmpfs = _values.tmpfs(options.get("tmpfs") or ())
-    env = _specs.environment("env", options["env"])
+    env = _specs.environment("env", options.get("env", ()))
     chosen = any(f"{each}/".startswith(f"{_USUAL}/") for each in (*mounted, *tmpfs))
     if not chosen and not any(each.startswith("PGDATA=") for each in env):
         options["tmpfs"] = {**tmpfs, _MEMORY: ""}

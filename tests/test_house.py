@@ -34,13 +34,16 @@ DOORS = {
     "pytest": {"pytest_plugin"},
 }
 
-# What may be imported within a function: what makes `import dockertest` slow, and what not every system has.
+# What may be imported within a function: what makes `import dockertest` or the reaper's start slow, and what not every
+# system has.
 LATE = {
     "docker",
     "requests",
     "urllib3",
     "backoff",
     "asyncio",
+    "http.client",
+    "ssl",
     "tqdm",
     "importlib.metadata",
     "fcntl",
