@@ -129,9 +129,10 @@ class Ours:
 def versions(pool: dockertest.Pool) -> "dict[str, str]":
     """Say what is compared, and on what."""
     engine = pool.client.version()
+    kind = engine["Components"][0]["Name"].replace("Engine", "Docker").removesuffix(" Docker")
     found = {name: version(name) for name in ("docker", "testcontainers", "dockertest-py", "psycopg")}
     return {
-        "engine": f"{engine['Components'][0]['Name']} {engine['Version']}",
+        "engine": f"{kind} {engine['Version']}",
         "postgres": POSTGRES,
         "cores": str(os.cpu_count()),
         "load at the start": f"{os.getloadavg()[0]:.2f}",
