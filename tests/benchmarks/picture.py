@@ -6,8 +6,9 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-mpl.rcParams["svg.fonttype"] = "none"  # text as text: a tenth of the size
 from matplotlib import pyplot as plt
+
+mpl.rcParams["svg.fonttype"] = "none"  # text as text: a tenth of the size
 
 COLOURS = {"docker SDK": "#9aa5b1", "testcontainers": "#e0a458", "dockertest": "#2a6f97"}
 
