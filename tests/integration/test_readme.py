@@ -1,5 +1,6 @@
 """What the README says is run, as it is printed."""
 
+import inspect
 import os
 import re
 import signal
@@ -60,6 +61,20 @@ def test_every_command_is_run_by_ci_or_is_the_install() -> None:
     told = [line for line in TOLD if not line.startswith("dockertest ")]
     assert "make demo" in told
     assert [line for line in told if line not in ci and line != 'python -m pip install ".[postgres]"'] == []
+
+
+def test_what_a_go_user_is_told_to_write_exists() -> None:
+    """The middle column of both tables, which have all methods of Go's pool."""
+    tables = README[README.index("## Coming from Go") : README.index("## Coming from testcontainers")]
+    go, ours = zip(*re.findall(r"^\| (.*?) \| (.*?) \|", tables, re.MULTILINE), strict=True)
+    told = "\n".join(ours)
+    kinds = {"pool": dockertest.Pool, "r": dockertest.Resource, "network": dockertest.Network}
+    for owner, name in re.findall(r"\b(pool|r|network)\.(\w+)", told):
+        assert hasattr(kinds[owner], name) or name in inspect.signature(kinds[owner]).parameters, name
+    for name in re.findall(r"`(?:dockertest\.)?([A-Z]\w+|retry)", told):
+        assert name in dockertest.__all__ or name == "DockerTestCase", name
+    methods = set(re.findall(r"pool\.([A-Z]\w+)\(", "\n".join(go)))
+    assert len(methods) == 13 + 3  # those of version 3, and what version 4 has besides
 
 
 def test_the_blocks_are_there() -> None:
