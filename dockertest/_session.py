@@ -151,12 +151,15 @@ class Belongings:
             self.closed = True
             finished = self._changed.wait_for(lambda: not self._creating, timeout=timeout)
             self.doubtful = self.doubtful or not finished
-        failures: list[Exception] = []
-        for kind in ("_containers", "_networks"):  # each asked for when it is its turn: it may have grown
-            with self._changed:
-                calls = [each.close for each in reversed(getattr(self, kind))]
-            failures += [each for each in side_by_side(calls) if isinstance(each, Exception)]
-        return failures
+        # Containers first: nothing that is in a network can be removed together with it.
+        return [*self._close_all(lambda: self._containers), *self._close_all(lambda: self._networks)]
+
+    def _close_all(self, things: Callable[[], Sequence[Closable]]) -> list[Exception]:
+        """Go on as long as it helps: an engine may refuse to remove what another one still needs."""
+        with self._changed:  # they may have grown
+            calls = [each.close for each in reversed(things())]
+        failures = [each for each in side_by_side(calls) if isinstance(each, Exception)]
+        return self._close_all(things) if failures and len(things()) < len(calls) else failures
 
 
 def new_session() -> str:

@@ -207,6 +207,7 @@ class Database:
         self.name = name
         self.url = url
         self._owner = owner
+        self._pid = os.getpid()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -231,9 +232,12 @@ class Database:
         """
         Drop the database, whoever is still connected to it. Closing twice is nothing.
 
-        Where the pool is to `keep` what it made, the database is kept, and its URL printed.
+        Where the pool is to `keep` what it made, the database is kept, and its URL printed. A forked child leaves its
+        parent's alone.
         """
-        if self._owner._pool.keep:
+        if self._pid != os.getpid():
+            self._closed = True
+        elif self._owner._pool.keep:
             self.keep()
         elif not self._closed:
             self._owner._drop(self)

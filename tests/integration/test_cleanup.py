@@ -22,6 +22,14 @@ def test_closing_a_pool_removes_all_it_made(engine: Engine) -> None:
     assert not any(engine.has(each.id) for each in made)
 
 
+def test_what_another_needs_goes_after_it(engine: Engine) -> None:
+    """Podman does not remove a container whose network others are in: it has its turn when they are gone."""
+    with dockertest.Pool() as pool:
+        first = pool.run("busybox:1.35", cmd=SLEEP)
+        made = [pool.run("busybox:1.35", cmd=SLEEP, network_id=f"container:{first.id}") for _ in range(2)]
+    assert not any(engine.has(each.id) for each in (first, *made))
+
+
 def test_a_with_block_removes_all_it_made_when_it_fails(engine: Engine) -> None:
     """The failure of the block goes on, and the container is gone."""
     made: list[dockertest.Resource] = []

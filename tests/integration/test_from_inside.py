@@ -4,8 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,34 +83,26 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inside(pool: dockertest.Pool, packages: Path) -> "Iterator[Ask]":
+def inside(pool: dockertest.Pool, packages: Path) -> Ask:
     """Runs the program in a container that is started with more options, and gives what it tells."""
     if not str(pool.endpoint).startswith("unix://"):
         pytest.skip("engine: it is remote, and has no socket here")
-    with ExitStack() as started:
 
-        def ask(
-            says: "dict[str, Any]", env: "dict[str, str] | None" = None, at: str = "/var/run", **options: Any
-        ) -> "dict[str, Any]":
-            python = started.enter_context(
-                pool.run(
-                    "python:3.11",
-                    cmd=["sleep", "600"],
-                    mounts=[f"{str(pool.endpoint).removeprefix('unix://')}:{at}/docker.sock"],
-                    stop_timeout=0,
-                    **options,
-                )
-            )
+    def ask(
+        says: "dict[str, Any]", env: "dict[str, str] | None" = None, at: str = "/var/run", **options: Any
+    ) -> "dict[str, Any]":
+        socket = f"{str(pool.endpoint).removeprefix('unix://')}:{at}/docker.sock"
+        prefix = os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
+        with pool.run("python:3.11", cmd=["sleep", "600"], mounts=[socket], **options) as python:
             python.copy_in(packages, "/")
-            prefix = os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
             said = python.exec(
                 ["python3", "-W", "error", "-c", PROGRAM, json.dumps(says)],
                 env={"PYTHONPATH": "/packages", "DOCKERTEST_IMAGE_PREFIX": prefix, **(env or {})},
             )
-            assert said.exit_code == 0, said.stderr
-            return {"own": python.name, "log": said.stderr, **json.loads(said.stdout)}
+        assert said.exit_code == 0, said.stderr
+        return {"own": python.name, "log": said.stderr, **json.loads(said.stdout)}
 
-        yield ask
+    return ask
 
 
 def test_a_postgres_is_reached_where_the_library_says(inside: Ask, engine: Engine) -> None:

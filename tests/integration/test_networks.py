@@ -63,11 +63,15 @@ def test_a_found_network_can_be_removed(pool: dockertest.Pool, name: str) -> Non
 
 
 def resolved(client: dockertest.Resource, alias: str) -> str:
-    """Give the address that a name has within a container; what `ping` says first needs no right to send."""
-    said = client.exec(["ping", "-c", "1", "-W", "1", alias])
-    found = re.match(rf"PING {alias} \(([0-9.]+)\)", said.stdout)
-    assert found, said
-    return found[1]
+    """Give the address that a name has within a container; Podman's name server learns it a moment later."""
+
+    def ask() -> str:
+        said = client.exec(["ping", "-c", "1", "-W", "1", alias])
+        found = re.match(rf"PING {alias} \(([0-9.]+)\)", said.stdout)  # said before it may send anything
+        assert found, said
+        return found[1]
+
+    return client.retry(ask, max_wait=5)
 
 
 def test_aliases_are_resolved(pool: dockertest.Pool) -> None:

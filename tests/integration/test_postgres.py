@@ -378,17 +378,21 @@ class TestKeeping:
             engine.client.containers.get(own.resource.id).remove(force=True, v=True)
 
 
-def test_a_forked_child_leaves_its_parents_connections_alone(template: TemplateDatabase) -> None:
-    """Both go on making clones."""
-    with template.clone():
+def test_a_forked_child_leaves_its_parents_things_alone(pool: dockertest.Pool, name: str) -> None:
+    """Connections, clones and the server; both go on making clones."""
+    with TemplateDatabase(pool, migrate, name=name, reuse=name) as template, template.clone() as parents:
         pid = os.fork()
         if not pid:
             status = 1
             try:
                 with template.clone() as clone:
                     status = 0 if items(clone.url) == ["first"] else 2
+                parents.close()
+                template.close()
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
-    with template.clone() as clone:
-        assert items(clone.url) == ["first"]
+        assert items(parents.url) == ["first"]
+        with template.clone() as clone:
+            assert items(clone.url) == ["first"]
+        pool.purge(template.resource)
