@@ -159,7 +159,8 @@ class Belongings:
         with self._changed:  # they may have grown
             calls = [each.close for each in reversed(things())]
         failures = [each for each in side_by_side(calls) if isinstance(each, Exception)]
-        return self._close_all(things) if failures and len(things()) < len(calls) else failures
+        refused = any(getattr(each, "status", None) is not None for each in failures)
+        return self._close_all(things) if refused and len(things()) < len(calls) else failures
 
 
 def new_session() -> str:
