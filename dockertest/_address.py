@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ class Standpoint:
     """
     Where this process stands, seen from the engine.
 
-    What it takes to know that is asked when it is first needed, and once.
+    Whether it is in a container is asked when it is first needed, and once; in which networks, every time: a program may
+    well connect its own container to another.
     """
 
     def __init__(self, engine: Engine, override: str) -> None:
@@ -31,9 +31,7 @@ class Standpoint:
         """
         self._engine = engine
         self._override = override
-        self._lock = threading.Lock()
-        self._own: Mapping[str, Any] | None = None
-        self._is_known = False
+        self._may_be_inside = True
 
     def address(self, attrs: Mapping[str, Any], port: str) -> tuple[str, int] | None:
         """
@@ -94,11 +92,12 @@ class Standpoint:
         """Give the networks of the container that this process runs in; `None` outside of one, or in the host's network."""
         if self._override or not self._engine.endpoint.is_socket:
             return None
-        with self._lock:
-            if not self._is_known:
-                own = own_container(self._engine)
-                self._own, self._is_known = own and _networks(self._engine, own), True
-        return self._own
+        return self._asked()
+
+    def _asked(self) -> Mapping[str, Any] | None:
+        own = own_container(self._engine) if self._may_be_inside else None
+        self._may_be_inside = own is not None
+        return own and _networks(self._engine, own)
 
 
 def _networks(engine: Engine, attrs: Mapping[str, Any]) -> Mapping[str, Any] | None:

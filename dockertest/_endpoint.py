@@ -19,6 +19,7 @@ from dockertest.errors import InvalidOptionError
 
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
 _SOCKETS = ("unix:", "npipe:")
+_FILES = ("ca.pem", "cert.pem", "key.pem")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
 
 
@@ -134,8 +135,8 @@ def _of_context(
         return [Endpoint(context.host, why)]
     if context.cert_path or not context.verify:
         _check_tls(why, context.host)
-    certificates = _certificates(cert_path, home) if cert_path else context.cert_path
-    found = Endpoint(context.host, why, certificates, context.verify)
+    certificates = _certificates(cert_path, home, "cert_path") if cert_path else context.cert_path
+    found = Endpoint(_completed(context.host, certificates), why, certificates, context.verify)
     return [replace(found, remark=_remark(found))]
 
 
@@ -172,12 +173,30 @@ def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoin
 def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str], home: str) -> Endpoint:
     scheme = _check(url, why)
     usual = str(_contexts.folder(environ, home)) if environ.get("DOCKER_TLS_VERIFY") else ""
-    wished = environ.get("DOCKER_CERT_PATH") or usual
     if cert_path or (scheme == "http" and usual):
         _check_tls("cert_path" if cert_path else "DOCKER_TLS_VERIFY", url)
-    asked = cert_path or wished
-    found = Endpoint(url, why, _certificates(asked, home) if asked and scheme in ("tcp", "https") else "")
+    certificates, folder = "", environ.get("DOCKER_CERT_PATH", "")
+    if scheme in ("tcp", "https"):
+        # A folder alone that has none of the files asks for nothing: some CI services set the variable anyway.
+        if cert_path:
+            certificates = _certificates(cert_path, home, "cert_path")
+        elif folder and (usual or _has_some(folder, home)):
+            certificates = _certificates(folder, home, "DOCKER_CERT_PATH")
+        elif usual:
+            certificates = _certificates(usual, home, "DOCKER_TLS_VERIFY")
+    found = Endpoint(_completed(url, certificates), why, certificates)
     return replace(found, remark=_remark(found))
+
+
+def _completed(url: str, certificates: str) -> str:
+    """Give an address of the kind tcp:// with the host and the port that it means where it has none."""
+    parts = urlsplit(url)
+    if parts.scheme != "tcp" or (parts.hostname and parts.port):
+        return url
+    _, _, host = parts.netloc.rpartition("@")
+    written = host if parts.port is None else host.rpartition(":")[0]
+    port = parts.port or (2376 if certificates else 2375)
+    return f"tcp://{written.rstrip(':') or '127.0.0.1'}:{port}{parts.path}"
 
 
 def _check(url: str, why: str) -> str:
@@ -190,7 +209,15 @@ def _check(url: str, why: str) -> str:
             f"{why}: {shown!r} is no endpoint; write a scheme of {', '.join(f'{each}://' for each in SCHEMES)}, "
             f"such as {hint}"
         )
-    if urlsplit(url).password:
+    parts = urlsplit(url)
+    if (scheme in ("http", "https") and not parts.port) or (scheme == "unix" and set(url) & set("#?")):
+        lack = (
+            "a socket's path may have no # or ?; make a link to it"
+            if scheme == "unix"
+            else "name the engine's port"
+        )
+        raise InvalidOptionError(f"{why}: {_PASSWORD.sub(':***@', url)!r} leads nowhere; {lack}")
+    if parts.password:
         raise InvalidOptionError(
             f"{why}: {_PASSWORD.sub(':***@', url)!r} has a password in it, which no engine asks for; "
             "use certificates, or a key for ssh"
@@ -214,15 +241,23 @@ def _check_tls(asked_by: str, url: str) -> None:
         raise InvalidOptionError(f"{asked_by}: no TLS is spoken over {url}; leave it out, or write tcp://…")
 
 
-def _certificates(folder: str, home: str) -> str:
+def _certificates(folder: str, home: str, said: str) -> str:
     """Check that the three files are there, since the docker SDK's own message does not name them."""
-    path = Path(home, folder[2:]) if folder.startswith("~/") else Path(folder)
-    missing = [name for name in ("ca.pem", "cert.pem", "key.pem") if not (path / name).is_file()]
+    path = _expanded(folder, home)
+    missing = [name for name in _FILES if not (path / name).is_file()]
     if missing:
         raise InvalidOptionError(
-            f"cert_path: {str(path)!r} has no {', '.join(missing)}; TLS needs ca.pem, cert.pem and key.pem"
+            f"{said}: {str(path)!r} has no {', '.join(missing)}; TLS needs ca.pem, cert.pem and key.pem"
         )
     return str(path)
+
+
+def _has_some(folder: str, home: str) -> bool:
+    return any((_expanded(folder, home) / name).is_file() for name in _FILES)
+
+
+def _expanded(folder: str, home: str) -> Path:
+    return Path(home, folder[2:]) if folder.startswith("~/") else Path(folder)
 
 
 def _is_url(written: str) -> bool:
@@ -235,6 +270,7 @@ def _is_url(written: str) -> bool:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified  # which is understood as this machine
     except ValueError:
         return host == "localhost"

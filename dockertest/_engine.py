@@ -18,6 +18,8 @@ from dockertest._endpoint import Attempt, Endpoint
 from dockertest._sdk import border
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
+_INSTANT = 0.05  # seconds: as long as something takes that need not be waited for
+
 
 class Engine:
     """
@@ -250,7 +252,7 @@ class Engine:
         deadline = time.monotonic() + seconds
         while True:
             outer = sys.exc_info()[1]
-            patience = min(max(deadline - time.monotonic(), 0), self.timeout)
+            patience = min(max(deadline - time.monotonic(), _INSTANT), self.timeout)
             try:
                 response = self.send(
                     "post", f"/containers/{container}/wait", what=what, within=0, patience=patience

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -101,12 +102,18 @@ class Dial:
         return found[0] if found else ""
 
 
+def _host(url: str) -> str:
+    """Give the host as it is written: in ssh's configuration capitals count."""
+    found = re.fullmatch(r"\[(.*)\](?::\d*)?|(.*?)(?::\d*)?", urlsplit(url).netloc.rpartition("@")[2])
+    return (found[1] or found[2]) if found else ""
+
+
 def trial(url: str) -> str:
     """Give what a person types to see whether an engine is reached."""
     parts = urlsplit(url)
     user = f"{parts.username}@" if parts.username else ""
     port = f"-p {parts.port} " if parts.port else ""
-    return f"ssh -o BatchMode=yes {port}{user}{parts.hostname} docker version"
+    return f"ssh -o BatchMode=yes {port}{user}{_host(url)} docker version"
 
 
 def _command(url: str, patience: float) -> list[str]:
@@ -114,7 +121,7 @@ def _command(url: str, patience: float) -> list[str]:
     program = shutil.which("ssh")
     if os.name == "nt":  # whose sockets are no files that a program could be given
         raise DockerUnavailableError(
-            f"ssh:// is not to be had on Windows; forward a port: ssh -NL 2375:/var/run/docker.sock {parts.hostname}, "
+            f"ssh:// is not to be had on Windows; forward a port: ssh -NL 2375:/var/run/docker.sock {_host(url)}, "
             "and use tcp://127.0.0.1:2375"
         )
     if program is None:
@@ -131,7 +138,7 @@ def _command(url: str, patience: float) -> list[str]:
     port = ["-p", str(parts.port)] if parts.port else []
     socket_there = parts.path.rstrip("/")
     docker = f"docker --host {shlex.quote(f'unix://{socket_there}')}" if socket_there else "docker"
-    return [program, *options, *user, *port, "--", parts.hostname or "", f"{docker} system dial-stdio"]
+    return [program, *options, *user, *port, "--", _host(url), f"{docker} system dial-stdio"]
 
 
 class _Line(socket.socket):

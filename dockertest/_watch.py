@@ -7,7 +7,7 @@ from typing import Any
 
 from dockertest._engine import Engine
 from dockertest._report import Report
-from dockertest._session import REUSE, SESSION, Belongings, Container
+from dockertest._session import REUSE, SESSION, Belongings, Container, side_by_side
 from dockertest.errors import ContainerExitedError, DockertestError
 
 
@@ -51,4 +51,6 @@ class Watch:
         return [each for label in labels for each in self._engine.containers([label], within=within)]
 
     def _reports(self) -> tuple[Report, ...]:
-        return tuple(report for each in self._belongings.containers() for report in each._reports())
+        """Ask for all of them at once: an engine that is frozen is waited for by each of them."""
+        found = side_by_side([each._reports for each in self._belongings.containers()])
+        return tuple(report for each in found if not isinstance(each, Exception) for report in each)

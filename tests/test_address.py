@@ -17,11 +17,20 @@ BOTH = {"renamed": {"NetworkID": "n1", "IPAddress": "172.20.0.5"}, **THEIRS}
 ONLY_IPV6 = {"jobs": {"NetworkID": "n1", "IPAddress": "", "GlobalIPv6Address": "fd00::5"}}
 
 
+class Placed(Standpoint):
+    """One that knows what it would ask."""
+
+    own: "dict[str, Any] | None"
+
+    def _asked(self) -> "dict[str, Any] | None":
+        return self.own
+
+
 def standing(url: str, own: "dict[str, Any] | None" = None, override: str = "", **named: Any) -> Standpoint:
     """Give a standpoint that has asked already: in no container, or in one of these networks."""
     engine = Engine(cast(Any, None), Endpoint(url, "a test", **named), 10, owned=False)
-    standpoint = Standpoint(engine, override)
-    standpoint._own, standpoint._is_known = own, True
+    standpoint = Placed(engine, override)
+    standpoint.own = own
     return standpoint
 
 

@@ -320,7 +320,38 @@ def test_certificates_are_never_silently_left_out(certificates: Path, url: str) 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_schemes(scheme: str) -> None:
     """All that the docker SDK knows are taken."""
-    assert only(f"{scheme}://host/x").url == f"{scheme}://host/x"
+    assert only(f"{scheme}://host:2375/x").url == f"{scheme}://host:2375/x"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("tcp://docker", "tcp://docker:2375"),
+        ("tcp://docker:/", "tcp://docker:2375/"),
+        ("tcp://:2380", "tcp://127.0.0.1:2380"),
+        ("tcp://[::1]", "tcp://[::1]:2375"),
+        ("tcp://[fd00::1]:2380", "tcp://[fd00::1]:2380"),
+    ],
+)
+def test_what_tcp_means_without_a_host_or_a_port(written: str, meant: str, certificates: Path) -> None:
+    """The same as to the docker CLI; with TLS it is another port."""
+    assert only(written).url == meant
+    assert only(written, str(certificates)).url == meant.replace("2375", "2376")
+
+
+@pytest.mark.parametrize(
+    ("written", "lack"),
+    [
+        ("https://host", "name the engine's port"),
+        ("http://[::1]/x", "name the engine's port"),
+        ("unix:///run/a#b.sock", "may have no # or \\?"),
+        ("unix:///run/a?b.sock", "may have no # or \\?"),
+    ],
+)
+def test_what_leads_nowhere_is_refused(written: str, lack: str) -> None:
+    """What the docker SDK would read otherwise than it is meant."""
+    with pytest.raises(InvalidOptionError, match=lack):
+        only(written)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +401,8 @@ def test_what_is_no_text_is_refused(written: Any) -> None:
         ("https://[2001:db8::1]:2376", False, "2001:db8::1"),
         ("ssh://me@build.corp", False, "build.corp"),
         ("tcp://localhost.corp:2375", False, "localhost.corp"),
-        ("tcp://0.0.0.0:2375", False, "0.0.0.0"),
+        ("tcp://0.0.0.0:2375", True, "0.0.0.0"),
+        ("tcp://:2375", True, "127.0.0.1"),
     ],
 )
 def test_an_engine_is_local_when_its_loopback_is_ours(url: str, local: bool, host: str) -> None:
@@ -446,6 +478,15 @@ def test_without_a_word_about_it_there_is_no_tls(environ: "dict[str, str]") -> N
 def test_a_socket_needs_no_certificates(url: str) -> None:
     """Those of the environment are for other endpoints."""
     assert only(url, DOCKER_CERT_PATH="/nowhere", DOCKER_TLS_VERIFY="1").cert_path == ""
+
+
+def test_a_folder_alone_asks_for_nothing(certificates: Path, tmp_path: Path) -> None:
+    """Some CI services set the variable anyway; but where there are some of the files, all are missed."""
+    assert only("tcp://host:2375", DOCKER_CERT_PATH=str(tmp_path / "none")).cert_path == ""
+    (certificates / "key.pem").unlink()
+    for more in ({}, {"DOCKER_TLS_VERIFY": "1"}):
+        with pytest.raises(InvalidOptionError, match=r"^DOCKER_CERT_PATH: .* has no key\.pem; TLS needs"):
+            only("tcp://host:2376", DOCKER_CERT_PATH=str(certificates), **more)
 
 
 def test_missing_certificates_are_named(certificates: Path) -> None:

@@ -29,7 +29,7 @@ PermitRootLogin yes
 UsePAM no
 """
 CLIENT = """\
-Host engine.example
+Host Engine.Example
   HostName 127.0.0.1
   Port {port}
   User {user}
@@ -47,7 +47,7 @@ class Sshd:
 
     Attributes:
         url: Where, for a pool.
-        environ: The variables by which it is reached: a home with key, known hosts and the name `engine.example`, and
+        environ: The variables by which it is reached: a home with key, known hosts and the name `Engine.Example`, and
             a path with an `ssh` that knows them.
         authorized: The file with the keys that the server lets in.
         known: The file with the servers that the home knows.

@@ -26,6 +26,8 @@ import dockertest, json, socket, sys
 says = json.loads(sys.argv[1])
 with dockertest.Pool() as pool:
     server = pool.run(**says["run"])
+    if "joined" in says:
+        pool.current_container().connect_to_network(says["joined"])
     try:
         where = server.get_host_port(says["port"])
     except dockertest.DockertestError as error:
@@ -122,6 +124,14 @@ def test_what_is_started_joins_the_network_of_who_starts_it(inside: Ask, pool: d
         assert list(found["networks"]) == [network.name]
         assert found["where"] == f"{found['networks'][network.name]}:80"
         assert found["answer"].startswith("HTTP/1.")
+
+
+def test_a_network_that_is_joined_later_counts(inside: Ask, pool: dockertest.Pool) -> None:
+    """As Go's programs do it: whoever runs in a container connects that to the network of what it has started."""
+    with pool.create_network() as ours, pool.create_network() as theirs:
+        says = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}, "joined": theirs.id}
+        found = inside(says, networks=[ours])
+        assert found["where"] == f"{found['networks'][theirs.name]}:80"
 
 
 def test_an_internal_network_will_do(inside: Ask, pool: dockertest.Pool) -> None:

@@ -42,7 +42,7 @@ def test_wait_gives_the_exit_code(pool: dockertest.Pool) -> None:
     """Whether it ends later or has ended already."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 0.5; exit 5"]) as resource:
         assert resource.wait() == 5
-        assert resource.wait(1) == 5
+        assert resource.wait(1) == resource.wait(0) == 5
         assert resource.container.status == "exited"
 
 
@@ -52,6 +52,8 @@ def test_a_wait_that_takes_too_long_ends(pool: dockertest.Pool) -> None:
         began = time.monotonic()
         with pytest.raises(dockertest.RetryTimeoutError, match=r"has not ended within 0\.5 s"):
             resource.wait(0.5)
+        with pytest.raises(dockertest.RetryTimeoutError, match=r"has not ended within 0 s"):
+            resource.wait(0)
         assert time.monotonic() - began < 5
         assert resource.status == "running"
 

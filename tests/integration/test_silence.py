@@ -51,6 +51,18 @@ def test_a_frozen_engine_is_told_while_a_container_is_waited_for(
         assert time.monotonic() - began < 10
 
 
+def test_a_frozen_engine_is_asked_for_all_reports_at_once(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+    """However many containers a time-out is to tell of, its own time is that of one."""
+    made = [pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0) for _ in range(4)]
+    for each in made:
+        proxy.next(f"GET .*{each.id}/json", freeze)
+    began = time.monotonic()
+    with pytest.raises(dockertest.RetryTimeoutError) as caught:
+        pool.retry(lambda: False, max_attempts=1)
+    assert time.monotonic() - began < 4
+    assert [each.status for each in caught.value.reports] == ["unknown"] * 4
+
+
 def test_a_frozen_engine_is_told_while_a_log_is_followed(pool: dockertest.Pool, proxy: FaultProxy) -> None:
     """Although there was a first line."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo first; sleep 600"]) as resource:

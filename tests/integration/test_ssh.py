@@ -66,9 +66,9 @@ def test_all_of_a_session_works_over_ssh(sshd: Sshd) -> None:
 
 
 def test_ssh_has_names_of_its_own(sshd: Sshd) -> None:
-    """Ports are reached at the host that its configuration has for a name."""
-    with dockertest.Pool("ssh://engine.example") as pool:
-        assert pool.endpoint == "ssh://engine.example"
+    """Ports are reached at the host that its configuration has for a name; capitals count there."""
+    with dockertest.Pool("ssh://Engine.Example") as pool:
+        assert pool.endpoint == "ssh://Engine.Example"
         assert pool._engine.endpoint.host == "127.0.0.1"
 
 
