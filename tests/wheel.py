@@ -172,6 +172,8 @@ def call(command: Sequence[str | Path], folder: Path) -> str:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
     }
+    # One Python's tests must not recover what the other's left dead on purpose: to each, the other's sessions are unknown.
+    environment["XDG_STATE_HOME"] = str(folder / "state")
     done = subprocess.run(
         command,
         cwd=folder,

@@ -197,7 +197,8 @@ def test_what_is_past_its_time_to_live_is_removed_by_anybody(engine: Engine, poo
     with program("time.sleep(600)", DOCKERTEST_TTL="1", DOCKERTEST_REAPER="0") as (_, made):
         expires = int(pool.client.containers.get(made["containers"][0]).labels["dockertest.expires"])
         dockertest.retry(lambda: time.time() > expires + 1, max_wait=10)
-        assert set(made["containers"]) <= set(pool.prune())
+        pool.prune()  # or whoever comes first, such as the tests of another Python on this engine
+        dockertest.retry(lambda: not any(map(engine.has, made["containers"])), max_wait=10)
 
 
 def test_a_clean_close_ends_the_reaper() -> None:
