@@ -8,6 +8,7 @@ import select
 import selectors
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -209,7 +210,20 @@ class Feed:
         waiting = select.poll()
         waiting.register(raw, select.POLLIN)
         waiting.register(self._inlet, select.POLLIN)
-        return self._inlet.fileno() not in dict(waiting.poll())
+        ready = dict(waiting.poll(0)) or _buffered(self._stream, raw.fileno()) or dict(waiting.poll())
+        return self._inlet.fileno() not in ready
+
+
+def _buffered(stream: Any, descriptor: int) -> set[int]:
+    """Give the descriptor of a pipe if its stream has already read more from it than it has given."""
+    if not isinstance(stream, io.BufferedReader) or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return set()  # of files all can be read at once, and of a terminal one line is read at a time
+    blocking = os.get_blocking(descriptor)
+    os.set_blocking(descriptor, False)
+    try:
+        return {descriptor} if stream.peek(1) else set()
+    finally:
+        os.set_blocking(descriptor, blocking)
 
 
 def _end(connection: socket.socket) -> None:

@@ -63,8 +63,9 @@ def copy_in(engine: Engine, attrs: Mapping[str, Any], src: str | os.PathLike[str
     if (is_folder or path.endswith("/")) and not contents:
         # Under the name that the user wrote, which may be a link's: not that of what it leads to.
         target = posixpath.join(target, os.path.basename(os.path.abspath(src)))  # noqa: PTH100, PTH119
+    root = _checked_mount_of(attrs, target, source)
     entries = _archive.tree(source, target, with_top=not (contents and is_folder))
-    _upload(engine, attrs, mount_of(attrs, target), entries, what)
+    _upload(engine, attrs, root, entries, what)
 
 
 def copy_out(engine: Engine, attrs: Mapping[str, Any], path: str, dst: str | os.PathLike[str]) -> None:
@@ -92,10 +93,12 @@ def place(engine: Engine, attrs: Mapping[str, Any], files: Mapping[str, bytes | 
     entries: list[tuple[str, bytes | Path]] = []
     for path, content in files.items():
         if isinstance(content, bytes):
+            mount_of(attrs, path)
             entries.append((path, content))
         else:
             source = _source(content)
             target, is_folder = _look(engine, attrs, path, what) if source.is_dir() else (path, False)
+            _checked_mount_of(attrs, target, source)
             entries.extend(_archive.tree(source, target, with_top=not is_folder))
     _upload(engine, attrs, "/", entries, what, error=ContainerStartError)
 
@@ -131,12 +134,8 @@ def mount_of(attrs: Mapping[str, Any], path: str) -> str:
 
     Without the error a file written there would be lost without a word, hidden below what is mounted.
     """
-    mounts = {each["Destination"]: each["Type"] for each in attrs.get("Mounts") or ()}
-    in_memory = {
-        *_IN_MEMORY,
-        *((attrs.get("HostConfig") or {}).get("Tmpfs") or ()),
-        *(each for each in mounts if mounts[each] == "tmpfs"),
-    }
+    in_memory = _in_memory(attrs)
+    mounts = {each["Destination"] for each in attrs.get("Mounts") or ()}
     around = [each for each in {*mounts, *in_memory} if _values.lies_in(path, each)]
     deepest = max(around, key=len, default="/")
     if deepest in in_memory:
@@ -144,6 +143,29 @@ def mount_of(attrs: Mapping[str, Any], path: str) -> str:
             f"path: {path!r} lies in {deepest!r}, which is kept in memory, where engines copy nothing; use exec"
         )
     return deepest
+
+
+def _checked_mount_of(attrs: Mapping[str, Any], target: str, source: Path) -> str:
+    """Give the volume that *target* lies in; `InvalidOptionError` also where part of *source* would be lost below it."""
+    for folder in _in_memory(attrs):
+        below = posixpath.relpath(folder, target)
+        if below == "." or below.startswith(".."):
+            continue
+        local = source / below
+        # Links in *source* are copied, not followed. An empty folder loses nothing.
+        followed = Path(os.path.realpath(local.parent)) == local.parent
+        if followed and os.path.lexists(local) and not (local.is_dir() and not any(local.iterdir())):
+            raise InvalidOptionError(
+                f"{os.fspath(local)!r} would lie in {folder!r}, which is kept in memory, where engines copy nothing; "
+                "copy the rest without it, and use exec for this"
+            )
+    return mount_of(attrs, target)
+
+
+def _in_memory(attrs: Mapping[str, Any]) -> set[str]:
+    tmpfs = (each["Destination"] for each in attrs.get("Mounts") or () if each["Type"] == "tmpfs")
+    given = (attrs.get("HostConfig") or {}).get("Tmpfs") or ()
+    return {posixpath.normpath(each) for each in (*_IN_MEMORY, *given, *tmpfs)}
 
 
 def _status(response: Any) -> tuple[int, str]:

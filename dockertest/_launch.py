@@ -117,7 +117,7 @@ class Launch(Upkeep):
                 network, resource.id, _create.endpoint_config(options.network_aliases)
             )
         if options.files:
-            _files.place(self._engine, resource.container.attrs, _values.files(options.files))
+            _files.place(self._engine, resource._refresh(), _values.files(options.files))
         what = f"start {_report.label(resource.name, resource.id)} of {resource._image}"
         try:
             self._engine.send(

@@ -207,11 +207,17 @@ def _framed(response: Any) -> Iterator[tuple[int, bytes]]:
 def _lines(chunks: Iterator[tuple[int, bytes]]) -> Generator[str, None, None]:
     """Put chunks together to lines, each stream for itself: a chunk may end in the middle of a line or character."""
     decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in _STREAMS}
-    begun = dict.fromkeys(decoders, "")
+    begun: dict[int, list[str]] = {stream: [] for stream in decoders}
     for stream, chunk in chunks:
-        *whole, begun[stream] = (begun[stream] + decoders[stream].decode(chunk)).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
-    yield from (line.removesuffix("\r") for line in begun.values() if line)
+        *ends, rest = decoders[stream].decode(chunk).split("\n")
+        for end in ends:
+            line = "".join([*begun[stream], end])
+            begun[stream] = []
+            yield line.removesuffix("\r")
+        begun[stream].append(rest)
+    for stream, decoder in decoders.items():
+        if line := "".join([*begun[stream], decoder.decode(b"", final=True)]):
+            yield line.removesuffix("\r")
 
 
 def _frames(raw: bytes) -> Iterator[bytes]:

@@ -313,6 +313,16 @@ def test_a_command_that_ends_does_not_wait_for_a_silent_stdin(anywhere: dockerte
             anywhere.exec(["cat"], stdin=silent, timeout=0.3)
 
 
+def test_what_a_stream_has_read_ahead_is_not_held_back(box: dockertest.Resource) -> None:
+    """A pipe whose first line was read has the second in memory: there is nothing to wait for."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
+        sink.write(b"mine\nthe command's\n")
+        assert source.readline() == b"mine\n"
+        assert box.exec(["head", "-n", "1"], stdin=source, timeout=20).stdout == "the command's\n"
+        assert os.get_blocking(reading)
+
+
 def test_a_read_that_does_not_return_holds_up_nothing(box: dockertest.Resource) -> None:
     """Nothing can end a stream's `read`; the command's end does not wait for it, and its thread ends when it does."""
     released = threading.Event()

@@ -433,6 +433,27 @@ def test_what_is_in_memory_is_refused_before_it_is_lost(
         pool.client.volumes.get(name).remove()
 
 
+def test_what_would_come_below_something_in_memory_is_refused(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """A folder with one of the same name in it as the container keeps in memory there: at the start and after."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "kept").write_text("x")
+    with pool.run("busybox:1.35", cmd=SLEEP, tmpfs=["/app/run"], files={"/app": tmp_path}) as box:
+        box.copy_in(f"{tmp_path}/.", "/app")  # an empty folder loses nothing
+        assert box.read_file("/app/kept") == b"x"
+        (tmp_path / "run" / "lost").write_text("x")
+        with pytest.raises(
+            dockertest.InvalidOptionError, match="/run' would lie in '/app/run', which is kept in memory"
+        ):
+            box.copy_in(f"{tmp_path}/.", "/app")
+        (tmp_path / "link").symlink_to("run")
+        box.copy_in(tmp_path / "link", "/elsewhere")
+    options = dockertest.RunOptions(
+        repository="busybox", tag="1.35", cmd=SLEEP, tmpfs=["/app/run"], files={"/app": tmp_path}
+    )
+    with pytest.raises(dockertest.InvalidOptionError, match="copy the rest without it"):
+        pool.run_with_options(options)
+
+
 def test_where_all_is_read_only_the_engine_says_so(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
     """A volume takes files even there, unless it is read-only too."""
     options = dockertest.RunOptions(

@@ -47,6 +47,19 @@ def test_a_long_line_arrives_whole(pool: dockertest.Pool) -> None:
         assert [len(line) for line in resource.stream_logs()] == [100000, 5]
 
 
+def test_a_very_long_line_costs_no_more_than_many_short_ones(pool: dockertest.Pool) -> None:
+    """It comes in thousands of pieces: to put each to what was there before would take minutes."""
+    script = "head -c 60000000 /dev/zero | tr '\\0' x; printf '\\303'"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as writer:
+        writer.wait(60)
+        began = time.monotonic()
+        with writer.stream_logs() as stream:
+            (line,) = stream
+        assert time.monotonic() - began < 20
+        assert len(line) == 60_000_001
+        assert line.endswith("x\ufffd")  # what the log ends in the midst of is told, not dropped
+
+
 @pytest.mark.parametrize("tty", [False, True])
 def test_a_stream_is_closed_from_another_thread(pool: dockertest.Pool, tty: bool) -> None:
     """A reader in the middle of the stream gets its end, and no error."""
