@@ -16,20 +16,26 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from dockertest import _credentials, _report, _sdk, _specs
+from dockertest import _credentials, _dockerfile, _report, _sdk, _specs
 from dockertest._credentials import Credentials
 from dockertest._engine import Engine
 from dockertest._options import BuildOptions
 from dockertest._reference import Reference
 from dockertest._values import AuthConfig
-from dockertest.errors import DockertestError, EngineError, ImageBuildError, InvalidOptionError
+from dockertest.errors import (
+    DockertestError,
+    DockerUnavailableError,
+    EngineError,
+    ImageBuildError,
+    InvalidOptionError,
+)
 
 log = logging.getLogger("dockertest")
 
 TAIL = 20  # lines of output as evidence in an error
 SILENCE = 1800.0  # seconds that one step of a build may say nothing, on top of the engine's own limit
-_FROM = re.compile(r"^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 _GET_IT = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
 # What the docker command line obeys: a build argument of such a name would reach more than the build.
 _STEERS = re.compile(
@@ -79,7 +85,9 @@ class _Output:
         pairs = _specs.environment("build_args", options.build_args)
         # A short value is part of too many words, and no secret.
         values = [pair.split("=", 1)[1] for pair in pairs]
-        self._secrets = sorted((value for value in values if len(value) > 3), key=len, reverse=True)
+        # The builder tells line by line.
+        parts = {value.strip() for text in values for value in (text, *text.splitlines())}
+        self._secrets = sorted((part for part in parts if len(part) > 3), key=len, reverse=True)
         self._lines: deque[str] = deque(maxlen=TAIL)
 
     def add(self, text: str) -> None:
@@ -107,13 +115,14 @@ def _classic(
 ) -> str:
     what = f"build image {str(name)!r}"
     image = ""
+    failure: DockertestError | None = None
     try:
-        with _sdk.build_context(options.context_dir, options.dockerfile) as (context, dockerfile):
+        with _sdk.unlogged(), _sdk.build_context(options.context_dir, options.dockerfile) as (context, file):
             response = engine.send(
                 "post",
                 "/build",
                 what=what,
-                params=_parameters(options, name, dockerfile),
+                params=_parameters(options, name, file),
                 body=context,
                 headers={
                     "Content-Type": "application/x-tar",
@@ -127,9 +136,15 @@ def _classic(
                 output.add(message.get("stream") or message.get("status") or "")
                 image = (message.get("aux") or {}).get("ID") or image
                 if "error" in message:
-                    raise output.error((message.get("errorDetail") or {}).get("message") or message["error"])
-    except EngineError as error:
-        raise output.error(str(error)) from error
+                    said = (message.get("errorDetail") or {}).get("message") or message["error"]
+                    failure = output.error(said)
+                    break
+    except DockerUnavailableError as error:
+        failure = DockerUnavailableError(str(error))
+    except (EngineError, ImageBuildError) as error:
+        failure = output.error(str(error).removeprefix(f"cannot {what}: "))
+    if failure:
+        raise failure  # without what the transport raised: that has the URL, and it the values of the build arguments
     return image
 
 
@@ -151,17 +166,10 @@ def _parameters(options: BuildOptions, name: Reference, dockerfile: str) -> dict
 
 def _auths(options: BuildOptions, credentials: Credentials) -> dict[str, AuthConfig]:
     """Give the credentials for the registries of the base images, by their server."""
-    dockerfile = (Path(options.context_dir) / options.dockerfile).read_text(
-        encoding="utf-8", errors="replace"
-    )
-    registries = {found.partition("/")[0] for found in _FROM.findall(dockerfile)}
-    registries = {each if "." in each or ":" in each or each == "localhost" else "" for each in registries}
-    if isinstance(options.auth, AuthConfig) or options.auth is None:
-        return credentials.for_build(registries, options.auth)
-    auths = credentials.for_build(registries)
-    for registry, auth in options.auth.items():
-        auths[_credentials.server(_credentials.hostname(registry))] = auth
-    return auths
+    file = Path(options.context_dir) / options.dockerfile
+    arguments = dict(pair.split("=", 1) for pair in _specs.environment("build_args", options.build_args))
+    registries = _dockerfile.registries(file.read_text(encoding="utf-8", errors="replace"), arguments)
+    return credentials.for_build(registries, options.auth)
 
 
 def _with_buildx(
@@ -242,6 +250,9 @@ def _surroundings(
     file.touch(mode=0o600)
     file.write_text(json.dumps(config), encoding="utf-8")
     said["DOCKER_CONFIG"] = str(private)
+    if host := urlsplit(said["DOCKER_HOST"]).hostname:  # to the engine goes no proxy of the environment
+        exempt = environ.get("NO_PROXY") or environ.get("no_proxy")
+        said["NO_PROXY"] = said["no_proxy"] = f"{exempt},{host}" if exempt else host
     return said | arguments
 
 

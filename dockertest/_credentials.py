@@ -9,13 +9,14 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dockertest._keychain import HELPER_NAME, Helpers, UnusableError
 from dockertest._values import AuthConfig
+from dockertest.errors import InvalidOptionError
 
 log = logging.getLogger("dockertest")
 
@@ -75,7 +76,9 @@ class Credentials:
                 return login
         return None
 
-    def for_build(self, registries: Iterable[str], auth: AuthConfig | None = None) -> dict[str, AuthConfig]:
+    def for_build(
+        self, registries: Set[str], auth: AuthConfig | Mapping[str, AuthConfig] | None = None
+    ) -> dict[str, AuthConfig]:
         """
         Give the credentials to send along with a build, by the name of the registry's server.
 
@@ -83,7 +86,7 @@ class Credentials:
 
         Args:
             registries: The registries of the base images, `""` for Docker Hub.
-            auth: Goes before what is configured, for the server that it names or, without one, for all *registries*.
+            auth: Goes before what is configured: by registry, or for the one registry that it names, else the Dockerfile.
         """
         wanted = {hostname(each) for each in registries}
         found: dict[str, AuthConfig] = {}
@@ -94,10 +97,9 @@ class Credentials:
         for host in wanted:
             if login := self.find(host):
                 found[server(host)] = login.auth
-        if auth:
-            hosts = {hostname(auth.server_address)} if auth.server_address else wanted
-            found.update(dict.fromkeys(map(server, hosts), auth))
-        return found
+        if isinstance(auth, AuthConfig):
+            auth = {auth.server_address or _only(registries): auth}
+        return found | {server(hostname(registry)): each for registry, each in (auth or {}).items()}
 
     def settings(self) -> dict[str, Any]:
         """Give what the docker CLI's configuration file says of other things, for a docker CLI that is told credentials."""
@@ -194,6 +196,17 @@ def hostname(registry: str) -> str:
 def server(host: str) -> str:
     """Give what engines and helper programs call a registry."""
     return _HUB_SERVER if host == HUB else host
+
+
+def _only(registries: Set[str]) -> str:
+    """Give the one registry that credentials without a server are meant for: sent to another, they would be given away."""
+    named = sorted(registries - {""})
+    if len(named) > 1 or not registries:
+        said = f"several registries, {', '.join(named)}" if named else "no registry"
+        raise InvalidOptionError(
+            f"auth: the Dockerfile names {said}; say with server_address= which one the credentials are for"
+        )
+    return named[0] if named else ""
 
 
 def header(auth: AuthConfig) -> Header:

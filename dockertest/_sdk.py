@@ -5,18 +5,22 @@ become ours.
 
 from __future__ import annotations
 
+import logging
 import os
+import posixpath
 import socket
 import ssl
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from dockertest import _dockerfile
 from dockertest._endpoint import Endpoint
-from dockertest.errors import DockertestError, DockerUnavailableError, EngineError
+from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, ImageBuildError
 
 if TYPE_CHECKING:  # the SDK takes 0.2 s to import: only what talks to an engine pays for it
     from docker import DockerClient as DockerClient
@@ -127,16 +131,40 @@ def build_context(folder: str | os.PathLike[str], dockerfile: str) -> Iterator[t
     It is kept in a temporary file, which is gone with the block.
     """
     from docker.api.build import process_dockerfile
-    from docker.utils.build import tar
+    from docker.utils.build import create_archive
 
-    root: Any = os.fspath(folder)  # whose stubs want a path
-    ignore = Path(root) / ".dockerignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
-    exclude = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    said: Any = process_dockerfile(dockerfile, root)
+    root = Path(folder).absolute()
     with tempfile.TemporaryFile(prefix="dockertest-") as file:
-        tar(root, exclude=exclude, dockerfile=said, fileobj=file)
-        yield file, said[0]
+        with border(None, f"pack the build context {str(root)!r}", ImageBuildError):
+            lines = _dockerfile.lines(root)
+            named: Any = process_dockerfile(dockerfile, os.fspath(root))
+            name, content = named
+            extra = []
+            if (
+                content is not None
+            ):  # the engine takes it from the context as if it were there, and then leaves it out
+                ignored = "\n".join([*(lines or [_dockerfile.IGNORE]), name])
+                extra = [(_dockerfile.IGNORE, ignored.encode(errors="replace").decode()), named]
+            always = {_dockerfile.IGNORE, posixpath.normpath(Path(name).as_posix())}
+            files = list(_dockerfile.included(root, _dockerfile.rules(lines), always))
+            create_archive(os.fspath(root), files, file, extra_files=extra)
+        yield file, name
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep this thread's requests out of urllib3's log: it has their URLs, in which the engine wants some secrets."""
+    here = threading.get_ident()
+
+    def others(_: logging.LogRecord) -> bool:
+        return threading.get_ident() != here
+
+    wire = logging.getLogger("urllib3.connectionpool")
+    wire.addFilter(others)
+    try:
+        yield
+    finally:
+        wire.removeFilter(others)
 
 
 def shut(response: Any) -> None:

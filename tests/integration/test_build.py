@@ -1,10 +1,14 @@
 """Images built from a Dockerfile, and containers made from them."""
 
 import contextlib
+import dataclasses
 import logging
+import os
 import shutil
+import socket
 import subprocess
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -13,6 +17,7 @@ import docker
 import pytest
 
 import dockertest
+from tests.engines.fault_proxy import FaultProxy, refuse
 from tests.engines.tls_front import Front, certificates
 
 from .conftest import Engine, skip_where_it_differs
@@ -105,6 +110,34 @@ def test_the_values_of_build_arguments_are_shown_nowhere(
     assert "second > /stage" in caplog.text
 
 
+def test_no_traceback_and_no_log_of_the_transport_has_a_build_argument(
+    pool: dockertest.Pool, context: Path, image: str, caplog: pytest.LogCaptureFixture, version: Version
+) -> None:
+    """The classic builder takes them in the request's URL, which urllib3 logs and requests puts into its errors."""
+    caplog.set_level(logging.DEBUG)
+    arguments = {"SECRET": "hunter2\nsecond secret", "GREETING": "hello"}
+    build = dockertest.BuildOptions(context, build_args=arguments, version=version)
+    pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)).close()
+    refused = dataclasses.replace(build, platform="no/such/platform")
+    (context / "Dockerfile").write_text(
+        (context / "Dockerfile").read_text() + 'RUN printf "$SECRET"; false\n'
+    )
+    for failing in (refused, build):
+        with pytest.raises(dockertest.ImageBuildError) as caught:
+            pool.build_and_run_with_build_options(failing, dockertest.RunOptions(name=image))
+        told = "".join(traceback.format_exception(caught.value)) + caplog.text
+        for secret in ("hunter2", "second secret", "second+secret", "second%20secret"):
+            assert secret not in told
+    with FaultProxy(context / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as front:
+        proxy.next("POST .*/build", refuse)
+        with pytest.raises(dockertest.DockertestError) as broken:
+            front.build_and_run_with_build_options(
+                dataclasses.replace(build, version="1"), dockertest.RunOptions(name=image)
+            )
+        assert "hunter2" not in "".join(traceback.format_exception(broken.value)) + caplog.text
+    assert "GET /" in caplog.text  # all else that urllib3 logs is still there
+
+
 def test_options_of_the_build_reach_the_builder(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
@@ -140,6 +173,72 @@ def test_dockerignore_is_heeded(pool: dockertest.Pool, context: Path, image: str
         assert {"important.log", "kept.txt", "link"} <= listed
         assert "noise.log" not in listed
         assert resource.exec(["cat", "/context/link"]).stdout == "kept"
+
+
+FILES = (
+    "Read.me", "read.me", "a/Read.me", "a/b/c.log", "a/b/d.txt", "x.log", "important.log", "#hash", "1", "2", "^", "[q]",
+    "q", "*", "-", "sub/one", "sub/two", "sub/deep/one", "vendor/lib/keep", "vendor/lib/drop", "caf\u00e9", "sp ace",
+    "dots..", "back\\slash", "end/", "z/end/f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        "README.md\nREAD.ME\n**/Read.me",
+        "\ufeffx.log\n  #hash\n#1\n",
+        "[^a-z#]\n",
+        "\\*\n\\[q]\n[\\^\\-]\n",
+        "*\n!sub/deep\n!vendor/lib/keep\n",
+        "**/*.log\n!important.log\n!**/c.log",
+        "/sub/../a/./b/\nvendor/*\n!vendor/lib/k?ep\n",
+        "**/b\n**/end/**\n**wo\n",
+        "*.*\r\n! a/b/d.txt \r\nsp ace\r\n.dockerignore\nDockerfile\n",
+        "caf\u00e9\nr[!a]w\n./q\n.\n",
+        "back\\\\slash\ndots..\n",
+        "1\x0b\n2\u2028\n",
+    ],
+)
+def test_both_builders_leave_out_the_same(
+    pool: dockertest.Pool, context: Path, image: str, build_2: dockertest.BuildOptions, ignored: str
+) -> None:
+    """The docker command line is the judge of what the lines mean: case, sets, escapes, what is taken back."""
+    for file in FILES:
+        (context / file).parent.mkdir(parents=True, exist_ok=True)
+        (context / file).mkdir() if file.endswith("/") else (context / file).touch()
+    (context / ".dockerignore").write_bytes(ignored.encode(errors="surrogateescape"))
+    (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nCOPY . /context\n")
+    found = []
+    for version in ("1", "2"):
+        build = dataclasses.replace(build_2, version=version, build_args={})
+        options = dockertest.RunOptions(name=image, cmd=SLEEP)
+        with pool.build_and_run_with_build_options(build, options) as resource:
+            listed = resource.exec(["find", "/context", "-print0"], text=False).stdout
+            found.append(sorted(listed.split(b"\0")))
+    assert found[0] == found[1]
+    assert found[0] != [b"", b"/context"]
+
+
+def test_a_name_that_is_no_text_is_left_out_too(pool: dockertest.Pool, context: Path, image: str) -> None:
+    """A file's name is bytes; BuildKit loses such a line on its way."""
+    for file in (b"raw\xff", b"raw\xfe"):
+        (context / os.fsdecode(file)).touch()
+    (context / ".dockerignore").write_bytes(b"raw\xff\n")
+    with pool.build_and_run(image, context / "Dockerfile") as resource:
+        listed = resource.exec(["find", "/context", "-print0"], text=False).stdout
+    assert b"raw\xfe" in listed
+    assert b"raw\xff" not in listed
+
+
+@pytest.mark.parametrize("line", ["[a", "!", "a\\", "[z-a]"])
+def test_a_line_that_is_no_pattern_is_told(
+    pool: dockertest.Pool, context: Path, name: str, version: Version, line: str
+) -> None:
+    """Instead of a context that has more in it than was meant."""
+    (context / ".dockerignore").write_text(f"{line}\n")
+    build = dockertest.BuildOptions(context, version=version)
+    with pytest.raises(dockertest.ImageBuildError):
+        pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
 
 
 def test_a_dockerfile_outside_of_its_context(
@@ -328,6 +427,27 @@ def test_buildx_builds_on_the_engine_of_the_pool(
             pool.build_and_run_with_build_options(build_2, options).close()
     finally:
         client.close()
+
+
+def test_no_proxy_gets_between_buildx_and_the_engine(
+    local: str,
+    pool: dockertest.Pool,
+    image: str,
+    build_2: dockertest.BuildOptions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As between the pool and the engine; what else is exempt from the proxy stays so."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")  # where nobody listens
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "else.where")
+    with pool.create_network() as network:
+        address = pool.client.networks.get(network.id).attrs["IPAM"]["Config"][0]["Gateway"]
+        with Front(local, host=address) as front, dockertest.Pool(front.url) as remote:
+            options = dockertest.RunOptions(name=image, cmd=SLEEP)
+            remote.build_and_run_with_build_options(build_2, options).close()
 
 
 @pytest.mark.parametrize("argument", ["DOCKER_HOST", "BUILDX_BUILDER", "PATH", "LD_PRELOAD"])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dockertest import _credentials
 from dockertest._credentials import Credentials
 from dockertest._values import AuthConfig
+from dockertest.errors import InvalidOptionError
 
 PASSWORD = "s3cret-of-the-test"
 REGISTRY = "registry.test:5000"
@@ -429,7 +430,7 @@ def test_credentials_for_a_build(home: Home) -> None:
         }
     )
     variable = json.dumps({"auths": {"a.test": {"auth": encoded("x")}, "d.test": {"auth": encoded("d")}}})
-    found = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable}).for_build(["b.test", ""])
+    found = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable}).for_build({"b.test", ""})
     assert {key: auth.username for key, auth in found.items()} == {
         "a.test": "a",
         "b.test": "store",
@@ -445,13 +446,33 @@ def test_own_credentials_for_a_build_go_first(home: Home) -> None:
     credentials = Credentials(home.environ)
 
     def users(auth: AuthConfig) -> Mapping[str, str]:
-        return {key: each.username for key, each in credentials.for_build(["a.test"], auth).items()}
+        return {key: each.username for key, each in credentials.for_build({"a.test"}, auth).items()}
 
     assert users(AuthConfig("own", PASSWORD)) == {"a.test": "own", "b.test": "b"}
     assert users(AuthConfig("own", PASSWORD, server_address="https://b.test/")) == {
         "a.test": "a",
         "b.test": "own",
     }
+
+
+@pytest.mark.parametrize(
+    ("registries", "expected"),
+    [
+        ({"a.test"}, "a.test"),
+        ({"a.test", ""}, "a.test"),
+        ({""}, "https://index.docker.io/v1/"),
+        ({"a.test", "b.test", ""}, "names several registries, a.test, b.test; say with server_address="),
+        (set(), "names no registry; say with server_address="),
+    ],
+)
+def test_own_credentials_go_to_one_registry_alone(registries: set[str], expected: str) -> None:
+    """To the one that the Dockerfile names; where that is not clear they are given to nobody."""
+    auth = AuthConfig("own", PASSWORD)
+    if "names" in expected:
+        with pytest.raises(InvalidOptionError, match=expected):
+            Credentials({}).for_build(registries, auth)
+    else:
+        assert list(Credentials({}).for_build(registries, auth)) == [expected]
 
 
 def test_the_rest_of_the_configuration_is_handed_on_without_credentials(home: Home) -> None:
@@ -500,4 +521,4 @@ def test_no_configuration_raises(config: object) -> None:
     credentials = Credentials({"DOCKER_AUTH_CONFIG": json.dumps(config)})
     found = credentials.find(REGISTRY)
     assert found is None or isinstance(found.auth, AuthConfig)
-    credentials.for_build([REGISTRY, ""])
+    credentials.for_build({REGISTRY, ""})
