@@ -152,7 +152,7 @@ class TestTerminal:
         terminal.wait_for("Ctrl-C removes it; else it is removed in 3 s")
         began = time.monotonic()
         assert terminal.end() == 0
-        assert 2 < time.monotonic() - began < 5
+        assert 2 < time.monotonic() - began < 8
         assert not engine.has(name)
         assert "\x1b" not in terminal.shown
 
@@ -209,7 +209,7 @@ class TestPipe:
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 10
         assert not engine.has(name)
 
     def test_a_program_gets_one_line_of_json(self, name: str, engine: Engine) -> None:

@@ -27,7 +27,7 @@ def test_no_engine_at_all(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(dockertest.DockerUnavailableError) as caught:
         dockertest.Pool(missing)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert missing in str(caught.value)
     assert "no such file or directory" in str(caught.value)
 

@@ -441,7 +441,7 @@ def test_a_registry_that_stalls(engine: Engine, name: str) -> None:
         host = f"{engine.here}:{silent.getsockname()[1]}"
         began = time.monotonic()
         text = refused(pool, f"{host}/{name}:1")
-        assert 2 <= time.monotonic() - began < 4
+        assert 2 <= time.monotonic() - began < 10
     assert text == (
         f"cannot pull image '{host}/{name}:1': the engine did not answer within 2 s; most likely it waits for the "
         f"registry {host}; see that the engine reaches it, or give the pool a longer timeout"

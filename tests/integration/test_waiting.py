@@ -22,12 +22,12 @@ def never() -> bool:
 
 
 def test_a_container_that_dies_at_once_ends_the_wait(pool: dockertest.Pool) -> None:
-    """Exit code, reason and last log lines are told in under a second."""
+    """Exit code, reason and last log lines are told at once."""
     with pool.run("busybox:1.35", cmd=DIES) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.ContainerExitedError) as caught:
             resource.retry(never)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # far from the minute that a poll would take
     assert caught.value.exit_code == 3
     assert not caught.value.oom_killed
     report = caught.value.report
