@@ -8,14 +8,14 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dockertest import _archive, _report, _values
+from dockertest import _archive, _mounts, _report, _values
 from dockertest._engine import Engine
 from dockertest._sdk import border
 from dockertest.errors import (
@@ -27,7 +27,6 @@ from dockertest.errors import (
 )
 
 _FOLDER, _LINK, _SPECIAL = 1 << 31, 1 << 27, 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # in Go's os.FileMode
-_IN_MEMORY = ("/dev", "/proc", "/sys")  # in every container
 
 
 def read(engine: Engine, attrs: Mapping[str, Any], path: str) -> bytes:
@@ -51,7 +50,7 @@ def write(engine: Engine, attrs: Mapping[str, Any], path: str, data: bytes | str
     target, is_folder = _look(engine, attrs, path, what)
     if is_folder or path.endswith("/"):
         raise EngineError(f"cannot {what}: it is a folder; give the name of a file")
-    _upload(engine, attrs, mount_of(attrs, target), [(target, content)], what, mode=mode)
+    _upload(engine, attrs, _mounts.of(attrs, target), lambda: [(target, content)], what, mode=mode)
 
 
 def copy_in(engine: Engine, attrs: Mapping[str, Any], src: str | os.PathLike[str], path: str) -> None:
@@ -63,9 +62,14 @@ def copy_in(engine: Engine, attrs: Mapping[str, Any], src: str | os.PathLike[str
     if (is_folder or path.endswith("/")) and not contents:
         # Under the name that the user wrote, which may be a link's: not that of what it leads to.
         target = posixpath.join(target, os.path.basename(os.path.abspath(src)))  # noqa: PTH100, PTH119
-    root = _checked_mount_of(attrs, target, source)
-    entries = _archive.tree(source, target, with_top=not (contents and is_folder))
-    _upload(engine, attrs, root, entries, what)
+    root = _mounts.checked(attrs, target, source)
+    _upload(
+        engine,
+        attrs,
+        root,
+        partial(_archive.tree, source, target, with_top=not (contents and is_folder)),
+        what,
+    )
 
 
 def copy_out(engine: Engine, attrs: Mapping[str, Any], path: str, dst: str | os.PathLike[str]) -> None:
@@ -93,14 +97,14 @@ def place(engine: Engine, attrs: Mapping[str, Any], files: Mapping[str, bytes | 
     entries: list[tuple[str, bytes | Path]] = []
     for path, content in files.items():
         if isinstance(content, bytes):
-            mount_of(attrs, path)
+            _mounts.of(attrs, path)
             entries.append((path, content))
         else:
             source = _source(content)
             target, is_folder = _look(engine, attrs, path, what) if source.is_dir() else (path, False)
-            _checked_mount_of(attrs, target, source)
+            _mounts.checked(attrs, target, source)
             entries.extend(_archive.tree(source, target, with_top=not is_folder))
-    _upload(engine, attrs, "/", entries, what, error=ContainerStartError)
+    _upload(engine, attrs, "/", lambda: entries, what, error=ContainerStartError)
 
 
 def digest(files: Mapping[str, bytes | Path]) -> str:
@@ -128,46 +132,6 @@ def _source(src: str | os.PathLike[str]) -> Path:
     return source
 
 
-def mount_of(attrs: Mapping[str, Any], path: str) -> str:
-    """
-    Give the volume that *path* lies in, else "/"; `InvalidOptionError` where Docker's archives do not look.
-
-    Without the error a file written there would be lost without a word, hidden below what is mounted.
-    """
-    in_memory = _in_memory(attrs)
-    mounts = {each["Destination"] for each in attrs.get("Mounts") or ()}
-    around = [each for each in {*mounts, *in_memory} if _values.lies_in(path, each)]
-    deepest = max(around, key=len, default="/")
-    if deepest in in_memory:
-        raise InvalidOptionError(
-            f"path: {path!r} lies in {deepest!r}, which is kept in memory, where engines copy nothing; use exec"
-        )
-    return deepest
-
-
-def _checked_mount_of(attrs: Mapping[str, Any], target: str, source: Path) -> str:
-    """Give the volume that *target* lies in; `InvalidOptionError` also where part of *source* would be lost below it."""
-    for folder in _in_memory(attrs):
-        below = posixpath.relpath(folder, target)
-        if below == "." or below.startswith(".."):
-            continue
-        local = source / below
-        # Links in *source* are copied, not followed. An empty folder loses nothing.
-        followed = Path(os.path.realpath(local.parent)) == local.parent
-        if followed and os.path.lexists(local) and not (local.is_dir() and not any(local.iterdir())):
-            raise InvalidOptionError(
-                f"{os.fspath(local)!r} would lie in {folder!r}, which is kept in memory, where engines copy nothing; "
-                "copy the rest without it, and use exec for this"
-            )
-    return mount_of(attrs, target)
-
-
-def _in_memory(attrs: Mapping[str, Any]) -> set[str]:
-    tmpfs = (each["Destination"] for each in attrs.get("Mounts") or () if each["Type"] == "tmpfs")
-    given = (attrs.get("HostConfig") or {}).get("Tmpfs") or ()
-    return {posixpath.normpath(each) for each in (*_IN_MEMORY, *given, *tmpfs)}
-
-
 def _status(response: Any) -> tuple[int, str]:
     """Give a path's mode, as Go writes it, and for a link where it ends once all links are followed."""
     said = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
@@ -177,7 +141,7 @@ def _status(response: Any) -> tuple[int, str]:
 def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tuple[str, bool]:
     """Give where *path* is once links are followed, and whether a folder is there."""
     path = _values.container_path("path", path)
-    mount_of(attrs, path)
+    _mounts.of(attrs, path)
     api: Any = engine.client.api
     with border(engine.timeout, what):
         url = api._url(f"/containers/{attrs['Id']}/archive")
@@ -191,7 +155,7 @@ def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tup
 def _download(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> _Download:
     """Ask for a file or folder; where *path* is a link, for what it leads to in the container."""
     path = _values.container_path("path", path)
-    mount_of(attrs, path)
+    _mounts.of(attrs, path)
     response = engine.send(
         "get",
         f"/containers/{attrs['Id']}/archive",
@@ -242,7 +206,7 @@ def _upload(
     engine: Engine,
     attrs: Mapping[str, Any],
     root: str,
-    entries: Iterable[tuple[str, bytes | Path]],
+    entries: Callable[[], Iterable[tuple[str, bytes | Path]]],
     what: str,
     *,
     mode: int = 0o644,
@@ -255,7 +219,10 @@ def _upload(
     the volume that they go into, since an engine that was asked for "/" refuses all where the container's own files are
     read-only.
     """
-    below = ((name[len(root) :], content) for name, content in entries)
+
+    def pack() -> Generator[bytes, None, None]:
+        return _archive.pack(((name[len(root) :], content) for name, content in entries()), mode)
+
     put = partial(
         engine.send,
         "put",
@@ -265,17 +232,35 @@ def _upload(
         params={"path": root, "noOverwriteDirNonDir": "true"},
         error=error,
     )
-    with closing(_Upload(_archive.pack(below, mode))) as body:
+    with closing(_Upload(pack())) as body:
         try:
             put(body=body)
         except DockertestError as broken:
             if body.failure:
                 raise body.failure from None
-            if isinstance(broken, DockerUnavailableError):
-                # An engine that refuses before it has read all hangs up, and over TLS its words are lost with the
-                # connection: an archive with nothing in it is refused for the same reason.
-                put(body=bytes(1024))
-            raise
+            if not isinstance(broken, DockerUnavailableError):
+                raise
+            # An engine that refuses before it has read all hangs up, and over TLS its words are lost with the connection.
+            # The beginning is refused for the same reason, and read as a whole.
+            with closing(pack()) as blocks:
+                try:
+                    put(body=_beginning(blocks))
+                except DockertestError as refusal:
+                    if "unexpected EOF" not in str(refusal):
+                        raise
+            raise error(
+                f"cannot {what}: the engine broke off the connection, and did not say why"
+            ) from broken
+
+
+def _beginning(blocks: Iterable[bytes]) -> bytes:
+    """Give what comes first, with at least one entry's header in it."""
+    found = bytearray()
+    for block in blocks:
+        found += block
+        if len(found) >= 8192:
+            break
+    return bytes(found)
 
 
 class _Upload:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockertest import InvalidOptionError, RunOptions, _files, _values
+from dockertest import InvalidOptionError, RunOptions, _mounts, _values
 
 ATTRS = {
     "Id": "3f2a9c1b71de",
@@ -97,7 +97,7 @@ def test_no_content_is_shown(tmp_path: Path) -> None:
 )
 def test_the_volume_that_a_path_is_in(path: str, volume: str) -> None:
     """The deepest one counts, and only whole names."""
-    assert _files.mount_of(ATTRS, path) == volume
+    assert _mounts.of(ATTRS, path) == volume
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_volume_that_a_path_is_in(path: str, volume: str) -> None:
 def test_a_path_in_memory_is_refused(path: str) -> None:
     """Engines look below what is mounted there: they would lose what is written and find what is hidden."""
     with pytest.raises(InvalidOptionError, match="kept in memory, where engines copy nothing; use exec"):
-        _files.mount_of(ATTRS, path)
+        _mounts.of(ATTRS, path)
 
 
 @given(st.text("/.ab", min_size=1))

@@ -19,7 +19,7 @@ TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sort
 # From the ground up: a module imports only what stands above it. `__init__` is only the face.
 FLOORS = [
     "_report", "_timeline", "errors", "_specs", "_reference", "_values", "_options", "_retry", "_contexts", "_endpoint", "_ssh", "_dockerfile", "_sdk", "_engine", "_connect", "_create", "_keychain", "_credentials", "_progress", "_image", "_build", "_duplex", "_exec",
-    "_logs", "_archive", "_files", "_session", "_address", "_process", "_watch", "_reaper", "_lifeline", "_reuse", "_network", "_handle", "_inside", "_resource", "_connection", "_upkeep", "_launch", "_pool",
+    "_logs", "_archive", "_mounts", "_files", "_session", "_address", "_process", "_watch", "_reaper", "_lifeline", "_reuse", "_network", "_handle", "_inside", "_resource", "_connection", "_upkeep", "_launch", "_pool",
     "_requirement", "_clones", "postgres", "testcase", "pytest_plugin",
     "_probes", "_services", "_screen", "_sandbox", "_inventory", "_doctor", "__main__",
 ]  # fmt: skip
