@@ -544,7 +544,9 @@ def test_no_connection_is_left_open(
         for refused in ("/bin", f"{base}/f/g"):
             with pytest.raises(dockertest.EngineError):
                 box.read_file(refused)
-        with pytest.raises(dockertest.EngineError, match=r"(?i)not a directory"):  # over TLS too, and of so much
+        with pytest.raises(
+            dockertest.EngineError, match=r"(?i)not a directory"
+        ):  # over TLS too, and of so much
             box.write_file(f"{base}/f/g", b"x" * (20 << 20))
     gc.collect()
     assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
