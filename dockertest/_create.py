@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +74,7 @@ def create_request(
     if options.cmd:
         body["Cmd"] = list(options.cmd)
     if options.stop_timeout is not None:
-        body["StopTimeout"] = round(options.stop_timeout)
+        body["StopTimeout"] = math.ceil(options.stop_timeout)  # as `stop` does: part of a second is not none
     if options.healthcheck is not None:
         body["Healthcheck"] = _values.healthcheck(options.healthcheck)
     # Podman refuses an end of what is no network; that aliases are of no use there, engines say themselves.

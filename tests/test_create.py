@@ -63,7 +63,7 @@ def test_what_is_not_asked_for_is_left_to_the_image() -> None:
         ({"entrypoint": ["/entry"]}, "Entrypoint", ["/entry"]),
         ({"cmd": ("sleep", "1")}, "Cmd", ["sleep", "1"]),
         ({"stop_timeout": 0}, "StopTimeout", 0),
-        ({"stop_timeout": 1.6}, "StopTimeout", 2),
+        ({"stop_timeout": 0.4}, "StopTimeout", 1),
         ({"labels": {"a": "b"}}, "Labels", {"a": "b"}),
         ({"healthcheck": "pg_isready"}, "Healthcheck", {"Test": ["CMD-SHELL", "pg_isready"]}),
         ({"healthcheck": {"test": "true"}}, "Healthcheck", {"Test": ["CMD-SHELL", "true"]}),
