@@ -74,10 +74,10 @@ class Engine:
             path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
             return {**said, "url": f"unix://{path}"} if path and not said["url"].endswith("npipe") else None
         if isinstance(api.verify, str):
-            said["ca"] = api.verify
+            said["ca"] = os.path.abspath(api.verify)  # noqa: PTH100 - from where we are now, not from where it will be
         said["verify"] = bool(api.verify)
         if api.cert:
-            said["cert"], said["key"] = api.cert
+            said["cert"], said["key"] = map(os.path.abspath, api.cert)
         return said
 
     def container(self, attrs: Mapping[str, Any]) -> _sdk.SdkContainer:

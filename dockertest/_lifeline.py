@@ -9,7 +9,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -17,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from dockertest import _process, _reaper
+from dockertest import _process, _reaper, _session
 from dockertest._engine import Engine
 from dockertest._sdk import border
 from dockertest.errors import EngineError
@@ -42,18 +41,6 @@ def identity() -> str:
     return f"{user}.{hashlib.sha256(machine.encode()).hexdigest()[:16]}.{boot}.{namespace}"
 
 
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Give the folder for the locks of living sessions, the user's alone; made if it is not there."""
-    home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - never raises
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    for folder in (Path(home) / "dockertest", Path(tempfile.gettempdir()) / f"dockertest-{user}"):
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not hasattr(os, "getuid") or folder.stat().st_uid == user:
-                return folder
-    return Path(tempfile.gettempdir())
-
-
 class Lifeline:
     """
     The reaper of one engine, for all pools of this process that use it.
@@ -68,8 +55,9 @@ class Lifeline:
         self._environ = {"PATH": os.defpath, **{each: environ[each] for each in wanted if each in environ}}
         self._local = engine.endpoint.is_local
         self._where = str(engine.endpoint)
-        self._state = state_folder(environ)
-        self._log_file = environ.get("DOCKERTEST_REAPER_LOG", "")
+        self._state = _session.state_folder(environ)
+        # The reaper works elsewhere.
+        self._log_file = os.path.abspath(file) if (file := environ.get("DOCKERTEST_REAPER_LOG")) else ""  # noqa: PTH100
         self._lock = threading.RLock()
         self._locks: dict[str, int | None] = {}  # the open lock file of each session
         self._pipe: int | None = None

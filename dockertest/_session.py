@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -172,6 +174,28 @@ def labels(session: str, identity: str, ttl: float | None = None) -> dict[str, s
     """Give the labels for what a session makes; only something that has all but the last is one's own to remove."""
     found = {MANAGED: "true", SESSION: session, IDENTITY: identity}
     return found if ttl is None else {**found, EXPIRES: str(math.ceil(time.time() + ttl))}
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """
+    Give the folder for the locks of living sessions, the user's alone; made if it is not there.
+
+    Where there is none that can be written to, a lock in what is given says why.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    home = Path(environ.get("XDG_STATE_HOME", ""))
+    if not home.is_absolute():  # the reaper works elsewhere, and XDG has a relative one ignored
+        home = Path(os.path.expanduser("~/.local/state"))  # noqa: PTH111 - never raises; an unknown user's ~ stays
+    folders = [home / "dockertest"] if home.is_absolute() else []
+    with suppress(OSError):  # of a system that cannot be written to at all
+        folders.append(Path(tempfile.gettempdir()) / f"dockertest-{user}")
+    for folder in folders:
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            is_ours = not hasattr(os, "getuid") or folder.stat().st_uid == user
+            if is_ours and os.access(folder, os.W_OK):
+                return folder
+    return folders[0] if folders else Path(os.sep, "dockertest")
 
 
 def side_by_side(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T | Exception]:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _clones, _lifeline, _specs, _values
+from dockertest import _clones, _session, _specs, _values
 from dockertest._clones import Connection, MissingError
 from dockertest._options import RunFields, RunOptions
 from dockertest._pool import Pool
@@ -276,7 +276,7 @@ def _password(pool: Pool, reuse: bool | str) -> str:
         return hashlib.sha256(f"dockertest {reuse}".encode()).hexdigest()[:32]
     if not reuse:
         return secrets.token_hex(16)
-    path = _lifeline.state_folder(pool._environ) / "postgres-password"
+    path = _session.state_folder(pool._environ) / "postgres-password"
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         if not path.exists():

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from typing import NoReturn
 import pytest
 
 from dockertest import Report, ResourceClosedError
-from dockertest._session import Belongings, labels, new_session, own_container_ids, side_by_side
+from dockertest._session import (
+    Belongings,
+    labels,
+    new_session,
+    own_container_ids,
+    side_by_side,
+    state_folder,
+)
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -137,6 +145,35 @@ print("end", flush=True)
         "ERROR cannot",
         *["closed first"] * 2,
     ]
+
+
+def test_the_state_folder_is_one_that_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Home first; without one, or with one that is read-only, the folder for temporary files; never a relative path."""
+    temporary, home = tmp_path / "tmp", tmp_path / "home"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert state_folder({"XDG_STATE_HOME": str(home)}) == home / "dockertest"
+    monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).startswith(str(home)))  # as for root
+    (fallback,) = {state_folder({"XDG_STATE_HOME": str(home)}), *temporary.iterdir()}
+    monkeypatch.setattr(os.path, "expanduser", str)  # a user whom the system does not know
+    monkeypatch.chdir(tmp_path)
+    for said in ({}, {"XDG_STATE_HOME": "state"}):
+        assert state_folder(said) == fallback
+    assert sorted(tmp_path.iterdir()) == [home, temporary]
+
+
+def test_a_system_that_cannot_be_written_to_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no lock then, and that is a warning."""
+
+    def fail() -> NoReturn:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    monkeypatch.setattr(os.path, "expanduser", str)
+    assert not state_folder({}).exists()
+    assert state_folder({"XDG_STATE_HOME": "/proc/nothing"}) == Path("/proc/nothing/dockertest")
 
 
 def test_a_session_is_like_no_other() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import dockertest
 from tests.engines.fault_proxy import FaultProxy, freeze
+from tests.engines.tls_front import Front, certificates
 
 from .conftest import Engine
 
@@ -314,6 +315,19 @@ def test_the_reaper_writes_to_the_file_that_one_names(engine: Engine, tmp_path: 
         started.wait(30)
     gone(engine, made["session"])
     dockertest.retry(lambda: made["network"][:12] in file.read_text(), max_wait=10)
+
+
+def test_relative_paths_are_those_of_the_process(engine: Engine, local: str, tmp_path: Path) -> None:
+    """The reaper works in another folder: certificates, its own log and the locks are found all the same."""
+    context = certificates(tmp_path)
+    named = {"DOCKER_CERT_PATH": ".", "DOCKERTEST_REAPER_LOG": "reaper.log", "XDG_STATE_HOME": "state"}
+    with Front(local, context) as front:
+        where = ("env", "-C", str(tmp_path))
+        with program("os._exit(0)", *where, DOCKER_HOST=front.url, **named) as (started, made):
+            started.wait(30)
+        gone(engine, made["session"])
+    assert made["network"][:12] in (tmp_path / "reaper.log").read_text()
+    assert not (tmp_path / "state").exists()
 
 
 def test_no_reaper_no_expire(engine: Engine) -> None:
