@@ -95,6 +95,7 @@ class Launch(Upkeep):
             step["container"] = container_id
             self._start(resource, request, options)
             step["name"] = resource.name
+        self._lifeline.settle()
         return resource
 
     @contextmanager

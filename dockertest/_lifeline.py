@@ -50,8 +50,9 @@ class Lifeline:
 
     def __init__(self, engine: Engine, environ: Mapping[str, str]) -> None:
         self._address = engine.address()
-        # What ssh needs to be the one that the user has; nothing else has to know anything.
-        wanted = ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
+        # What Python needs to start at all, and ssh to be the one that the user has; nothing else has to be known.
+        wanted: tuple[str, ...] = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+        wanted += ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
         self._environ = {"PATH": os.defpath, **{each: environ[each] for each in wanted if each in environ}}
         self._local = engine.endpoint.is_local
         self._where = str(engine.endpoint)
@@ -75,9 +76,10 @@ class Lifeline:
         with self._lock:
             if session in self._locks:
                 return
-            self._locks[session] = self._take_lock(session)
+            lock = self._take_lock(session)
             if reaper and (self._pipe is not None or self._start()):
                 self._tell({"begin": session})
+            self._locks[session] = lock  # after Ctrl-C in between it is begun anew
 
     def end(self, session: str, *, doubtful: bool = False) -> None:
         """Forget a session that has removed what it made; *doubtful* where the engine may still be making something."""
@@ -87,9 +89,8 @@ class Lifeline:
             lock = self._locks.pop(session)
             if self._pipe is not None:
                 self._tell({"dead" if doubtful else "end": session})
-            if lock is not None:
-                os.close(lock)
-            if lock is not None and not doubtful:
+            _close(lock)
+            if not doubtful:
                 with contextlib.suppress(OSError):
                     self._lock_path(session).unlink()
             if not self._locks:
@@ -99,6 +100,16 @@ class Lifeline:
     def has_reaper(self) -> bool:
         """Whether one runs, and hears what is said."""
         return self._pipe is not None and not self._deaf
+
+    def settle(self) -> None:
+        """Let go of the process that was started, once it has ended; say so if the reaper did not come up."""
+        with self._lock:
+            if self._process is None or self._process.poll() is None:
+                return
+            if code := self._process.returncode:
+                _warn("cannot start", f"{sys.executable} ended with exit code {code}")
+                self._stop()
+            self._process = None
 
     def expire(self, container: str, seconds: float | None) -> bool:
         """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
@@ -145,19 +156,15 @@ class Lifeline:
                 "no reaper works over %s: what a killed process leaves has to be removed by hand", self._where
             )
             return False
-        reading, self._pipe = os.pipe()
-        if hasattr(os, "set_blocking"):
-            os.set_blocking(self._pipe, False)  # a reaper that is stopped must not stop this process
+        reading = None
         try:
-            self._tell(
-                {
-                    "engine": self._address,
-                    "identity": identity(),
-                    "state": str(self._state),
-                    "local": self._local,
-                    "log": self._log_file,
-                }
-            )
+            if not sys.executable or getattr(sys, "frozen", False):
+                raise FileNotFoundError("there is no Python to run it with, going by sys.executable")
+            reading, self._pipe = os.pipe()
+            if hasattr(os, "set_blocking"):
+                os.set_blocking(self._pipe, False)  # a reaper that is stopped must not stop this process
+            said = {"engine": self._address, "identity": identity(), "state": str(self._state)}
+            self._tell({**said, "local": self._local, "log": self._log_file})
             self._process = subprocess.Popen(  # noqa: S603 - Python itself, and a file of this package
                 [sys.executable, "-I", "-S", str(Path(_reaper.__file__).resolve())],
                 stdin=reading,
@@ -167,16 +174,14 @@ class Lifeline:
                 env=self._environ,
                 start_new_session=True,
             )
-        except OSError as error:
-            os.close(self._pipe)
-            self._pipe = None
-            log.warning(
-                "the reaper cannot start, so what a killed process leaves has to be removed by hand: %s",
-                error,
-            )
+        except BaseException as error:
+            self._stop()
+            if not isinstance(error, OSError):
+                raise
+            _warn("cannot start", error)
             return False
         finally:
-            os.close(reading)
+            _close(reading)
         return True
 
     def _tell(self, message: dict[str, Any]) -> bool:
@@ -193,9 +198,7 @@ class Lifeline:
                     return False
                 time.sleep(0.02)
         except OSError as error:
-            log.warning(
-                "the reaper is gone, so what a killed process leaves has to be removed by hand: %s", error
-            )
+            _warn("is gone", error)
             self._stop()
             return False
         self._deaf = False
@@ -211,9 +214,8 @@ class Lifeline:
 
     def _stop(self) -> None:
         """End the pipe; the process that was started has long made way for one that is nobody's child."""
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
+        _close(self._pipe)
+        self._pipe = None
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
@@ -241,9 +243,7 @@ class Lifeline:
         """In a forked child: neither keep the reaper from acting nor the lock from being free when the parent is gone."""
         self._lock = threading.RLock()
         for descriptor in (*self._locks.values(), self._pipe):
-            if descriptor is not None:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+            _close(descriptor)
         if self._process is not None:
             self._process.returncode = 0  # it is not this process's to wait for
         self._locks, self._pipe, self._process, self._deaf = {}, None, None, False
@@ -279,6 +279,17 @@ def _asking(engine: Engine) -> _reaper.Request:
             return response.status_code, response.json() if response.content else None
 
     return request
+
+
+def _warn(what: str, why: object) -> None:
+    log.warning("the reaper %s, so what a killed process leaves has to be removed by hand: %s", what, why)
+
+
+def _close(descriptor: int | None) -> None:
+    """Close what is open; somebody who closes all that a process has open was faster, then."""
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _first_line(path: str) -> str:

@@ -326,8 +326,86 @@ def test_relative_paths_are_those_of_the_process(engine: Engine, local: str, tmp
         with program("os._exit(0)", *where, DOCKER_HOST=front.url, **named) as (started, made):
             started.wait(30)
         gone(engine, made["session"])
-    assert made["network"][:12] in (tmp_path / "reaper.log").read_text()
+    dockertest.retry(lambda: made["network"][:12] in (tmp_path / "reaper.log").read_text(), max_wait=10)
     assert not (tmp_path / "state").exists()
+
+
+STARTS = """
+import os, sys, dockertest
+from dockertest import _reaper
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+pool = dockertest.Pool()
+{trouble}
+made = pool.run("busybox:1.35", cmd=["sleep", "600"])
+print(made.status, flush=True)
+"""
+MANY_OPEN = """
+soft, hard = getrlimit(RLIMIT_NOFILE)
+setrlimit(RLIMIT_NOFILE, (0, hard))
+pool._begin()
+setrlimit(RLIMIT_NOFILE, (soft, hard))
+"""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        ("sys.executable = None", "there is no Python"),
+        ("sys.executable = ''", "there is no Python"),
+        ("sys.frozen = True", "there is no Python"),
+        ("_reaper.__file__ = '/package.zip/_reaper.py'", "ended with exit code 2"),
+        (MANY_OPEN, "Too many open files"),
+    ],
+    ids=["unknown", "embedded", "frozen", "zip", "no descriptor"],
+)
+def test_a_reaper_that_cannot_start_is_one_warning(trouble: str, why: str) -> None:
+    """Work goes on without it, and its end as well."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STARTS.format(trouble=trouble)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "running\n"), ended.stderr
+    (warning,) = [line for line in ended.stderr.splitlines() if "reaper" in line]
+    assert warning.startswith("the reaper cannot start, so what a killed process leaves has to be removed")
+    assert why in warning
+
+
+def test_a_python_that_needs_its_library_path_has_it(engine: Engine, tmp_path: Path) -> None:
+    """As those of GitHub's actions/setup-python and of software collections, which are linked to a library of their own."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    code = f"sys.executable = {str(python)!r}\n{PROGRAM}os._exit(0)"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    gone(engine, json.loads(ended.stdout)["session"])
+
+
+def test_a_process_that_closes_all_descriptors_is_told(engine: Engine) -> None:
+    """To the reaper that is its end, so its containers are gone; closing the pool afterwards is no riddle."""
+    code = """
+import os, dockertest
+pool = dockertest.Pool()
+pool.run("busybox:1.35", cmd=["sleep", "600"])
+print(pool._session_id, flush=True)
+os.closerange(3, 256)
+pool.close()
+os._exit(0)  # what urllib3 does at the end is not for this test
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    gone(engine, ended.stdout.strip())
 
 
 def test_no_reaper_no_expire(engine: Engine) -> None:
