@@ -123,10 +123,9 @@ class Lifeline:
         return _reaper.recover(_asking(engine), identity(), self._state, local=self._local, reused=reused)
 
     def is_dead(self, labels: Mapping[str, str]) -> bool:
-        """Whether the session that put these labels on a thing is known to be over."""
-        thing = {"Labels": dict(labels)}
-        return bool(
-            _reaper.dead_sessions([thing], identity(), self._state, local=self._local, now=time.time())
+        """Whether the session that put these labels on a thing is known to be over, or the thing's own time."""
+        return _reaper.time_is_up(labels) or _reaper.is_dead(
+            labels, identity(), self._state, local=self._local
         )
 
     def standing(self, labels: Mapping[str, str], *, is_created: bool = False) -> str:

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,60 +159,60 @@ def aside(act: Callable[[Any], object], about: Any) -> threading.Thread:
     return thread
 
 
-def dead_sessions(
-    things: Iterable[dict[str, Any]], identity: str, state: Path, *, local: bool, now: float
-) -> dict[str, str]:
-    """
-    Give the sessions among *things* that are provably over, each with how one knows.
+def is_ours(labels: Mapping[str, str]) -> bool:
+    """Whether it is the complete set of our labels: only then they count."""
+    is_named = labels.get(SESSION, "").isalnum() and labels.get(IDENTITY, "").count(".") == 3
+    return is_named and labels.get(MANAGED) == "true"
 
-    Only the complete set of our labels counts; names and ages say nothing, and when unknown, nothing is touched.
+
+def time_is_up(labels: Mapping[str, str]) -> bool:
+    """Whether the time written on a thing is over; its session may well live, and make others."""
+    expires = labels.get(EXPIRES, "")
+    return is_ours(labels) and expires.isdecimal() and float(expires) < time.time()
+
+
+def is_dead(labels: Mapping[str, str], identity: str, state: Path, *, local: bool) -> bool:
     """
-    dead: dict[str, str] = {}
-    for labels in (each.get("Labels") or {} for each in things):
-        session, theirs = labels.get(SESSION, ""), labels.get(IDENTITY, "")
-        if labels.get(MANAGED) != "true" or not session.isalnum() or theirs.count(".") != 3:
-            continue
-        expires = labels.get(EXPIRES, "")
-        if expires.isdecimal() and float(expires) < now:
-            dead[session] = "its time is up"
-        elif theirs == identity and _lock_is_free(state / f"{session}.lock"):
-            dead[session] = "its process is gone"
-        elif local and _of_an_earlier_boot(theirs, identity):
-            dead[session] = "the machine was started anew since"
-    return dead
+    Whether the session that these labels name is provably over: its process is gone, or the machine was started anew.
+
+    Names and ages say nothing, and when unknown, nothing is touched.
+    """
+    if not is_ours(labels):
+        return False
+    theirs = labels[IDENTITY]
+    lock = state / f"{labels[SESSION]}.lock"
+    return (theirs == identity and _lock_is_free(lock)) or (local and _of_an_earlier_boot(theirs, identity))
 
 
 def recover(request: Request, identity: str, state: Path, *, local: bool, reused: bool = False) -> list[str]:
     """Remove what dead sessions left, and what is to be reused if its time is up or *reused* says so; give the ids."""
-    things = listed(request, "containers", MANAGED) + listed(request, "networks", MANAGED)
-    dead = dead_sessions(things, identity, state, local=local, now=time.time())
+    there = {kind: listed(request, kind, MANAGED) for kind in ("containers", "networks")}
+    every = [each.get("Labels") or {} for things in there.values() for each in things]
+    dead = {labels[SESSION] for labels in every if is_dead(labels, identity, state, local=local)}
     found = remove_all(request, dead)
-    shared = [
-        each["Id"] for each in things if outlives_its_session(each) and _is_over(each, identity, reused)
-    ]
-    remove_side_by_side(request, "containers", shared)
-    found += shared
+    for kind, things in there.items():
+        over = [each["Id"] for each in things if each["Id"] not in found and _is_over(each, identity, reused)]
+        remove_side_by_side(request, kind, over)
+        found += over
     for session in dead:
         with contextlib.suppress(OSError):
             (state / f"{session}.lock").unlink()
     return found
 
 
-def _is_over(shared: dict[str, Any], identity: str, reused: bool) -> bool:
-    """Whether a container to be reused may go: its time is up, or the user on whose machine it was started says so."""
-    theirs, expires = shared["Labels"].get(IDENTITY, ""), shared["Labels"].get(EXPIRES, "")
-    if theirs.count(".") != 3:
-        return False
-    return (expires.isdecimal() and float(expires) < time.time()) or (
-        reused and theirs.split(".")[:2] == identity.split(".")[:2]
-    )
+def _is_over(thing: dict[str, Any], identity: str, reused: bool) -> bool:
+    """Whether a thing may go: its time is up, or it is reused and the user on whose machine it was started says so."""
+    labels = thing.get("Labels") or {}
+    if not (reused and is_ours(labels) and outlives_its_session(thing)):
+        return time_is_up(labels)
+    return bool(labels[IDENTITY].split(".")[:2] == identity.split(".")[:2]) or time_is_up(labels)
 
 
 def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
-    """Whether an identity is of this machine and user, but of another boot."""
+    """Whether an identity is of this machine and user, but of another boot; of an unknown one nothing is known."""
     *their_machine, their_boot, _ = theirs.split(".")
     *our_machine, our_boot, _ = ours.split(".")
-    return bool(our_boot) and their_machine == our_machine and their_boot != our_boot
+    return bool(our_boot and their_boot) and their_machine == our_machine and their_boot != our_boot
 
 
 def _lock_is_free(path: Path) -> bool:
