@@ -85,11 +85,15 @@ class Network:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        inherited = self._pid != os.getpid()
-        kept = self._owner.keep and not (self._borrowed or inherited)
+        if (
+            self._pid != os.getpid()
+        ):  # a thread of the parent may have held the lock at the fork, and is not here
+            self._closed = True
+            return
+        kept = self._owner.keep and not self._borrowed
         if kept and not self._closed:
             _process.registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
-        self._let_go(remove=not (self._borrowed or inherited or kept))
+        self._let_go(remove=not (self._borrowed or kept))
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

@@ -210,8 +210,12 @@ class Resource(Inside):
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        inherited = self._pid != os.getpid()
-        self._let_go(remove=not (self._borrowed or self._reused or inherited or self._kept()))
+        if (
+            self._pid != os.getpid()
+        ):  # a thread of the parent may have held the lock at the fork, and is not here
+            self._closed = True
+        else:
+            self._let_go(remove=not (self._borrowed or self._reused or self._kept()))
 
     def _let_go(self, *, remove: bool) -> None:
         with self._lock:

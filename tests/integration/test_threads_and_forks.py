@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,33 @@ assert [each.id for each in pool.networks_by_name(network.name)] == [network.id]
 """
 
 
+CLOSING = """
+import os, signal, sys, threading
+import dockertest
+from pathlib import Path
+from tests.engines.fault_proxy import FaultProxy, freeze
+
+with FaultProxy(Path(sys.argv[1])).running() as proxy:
+    with dockertest.Pool(proxy.endpoint, timeout=3) as pool:
+        made = [pool.create_network(), pool.run("busybox:1.35", cmd=["sleep", "600"])]
+        for each in made:
+            proxy.next(f"DELETE .*{each.id}", freeze)
+        threads = [threading.Thread(target=dockertest.retry, args=(each.close,)) for each in made]
+        for thread in threads:
+            thread.start()
+        dockertest.retry(lambda: sum("DELETE" in each for each in proxy.requests) == 2)
+        forked = os.fork()
+        if forked == 0:
+            signal.alarm(20)
+            for each in made:
+                each.close()
+            os._exit(0)
+        for thread in threads:
+            thread.join()
+        print(os.waitpid(forked, 0)[1])
+"""
+
+
 def run(program: str, *arguments: str) -> "subprocess.Popen[str]":
     """Run a program with every warning as an error."""
     return subprocess.Popen(
@@ -117,3 +145,13 @@ def test_a_forked_child_has_a_session_of_its_own(engine: Engine, ending: str) ->
         assert [line for line in parent.stderr if "speaks no TLS" not in line] == []
     assert not engine.has(told["parent"])
     assert engine.client.networks.list(ids=[told["network"]]) == []
+
+
+def test_a_child_does_not_wait_for_its_parents_threads(tmp_path: Path) -> None:
+    """What one of them was just removing at the fork can be closed in the child, which lacks that thread."""
+    with run(CLOSING, str(tmp_path / "front.sock")) as parent:
+        try:
+            said, errors = parent.communicate(timeout=60)
+        finally:
+            parent.kill()
+    assert said == "0\n", errors
