@@ -51,7 +51,7 @@ class Handle:
     _owner: Owner
     _image: str
     _borrowed: bool = False
-    _end_expected: bool = field(default=False, init=False)
+    _end_known: bool = field(default=False, init=False)
     _expires: bool = field(default=False, init=False)
     _reused: bool = field(default=False, init=False)
     _keep: bool = field(default=False, init=False)

@@ -174,7 +174,7 @@ class Resource(Inside):
             RetryTimeoutError: It has not ended in time.
         """
         self._check_open()
-        self._end_expected = True
+        self._end_known = True
         limit = float("inf") if timeout is None else _specs.seconds("timeout", timeout)
         code = self._engine.wait(self.id, limit)
         if code is None:
@@ -249,7 +249,7 @@ class Resource(Inside):
     def _control(self, verb: str, timeout: float | None = None, *, ended: bool) -> None:
         """Have the engine stop, start or restart the container."""
         self._check_open()
-        self._end_expected = ended
+        self._end_known = ended
         self._engine.send(
             "post",
             f"/containers/{self.id}/{verb}",

@@ -54,9 +54,14 @@ class Removable(Thing, Closable, Protocol):
 
 
 class Container(Removable, Watched, Protocol):
-    """A container's handle, as far as its session has to know it."""
+    """
+    A container's handle, as far as its session has to know it.
 
-    _end_expected: bool
+    Attributes:
+        _end_known: Whether its end was asked for, waited for, or told already; until it is started again.
+    """
+
+    _end_known: bool
     _expires: bool
     _reused: bool
     _was_ready: bool
@@ -72,14 +77,12 @@ class Belongings:
 
     Attributes:
         session: The random name that is written on all of it.
-        told: The ids of the containers whose death has been told.
         closed: Whether nothing more is to be made.
         doubtful: Whether the engine may have made something that nobody was told of.
     """
 
     def __init__(self, *, closed: bool = False) -> None:
         self.session = new_session()
-        self.told: set[str] = set()
         self.closed = closed
         self.doubtful = False
         self._changed = threading.Condition()

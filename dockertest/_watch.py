@@ -18,15 +18,10 @@ class Watch:
         self._engine = engine
         self._label = f"{SESSION}={belongings.session}"
         self._belongings = belongings
-        self._told = belongings.told
 
     def _check_alive(self, within: float) -> None:
         """One list takes the engine 2 to 3 ms, for however many containers; only what is dead is asked about."""
-        watched = [
-            each
-            for each in self._belongings.containers()
-            if each.id not in self._told and not each._end_expected
-        ]
+        watched = [each for each in self._belongings.containers() if not each._end_known]
         try:
             listed = self._list(watched, within)
         except DockertestError:
@@ -34,15 +29,17 @@ class Watch:
         states = {each["Id"]: each.get("State") for each in listed}
         for container in watched:
             state = states.get(container.id, "removed")
-            if state in ("exited", "dead", "removed"):
-                self._told.add(container.id)
-                if state == "removed" and container._expires:
-                    continue  # its time was up, as its user wanted
-                try:
-                    container._check_alive(within)
-                except ContainerExitedError as error:
-                    if error.exit_code != 0:
-                        raise
+            if state not in ("exited", "dead", "removed"):
+                continue
+            try:
+                container._check_alive(within)
+            except ContainerExitedError as error:
+                was_known = container._end_known
+                for each in watched:  # of one that is reused there may be two handles
+                    each._end_known = each._end_known or each.id == container.id
+                was_wanted = state == "removed" and container._expires  # its time was up
+                if not was_known and not was_wanted and error.exit_code != 0:
+                    raise
 
     def _list(self, watched: Sequence[Container], within: float) -> list[dict[str, Any]]:
         """Ask for what may be watched: what is reused may have been made by another session."""

@@ -194,7 +194,7 @@ def test_labels_say_whose_it_is() -> None:
 class Thing:
     """Something that can be closed."""
 
-    _end_expected = False
+    _end_known = False
     _expires = False
     _removed = False
     _reused = False

@@ -72,6 +72,16 @@ def test_a_pool_watches_for_failures_and_tells_each_once() -> None:
             pool.retry(never, max_wait=0.3)
 
 
+def test_one_that_is_started_again_is_watched_again() -> None:
+    """Its next death is another one, however the last one ended the wait."""
+    with dockertest.Pool() as pool:
+        failed = pool.run("busybox:1.35", cmd=DIES)
+        for _ in range(2):
+            with pytest.raises(dockertest.ContainerExitedError, match=failed.name):
+                pool.retry(never, max_wait=10)
+            failed.start()
+
+
 def test_watch_names_what_is_watched(pool: dockertest.Pool) -> None:
     """Any end of what is named counts, and with nothing named nothing does."""
     with pool.run("busybox:1.35", cmd=["true"]) as ended, pool.run("busybox:1.35", cmd=SLEEP) as running:
