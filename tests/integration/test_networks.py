@@ -62,6 +62,18 @@ def test_a_found_network_can_be_removed(pool: dockertest.Pool, name: str) -> Non
     assert pool.networks_by_name(name) == []
 
 
+def test_what_the_engine_never_removes_keeps_its_containers(tmp_path: Path) -> None:
+    """Its own bridge: asked to go by mistake, it is left alone, and so are everybody's containers in it."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        (bridge,) = pool.networks_by_name("bridge") or pool.networks_by_name("podman")
+        proxy.next("/disconnect", answer(500, "this would have cut others off"))
+        with pytest.raises(dockertest.EngineError, match=r"pre-defined|default network"):
+            pool.remove_network(bridge)
+        assert resource.get_ip_in_network(bridge)
+        assert not [line for line in proxy.requests if "/disconnect" in line]
+
+
 def resolved(client: dockertest.Resource, alias: str) -> str:
     """Give the address that a name has within a container; Podman's name server learns it a moment later."""
 
