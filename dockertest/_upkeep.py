@@ -23,6 +23,7 @@ from dockertest._resource import Resource
 from dockertest._timeline import Step
 from dockertest.errors import (
     EngineError,
+    InvalidOptionError,
     NotInContainerError,
 )
 
@@ -39,9 +40,14 @@ class Upkeep(Connection):
 
         Args:
             name: The whole name; part of one finds nothing.
+
+        Raises:
+            InvalidOptionError: No container can have that name.
         """
         self._owned.check_open()
-        wanted = _specs.container_name("name", name.removeprefix("/"))
+        wanted = _specs.container_name("name", _specs.text("name", name).removeprefix("/"))
+        if not wanted:
+            raise InvalidOptionError("name is empty; write a container's whole name")
         try:
             attrs = self._engine.inspect(_engine.quoted(wanted))
         except EngineError as error:

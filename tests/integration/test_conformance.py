@@ -112,6 +112,8 @@ def test_a_container_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
         assert (found.id, found.name) == (resource.id, resource.name)
         assert pool.container_by_name(name[:-1]) is None
         assert pool.container_by_name(resource.id[:12]) is None
+        with pytest.raises(dockertest.InvalidOptionError, match="name is empty"):
+            pool.container_by_name("")
 
 
 def test_a_container_is_removed_by_name(pool: dockertest.Pool, name: str) -> None:
