@@ -167,18 +167,26 @@ class Handle:
         logs = _logs.last_lines(self._engine, self.id, tty=tty, within=within)
         return _report.report(attrs, self._image, logs)
 
-    def _check_alive(self, within: float) -> None:
-        """Raise `ContainerExitedError` if the container has ended, in whatever way."""
+    def _alive(self, within: float | None = None) -> dict[str, Any]:
+        """Ask the engine what is the case now; raise `ContainerExitedError` if the container has ended, in whatever way."""
         try:
             attrs = self._refresh(within)
         except EngineError as error:
             if error.status != 404:
-                return  # the engine's trouble says nothing about the container
+                raise
             raise ContainerExitedError.of(self._gone()) from error
-        except DockertestError:
-            return
         if has_ended(attrs):
             raise ContainerExitedError.of(self._tell(attrs, within))
+        return attrs
+
+    def _check_alive(self, within: float) -> None:
+        """Raise `ContainerExitedError` if the container has ended; the engine's trouble says nothing about that."""
+        try:
+            self._alive(within)
+        except ContainerExitedError:
+            raise
+        except DockertestError:
+            pass
 
     def _reports(self) -> tuple[Report, ...]:
         try:

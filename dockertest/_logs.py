@@ -167,7 +167,12 @@ def wait_for(
     """
     began = time.monotonic()
     missing = count
-    with follow() as stream:
+    try:
+        followed = follow()
+    except EngineError:
+        watched._check_alive(5)  # one that removes itself takes its log with it
+        raise
+    with followed as stream:
         timer = threading.Timer(max_wait, stream.close)
         timer.daemon = True
         timer.start()

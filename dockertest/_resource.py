@@ -275,9 +275,7 @@ class Resource(Inside):
     def _address(self, port: str | int) -> tuple[str, int]:
         self._check_open()
         wanted = _specs.container_port("port", port)
-        attrs = self._refresh()
-        if has_ended(attrs):  # some engines keep its ports, which lead nowhere until it is started again
-            raise ContainerExitedError.of(self._tell(attrs))
+        attrs = self._alive()  # some engines keep the ports of one that has ended, which lead nowhere
         if found := self._owner._standpoint.address(attrs, wanted):
             return found
         ports = attrs["NetworkSettings"].get("Ports") or {}

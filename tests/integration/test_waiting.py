@@ -100,6 +100,14 @@ def test_one_that_removes_itself_has_ended_too(pool: dockertest.Pool) -> None:
         with pytest.raises(dockertest.ContainerExitedError, match=r"is gone|has ended") as caught:
             resource.retry(never, max_wait=20)
         assert caught.value.exit_code in (None, 0), "0 if it was asked between its end and its removal"
+        dockertest.retry(lambda: resource.status == "removed")
+        for ask in (
+            lambda: resource.get_port(80),
+            lambda: resource.wait_for_log("ready"),
+            lambda: resource.exec(["true"]),
+        ):
+            with pytest.raises(dockertest.ContainerExitedError, match="is gone"):
+                ask()
 
 
 @pytest.mark.differs("want of memory")
