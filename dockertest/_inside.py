@@ -80,6 +80,9 @@ class Inside(Handle):
             since: Only what was written after that time, in seconds since 1970 (`time.time()`).
             stdout: Whether standard output is among it.
             stderr: Whether standard error is among it.
+
+        Raises:
+            InvalidOptionError: *tail* or *since* is no such number.
         """
         tty = self._config("Tty")
         return _logs.read(
@@ -108,6 +111,7 @@ class Inside(Handle):
             max_wait: Seconds after which to give up, the pool's `max_wait` by default.
 
         Raises:
+            InvalidOptionError: *count* or *max_wait* is no such number.
             RetryTimeoutError: There is no such match in time.
             ContainerExitedError: The container has ended without.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import struct
 import threading
@@ -13,10 +14,11 @@ from typing import Any
 
 from typing_extensions import Self
 
+from dockertest import _specs
 from dockertest._engine import Engine, was_silent
 from dockertest._retry import Watched
 from dockertest._sdk import border, shut
-from dockertest.errors import DockertestError, EngineError, RetryTimeoutError
+from dockertest.errors import DockertestError, EngineError, InvalidOptionError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error
 _STREAMS = (0, 1, 2)  # the engine's numbers for standard input, output and error
@@ -39,7 +41,13 @@ def read(
         "stderr": int(stderr),
         "tail": "all" if tail is None else tail,
     }
+    if tail is not None and (not isinstance(tail, int) or tail < 0):  # engines take any other for "all"
+        raise InvalidOptionError(f"tail must be a whole number from 0: got {_specs.shown(tail)}")
     if since is not None:
+        if not isinstance(since, (int, float)) or not math.isfinite(since):
+            raise InvalidOptionError(
+                f"since must be seconds since 1970, which a datetime has as .timestamp(): got {_specs.shown(since)}"
+            )
         params["since"] = f"{since:.9f}"
     what = f"read the log of container {container[:12]}"
     response = engine.send("get", f"/containers/{container}/logs", what=what, params=params, within=within)
@@ -165,6 +173,8 @@ def wait_for(
         RetryTimeoutError: It did not come within *max_wait* seconds.
         ContainerExitedError: The container has ended without.
     """
+    if not isinstance(count, int) or count < 1:
+        raise InvalidOptionError(f"count must be a whole number from 1: got {_specs.shown(count)}")
     began = time.monotonic()
     missing = count
     try:

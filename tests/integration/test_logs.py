@@ -1,9 +1,12 @@
 """A container's log: whole, followed, and waited for."""
 
 import gc
+import math
 import re
 import threading
 import time
+from collections.abc import Callable
+from datetime import datetime, timezone
 
 import pytest
 
@@ -30,6 +33,30 @@ def test_since_leaves_out_what_is_older(pool: dockertest.Pool) -> None:
         moment = time.time() + 0.7
         resource.wait(30)
         assert resource.logs(since=moment) == "new\n"
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda resource: resource.logs(tail="all"), "tail must be .* 'all'"),
+        (lambda resource: resource.logs(tail=-1), "tail must be .* -1"),
+        (
+            lambda resource: resource.logs(since=datetime.now(timezone.utc)),
+            r"since must be .*\.timestamp\(\)",
+        ),
+        (lambda resource: resource.logs(since=math.nan), "since must be .* nan"),
+        (lambda resource: resource.wait_for_log("first", count=0), "count must be .* 0"),
+    ],
+)
+def test_what_is_no_number_is_refused(
+    pool: dockertest.Pool, ask: Callable[[dockertest.Resource], object], said: str
+) -> None:
+    """Engines would give the whole log, or a riddle, and no match comes a zeroth time."""
+    with (
+        pool.run("busybox:1.35", cmd=["echo", "first"]) as resource,
+        pytest.raises(dockertest.InvalidOptionError, match=said),
+    ):
+        ask(resource)
 
 
 def test_a_followed_log_has_every_line_once(pool: dockertest.Pool) -> None:
