@@ -156,9 +156,14 @@ class _Overdue(BaseException):
 async def _within(seconds: float | None, op: Callable[[], Awaitable[T]]) -> T:
     import asyncio
 
+    given = op()
+    if not isinstance(given, Awaitable):
+        raise InvalidOptionError(
+            f"op must be a coroutine function: it gave a {type(given).__name__}; for any other there is retry"
+        )
     if seconds is None:
-        return await op()
-    call = asyncio.ensure_future(op())
+        return await given
+    call = asyncio.ensure_future(given)
     try:
         done, _ = await asyncio.wait([call], timeout=seconds)
     except BaseException:

@@ -659,6 +659,14 @@ class TestAsync:
             asyncio.run(retry_async(awaited(Service()), attempt_timeout=value))
 
     @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
+    def test_what_is_no_coroutine_function_is_refused_at_once(self, options: Any) -> None:
+        """A driver's plain function connects each time, and nobody would take the connection."""
+        service: Any = Service()
+        with pytest.raises(InvalidOptionError, match=r"^op must be a coroutine function: it gave a str"):
+            asyncio.run(retry_async(service, **options))
+        assert len(service.called) == 1
+
+    @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
     def test_a_cancelled_wait_is_cancelled(self, options: Any) -> None:
         """And the call with it."""
         ended = []
