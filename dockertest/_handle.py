@@ -134,15 +134,16 @@ class Handle:
             ContainerExitedError: It has ended.
         """
 
-        def is_healthy() -> bool:
+        def check() -> None:
             health = self.health
             if health == "none":
                 raise InvalidOptionError(
                     f"{self._label} has no health check; give healthcheck=, or use retry"
                 )
-            return health == "healthy"
+            if health != "healthy":
+                raise EngineError(f"{self._label} is {health}")
 
-        self.retry(is_healthy, max_wait=max_wait)
+        self.retry(check, max_wait=max_wait)
 
     @contextmanager
     def _waited_for(self) -> Iterator[None]:
