@@ -136,7 +136,7 @@ class Resource(Inside):
         except EngineError as error:
             if "not connected" in str(error):
                 raise NotInNetworkError(
-                    f"{self._label} is not in network {network_id('network', network)!r}"
+                    f"{self._label} is not in network {getattr(network, 'name', network)!r}"
                 ) from error
             raise
         self._refresh()

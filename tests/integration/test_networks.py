@@ -114,7 +114,7 @@ def test_a_network_that_one_is_not_in(pool: dockertest.Pool, name: str) -> None:
         with pytest.raises(dockertest.NotInNetworkError, match="it is in: "):
             resource.get_ip_in_network(network)
         with pytest.raises(dockertest.NotInNetworkError, match=name):
-            resource.disconnect_from_network(name)
+            resource.disconnect_from_network(network)
 
 
 def test_exhausted_address_pools_are_got_around(tmp_path: Path) -> None:
