@@ -61,6 +61,7 @@ Healthcheck = str | Mapping[str, Any]
 
 
 FileSpec = bytes | str | os.PathLike[str]
+_THE_ENGINES_OWN = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,11 @@ def files(value: Mapping[str, FileSpec], *, in_memory: Iterable[str] = ()) -> di
         path = container_path("files", written)
         if path in found or path == "/" or written.endswith("/"):
             raise InvalidOptionError(f"files: {written!r} is there twice, or is no name of a file")
+        if path in _THE_ENGINES_OWN:
+            raise InvalidOptionError(
+                f"files: {path!r} is the engine's own, put over any other at the start; "
+                "hostname, extra_hosts and dns say what is in it"
+            )
         for folder in in_memory:
             if lies_in(path, folder):  # Docker would lose it without a word
                 raise InvalidOptionError(

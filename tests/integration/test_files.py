@@ -410,6 +410,14 @@ def test_files_that_cannot_be_put_leave_no_container(
     assert pool.client.api.containers(all=True, filters={"name": name}) == []
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"])
+def test_what_the_engine_puts_its_own_over_is_refused(box: dockertest.Resource, path: str) -> None:
+    """Given for the start it would be lost without a word."""
+    assert f" {path} " in sh(box, "cat /proc/mounts")
+    with pytest.raises(dockertest.InvalidOptionError, match=f"{path}' is the engine's own"):
+        dockertest.RunOptions(repository="busybox:1.35", files={path: "lost"})
+
+
 def test_what_is_in_memory_is_refused_before_it_is_lost(
     pool: dockertest.Pool, name: str, tmp_path: Path
 ) -> None:
