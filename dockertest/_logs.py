@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from typing_extensions import Self
@@ -176,27 +177,18 @@ def wait_for(
     if not isinstance(count, int) or count < 1:
         raise InvalidOptionError(f"count must be a whole number from 1: got {_specs.shown(count)}")
     began = time.monotonic()
-    missing = count
-    try:
-        followed = follow()
-    except EngineError:
-        watched._check_alive(5)  # one that removes itself takes its log with it
-        raise
-    with followed as stream:
-        timer = threading.Timer(max_wait, stream.close)
-        timer.daemon = True
-        timer.start()
+    while True:
         try:
-            for line in stream:
-                for match in pattern.finditer(line):
-                    missing -= 1
-                    if not missing:
-                        return match
-        finally:
-            timer.cancel()
-    elapsed = time.monotonic() - began
-    if elapsed < max_wait:
-        watched._check_alive(5)
+            stream = follow()
+        except EngineError:
+            watched._check_alive(5)  # one that removes itself takes its log with it
+            raise
+        if match := _search(stream, pattern, count, began + max_wait - time.monotonic()):
+            return match
+        elapsed = time.monotonic() - began
+        if elapsed >= max_wait:
+            break
+        watched._check_alive(5)  # else it was started again meanwhile, and its log goes on
     reports = watched._reports()
     evidence = "".join(f"\n  {report}" for report in reports)
     raise RetryTimeoutError(
@@ -205,6 +197,19 @@ def wait_for(
         elapsed=elapsed,
         reports=reports,
     )
+
+
+def _search(stream: LogStream, pattern: re.Pattern[str], count: int, seconds: float) -> re.Match[str] | None:
+    """Give the *count*-th match; `None` if the stream, or the time, ends without."""
+    with stream:
+        timer = threading.Timer(seconds, stream.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            matches = (match for line in stream for match in pattern.finditer(line))
+            return next(islice(matches, count - 1, None), None)
+        finally:
+            timer.cancel()
 
 
 def _raw(response: Any) -> Iterator[tuple[int, bytes]]:

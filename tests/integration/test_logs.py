@@ -3,14 +3,19 @@
 import gc
 import math
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
 import dockertest
+from tests.engines.fault_proxy import FaultProxy, relay
+
+from .conftest import Engine
 
 TICKS = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.05; done")
 
@@ -138,3 +143,20 @@ def test_a_line_that_cannot_come_any_more(pool: dockertest.Pool) -> None:
         with pytest.raises(dockertest.ContainerExitedError, match="going down") as caught:
             resource.wait_for_log("ready")
         assert caught.value.exit_code == 9
+
+
+def test_a_line_is_waited_for_across_a_restart(engine: Engine, tmp_path: Path) -> None:
+    """The log of a container that is running again goes on, and so does the wait."""
+    script = "[ -e /again ] && echo ready && exec sleep 600; touch /again; echo first"
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        resource = pool.run("busybox:1.35", cmd=["sh", "-c", script])
+        resource.wait(30)
+
+        def start_first(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+            engine.client.api.start(resource.id)
+            relay(client, forward())
+
+        proxy.next(
+            r"^GET \S*/containers/\S*/json", start_first
+        )  # asked at the log's end whether it has ended
+        assert resource.wait_for_log("ready|first", count=2, max_wait=30)[0] == "ready"
