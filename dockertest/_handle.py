@@ -214,4 +214,4 @@ class Handle:
 
 def has_ended(attrs: dict[str, Any]) -> bool:
     """Whether the engine says that a container has ended."""
-    return attrs["State"].get("Status") in ("exited", "dead")
+    return attrs["State"].get("Status") in _report.ENDED

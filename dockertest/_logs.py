@@ -147,9 +147,8 @@ class _Followed:
                     self.response.close()
                     return
         except DockertestError as error:
-            if (
-                not self.closed.is_set() and getattr(error, "status", None) != 404
-            ):  # 404: it is gone, log and all
+            # It is gone, log and all, or just about to be.
+            if not self.closed.is_set() and getattr(error, "status", None) not in (404, 409):
                 raise
 
     def _read(self) -> Iterator[tuple[int, bytes]]:

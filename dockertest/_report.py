@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+ENDED = ("exited", "dead", "removing")  # the engine's words for a container that runs no more
 _SIGNALS = {
     129: "SIGHUP",
     130: "SIGINT",
@@ -96,7 +97,7 @@ def report(attrs: Mapping[str, Any], image: str, logs: str) -> Report:
     """Make a report of what the engine's inspection says."""
     state = attrs.get("State") or {}
     status = state.get("Status") or "unknown"
-    ended = status in ("exited", "dead")
+    ended = status in ENDED
     checks = (state.get("Health") or {}).get("Log") or []
     return Report(
         name=str(attrs.get("Name", "")).lstrip("/"),

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -105,6 +106,19 @@ def test_a_stream_is_closed_from_another_thread(pool: dockertest.Pool, tty: bool
         thread.join(10)
         assert not thread.is_alive()
         assert seen[:3] == ["tick 1", "tick 2", "tick 3"]
+
+
+def test_a_stream_ends_with_a_container_that_is_removed(pool: dockertest.Pool) -> None:
+    """Whoever follows the log in a thread sees its end, though the engine will not read the rest any more."""
+    with pool.run("busybox:1.35", cmd=TICKS) as resource, ThreadPoolExecutor() as threads:
+        seen: list[str] = []
+        waiting = threads.submit(resource.wait_for_log, "never")
+        following = threads.submit(lambda: seen.extend(resource.stream_logs()))
+        dockertest.retry(lambda: len(seen) >= 3)
+        resource.close()
+        following.result(10)
+        with pytest.raises(dockertest.ContainerExitedError):
+            waiting.result(10)
 
 
 def test_a_stream_that_is_left_early_leaves_nothing_open(pool: dockertest.Pool) -> None:
