@@ -57,8 +57,9 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Tell what happens, beside what was asked for."""
-        with suppress(OSError):  # nobody is left to read it
-            print(text, file=sys.stderr, flush=True)
+        if sys.stderr:  # closed, as by 2>&-, it is none, and print would take standard output
+            with suppress(OSError):  # nobody is left to read it
+                print(text, file=sys.stderr, flush=True)
 
     def log(self, line: str) -> None:
         """
@@ -66,6 +67,8 @@ class Screen:
 
         It goes past Python's own buffer: a reader that does not read would hold its lock, and with it this program's end.
         """
+        if not sys.stdout:
+            return
         shown = line if self._has_colours else plain(line)
         left = f"{shown}\n".encode(errors="backslashreplace")
         while left:

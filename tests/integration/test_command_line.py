@@ -52,6 +52,17 @@ def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def redirected(how: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end as a shell does that was told to redirect its output."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {how}', "sh", *COMMAND, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 class Terminal:
     """A command in a real terminal of its own, as somebody sees it who sits there."""
 
@@ -244,6 +255,23 @@ class TestPipe:
         assert ended.stdout.endswith("hello\n")
         assert f"container '{name}'" in ended.stderr
         assert "has ended with exit code 3" in ended.stderr
+        assert not engine.has(name)
+
+    def test_closed_standard_error_leaves_the_json_alone(self, name: str, pool: dockertest.Pool) -> None:
+        """What is told besides goes nowhere, as with `2>&-` in a script, and not between the JSON."""
+        words = ["run", "-d", "--json", "--name", name, "busybox:1.35", "sleep", "600"]
+        ended = redirected("2>&-", *words)
+        try:
+            assert ended.returncode == 0, ended.stdout
+            assert json.loads(ended.stdout)["name"] == name
+        finally:
+            pool.remove_container_by_name(name)
+
+    def test_closed_standard_output_hides_the_log(self, name: str, engine: Engine) -> None:
+        """That is no error, and the program goes on to the container's end."""
+        ended = redirected(">&-", "run", "-f", "--name", name, "busybox:1.35", "echo", "hello")
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+        assert "has ended with exit code 0" in ended.stderr
         assert not engine.has(name)
 
     def test_one_that_is_not_ready_in_time(self, name: str, engine: Engine) -> None:
