@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -173,7 +174,10 @@ def _remove(resource: Resource, screen: Screen) -> None:
     if not resource._closed:
         resource.close()
         if resource._removed:
-            screen.note(f"removed {resource._label}")
+            # The error that is told next names the log, which is gone by then.
+            has_failed = isinstance(sys.exc_info()[1], DockertestError)
+            hint = "; DOCKERTEST_KEEP=1 leaves it standing for a look" if has_failed else ""
+            screen.note(f"removed {resource._label}{hint}")
 
 
 def _left(deadline: float) -> float:

@@ -245,6 +245,7 @@ class TestPipe:
         assert f"dockertest: container '{name}' (" in ended.stderr
         assert "has ended with exit code 1" in ended.stderr
         assert "POSTGRES_PASSWORD" in ended.stderr
+        assert "; DOCKERTEST_KEEP=1 leaves it standing for a look\n" in ended.stderr
         assert "Traceback" not in ended.stderr
         assert not engine.has(name)
 
