@@ -87,6 +87,7 @@ def retry(
         RetryTimeoutError: Still failing after *max_wait* or *max_attempts*; its cause is the last failure.
         ContainerExitedError: A watched container has ended.
     """
+    _check_callable(op)
     with Attempts(max_wait, wait, max_attempts, on, giveup, watch) as attempts:
         while True:
             try:
@@ -129,6 +130,7 @@ async def retry_async(
     """
     import asyncio
 
+    _check_callable(op)
     if attempt_timeout is not None:
         _specs.seconds("attempt_timeout", attempt_timeout)
     with Attempts(max_wait, wait, max_attempts, on, giveup, watch) as attempts:
@@ -147,6 +149,14 @@ async def retry_async(
             # What is watched is asked in a thread: the engine's answer must not hold up the other tasks.
             await asyncio.to_thread(attempts.check)
             await asyncio.sleep(attempts.pause())
+
+
+def _check_callable(op: object) -> None:
+    """Refuse what calling would not mend; its value is not shown, since a connection's may have a password in it."""
+    if not callable(op):
+        raise InvalidOptionError(
+            f"op must be callable: got a value of type {type(op).__name__}; write retry(connect), not retry(connect())"
+        )
 
 
 class _Overdue(BaseException):

@@ -339,6 +339,16 @@ def test_without_pauses_there_is_one_call(call: Call, pauses: "list[None]") -> N
         call(down(), wait=lambda: pauses)
 
 
+@pytest.mark.parametrize("op", [None, True, "postgresql://user:secret@host/db"])
+def test_what_cannot_be_called_is_refused_at_once(op: Any) -> None:
+    """As after `retry(connect())`, which else fails for a minute; its value may be a secret."""
+    waits: list[Callable[[], object]] = [lambda: retry(op), lambda: asyncio.run(retry_async(op))]
+    for wait in waits:
+        with pytest.raises(InvalidOptionError, match=r"^op must be callable: .*retry\(connect\)") as caught:
+            wait()
+        assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("pause", [-1, "0.1", float("nan"), float("inf"), True, 10**400])
 def test_what_is_no_pause_is_refused(call: Call, pause: object) -> None:
     """It is a mistake in the program."""
