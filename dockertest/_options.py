@@ -231,39 +231,70 @@ class BuildOptions:
 
 
 class RunFields(TypedDict, total=False):
-    """The fields of `RunOptions` that `Pool.run` takes as keywords; what they mean stands there."""
+    """The fields of `RunOptions` that `Pool.run` takes as keywords, each with the sentence that editors show."""
 
     name: str
+    """The container's name; a random one of the engine's when empty."""
     hostname: str
+    """The host name that the container sees."""
     entrypoint: Sequence[str]
+    """Replaces the image's entrypoint."""
     cmd: Sequence[str]
+    """Replaces the image's command."""
     mounts: Sequence[str]
+    """`"source:target[:ro]"`, the source an absolute path of the engine's host or a volume's name."""
     links: Sequence[str]
+    """`"container[:alias]"`, the engine's old way to name other containers."""
     exposed_ports: Sequence[PortSpec]
+    """Ports to publish besides those that the image exposes."""
     extra_hosts: Sequence[str]
+    """`"host:address"` lines for the container's `/etc/hosts`."""
     cap_add: Sequence[str]
+    """Kernel capabilities to add, such as `"NET_ADMIN"`."""
     security_opt: Sequence[str]
+    """Security options, such as `"seccomp=unconfined"`."""
     dns: Sequence[str]
+    """Addresses of name servers."""
     working_dir: str
+    """The folder that the command starts in."""
     network_id: str
+    """A network by id or name, as in Go; the same as one of `networks`."""
     networks: Sequence[NetworkSpec]
+    """Networks to be connected to from the start: `Network` objects, names or ids."""
     network_aliases: Sequence[str]
+    """Names that other containers on these networks find this one by."""
     labels: Mapping[str, str]
+    """Labels; those beginning with `dockertest.` are refused."""
     auth: AuthConfig | None
+    """Credentials for the registry."""
     port_bindings: BindingSpecs
+    """A container port to the host port, `PortBinding`, or list of them, to publish it on."""
     privileged: bool
+    """Give the container all rights on the engine's host."""
     user: str
+    """The user that the command runs as, `"name"` or `"uid:gid"`."""
     tty: bool
+    """Give the command a terminal."""
     platform: str
+    """The platform of image and container, such as `"linux/arm64"`."""
     tmpfs: Mapping[str, str] | Sequence[str]
+    """Paths kept in memory: a sequence, or a mapping to mount options such as `"size=64m"`."""
     shm_size: int | str | None
+    """Size of `/dev/shm`, in bytes or as `"256m"`."""
     init: bool | None
+    """Run a small init as the first process, which reaps zombies."""
     stop_timeout: float | None
+    """Seconds that a stop waits for the command to end before it is killed."""
     healthcheck: Healthcheck | None
+    """A shell command, or a mapping of `test` (a string or sequence), `retries`, and, in seconds, `interval`, `timeout` and `start_period`."""
     pull: PullPolicy
+    """When to pull the image: `"missing"`, `"always"` or `"never"`."""
     publish_ip: str | None
+    """The address that ports are published on, instead of the pool's."""
     files: Mapping[str, FileSpec]
+    """Files to put into the container before it starts."""
     reuse: bool | str
+    """`True` takes a running container of the same image and the same options, started by any process of this user on this host, instead of a new one; the name of a group shares it with everyone on the engine who names that group."""
 
 
 _LISTS = ("entrypoint", "cmd", "links", "extra_hosts", "cap_add", "security_opt", "dns", "network_aliases")

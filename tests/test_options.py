@@ -1,8 +1,10 @@
 """What a user asks for: checked when it is made, never changed, and shown without its secrets."""
 
+import ast
 import copy
 import dataclasses
 import inspect
+import itertools
 import pickle
 import re
 from pathlib import Path
@@ -349,3 +351,21 @@ def test_every_field_is_explained() -> None:
     """In the order in which it is declared."""
     explained = re.findall(r"^ {4}(\w+): ", inspect.getdoc(RunOptions) or "", re.MULTILINE)
     assert explained == [field.name for field in dataclasses.fields(RunOptions)]
+
+
+def test_editors_show_what_a_keyword_of_run_means() -> None:
+    """In the words of `RunOptions`, which editors do not look up for a keyword."""
+    tree = ast.parse(inspect.getsource(RunFields))
+    (found,) = tree.body
+    assert isinstance(found, ast.ClassDef)
+    told = {
+        field.target.id: str(text.value.value)
+        for field, text in itertools.pairwise(found.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    meant = " ".join((RunOptions.__doc__ or "").split())
+    assert told.keys() == get_type_hints(RunFields).keys()
+    assert [name for name, words in told.items() if f"{name}: {words}" not in meant] == []
