@@ -85,6 +85,13 @@ def copy(admin: Connection, template: str, name: str, *, by_files: bool) -> None
     how = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + how)
     admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    # What ALTER DATABASE has SET the server does not copy. Written as it is kept: lists in it need no quotes then.
+    kept = "SELECT setrole, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
+    for role, settings in admin.execute(f"{kept} WHERE datname = %s", [template]).fetchall():
+        admin.execute(
+            "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
+            [role, settings, name],
+        )
 
 
 def drop(admin: Connection, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import dockertest
 from dockertest.postgres import ServerFields, TemplateDatabase
@@ -97,6 +98,28 @@ class TestClones:
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
             connection.close()
+
+    def test_settings_of_the_database_are_copied(self, pool: dockertest.Pool) -> None:
+        """Those that the migration SET for it, or for a role in it: the server itself leaves them out."""
+
+        def with_settings(url: str) -> None:
+            with psycopg.connect(url) as connection:
+                name = sql.Identifier(connection.info.dbname)
+                for statement in (
+                    "ALTER DATABASE {} SET search_path = 'a, b', public",
+                    "ALTER DATABASE {} SET app.secret = 'it''s'",
+                    "ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '7MB'",
+                ):
+                    connection.execute(sql.SQL(statement).format(name))
+
+        asked = "SELECT current_setting('search_path'), current_setting('app.secret'), current_setting('work_mem')"
+        with TemplateDatabase(pool, with_settings) as own:
+            for _ in range(2):
+                with own.clone() as clone, psycopg.connect(clone.url) as connection:
+                    assert connection.execute(asked).fetchone() == ('"a, b", public', "it's", "7MB")
+            with psycopg.connect(own._url("postgres")) as connection:
+                count = connection.execute("SELECT count(*) FROM pg_db_role_setting").fetchone()
+            assert count == (2,)  # the template's own
 
     def test_many_threads_at_once(self, template: TemplateDatabase) -> None:
         """Each gets its own, and none is left."""
