@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import Unpack
 
@@ -89,6 +89,11 @@ class Pool(Launch):
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: It could not start it; it has been removed again.
         """
+        name, image = self._obtain(options)
+        return self._run(options, image, name, name, modifiers)
+
+    def _obtain(self, options: RunOptions) -> tuple[str, Mapping[str, Any]]:
+        """Have the image there, and give its whole name and what the engine says of it."""
         self._owned.check_open()
         name = _reference.reference("repository", options.repository, options.tag).prefixed(
             self.image_prefix or ""
@@ -100,7 +105,7 @@ class Pool(Launch):
             auth=options.auth,
             on_progress=self.pull_progress,
         )
-        return self._run(options, image, str(name), str(name), modifiers)
+        return str(name), image
 
     def build_and_run(
         self, name: str, dockerfile_path: str | os.PathLike[str], env: EnvSpec = ()

@@ -13,6 +13,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
@@ -27,7 +28,7 @@ from dockertest.errors import InvalidOptionError, ResourceClosedError
 
 # No test needs what is on the disk after a crash of the machine, or a disk at all. A log of a gigabyte, which is the
 # default, is too much for memory.
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "128MB"}
+_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
 _MEMORY, _USUAL = "/dockertest", "/var/lib/postgresql"
 
 
@@ -89,10 +90,15 @@ class TemplateDatabase:
         self._template = _clones.template_name(migrate, version)
         self._user, self._password, options["env"] = _credentials(pool, options)
         if fast:
-            settings = [word for key, value in _FAST.items() for word in ("-c", f"{key}={value}")]
-            options["cmd"] = [*(options.get("cmd") or ["postgres"]), *settings]
             _keep_in_memory(options)
-        self.resource = pool.run_with_options(RunOptions(repository=repository, tag=tag, **options))
+        server = RunOptions(repository=repository, tag=tag, **options)
+        image, about = pool._obtain(server)
+        if fast:
+            # The image's own command may load what its extensions need; an entrypoint of one's own replaces it.
+            of_image = ["postgres"] if server.entrypoint else (about.get("Config") or {}).get("Cmd") or []
+            settings = [word for each in _FAST for word in ("-c", each)]
+            server = replace(server, cmd=[*(server.cmd or of_image), *settings])
+        self.resource = pool._run(server, about, image, image, ())
         try:
             with self._admin() as admin:
                 _clones.drop_what_the_dead_left(admin)
@@ -224,9 +230,8 @@ class Database:
         if not self._closed:
             self._owner._keep(self)
             self._closed = True
-            print(
-                f"kept database {self.url}", file=sys.stderr
-            )  # asked for, by somebody who looks at the screen
+            # Asked for, by somebody who looks at the screen.
+            print(f"kept database {self.url}", file=sys.stderr)
 
     def close(self) -> None:
         """

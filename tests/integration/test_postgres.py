@@ -194,6 +194,24 @@ class TestServer:
             with safe.clone() as clone:
                 assert items(clone.url) == ["first"]
 
+    def test_the_images_own_command_counts(
+        self, pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path
+    ) -> None:
+        """Images with extensions load them there: our settings come after it."""
+        (tmp_path / "Dockerfile").write_text(
+            f'FROM {pool.image_prefix}postgres:15\nCMD ["postgres", "-c", "max_connections=17"]\n'
+        )
+        image, _ = engine.client.images.build(path=str(tmp_path), tag=name)
+        try:
+            with (
+                TemplateDatabase(pool, migrate, repository=str(image.id), tag=None) as own,
+                psycopg.connect(own._url("postgres")) as connection,
+            ):
+                asked = "SELECT current_setting('fsync'), current_setting('max_connections')"
+                assert connection.execute(asked).fetchone() == ("off", "17")
+        finally:
+            engine.client.images.remove(name)
+
     @pytest.mark.parametrize(
         ("options", "folder", "in_memory"),
         [
