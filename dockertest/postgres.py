@@ -24,7 +24,7 @@ from dockertest._options import RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
 from dockertest._values import EnvSpec
-from dockertest.errors import InvalidOptionError, ResourceClosedError
+from dockertest.errors import ContainerExitedError, InvalidOptionError, ResourceClosedError
 
 # No test needs what is on the disk after a crash of the machine, or a disk at all. A log of a gigabyte, which is the
 # default, is too much for memory.
@@ -147,7 +147,8 @@ class TemplateDatabase:
         """
         if not self._closed and (self.resource._reused or self._pool.keep):  # else they go with the server
             for each in list(self._clones.values()):
-                each.close()
+                with suppress(ContainerExitedError):  # an end of the server is no failure to close this
+                    each.close()
         self._closed = True
         idle = self._idle.pop(os.getpid(), None)
         while idle and not idle.empty():

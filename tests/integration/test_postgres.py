@@ -285,6 +285,19 @@ class TestServer:
             with pytest.raises(dockertest.ContainerExitedError, match="exit code 137"):
                 own.clone()
 
+    def test_a_server_that_has_ended_is_closed(
+        self, pool: dockertest.Pool, engine: Engine, name: str
+    ) -> None:
+        """One that is reused, too: its clones went with it, and no failure of ours hides one of the body."""
+        try:
+            with TemplateDatabase(pool, migrate, name=name, reuse=True) as own:
+                own.clone()
+                engine.client.containers.get(own.resource.id).kill()
+            with pytest.raises(dockertest.ResourceClosedError):
+                own.clone()
+        finally:
+            pool.remove_container_by_name(name)
+
 
 class TestSharing:
     """One server and one migration for many processes and runs."""
