@@ -26,7 +26,8 @@ def key(options: RunOptions, request: CreateRequest, image: Mapping[str, Any], i
     our own labels, of the files put in, and of who shares it: a user on a host, or a group by its name.
     """
     user_and_machine = identity.split(".")[:2]
-    body = {**request.body, "Image": image.get("Id")}
+    environment = dict(each.split("=", 1) for each in request.body["Env"])  # in it, order means nothing
+    body = {**request.body, "Image": image.get("Id"), "Env": environment}
     body["Labels"] = {
         name: value for name, value in body["Labels"].items() if not name.startswith("dockertest.")
     }
@@ -118,7 +119,7 @@ def _taken(attrs: Mapping[str, Any]) -> ContainerCreateError:
     label = _report.label(str(attrs["Name"]).lstrip("/"), str(attrs["Id"]))
     return ContainerCreateError(
         f"{label} has the name that a container to be reused would get, but is another: it was started with other "
-        f"options, by another user, or by hand; give another name, or remove it with: docker rm -f -v {attrs['Id'][:12]}"
+        f"options, of another image, by another user, or by hand; give another name, or remove it with: docker rm -f -v {attrs['Id'][:12]}"
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,18 @@ class TestTaking:
                 pool.run_with_options(RunOptions(**{**fields, **change}))  # type: ignore[arg-type]
             assert f"remove it with: docker rm -f -v {first.id[:12]}" in str(told.value)
             assert engine.inspect(first.id)["State"]["Running"]
+
+    def test_the_order_of_the_environment_does_not_count(self, server: RunOptions) -> None:
+        """Workers of a test runner would else start a server each, since a set's order is each process's own."""
+        variables = ["A=1", "B=2", "C=3=4"]
+        with dockertest.Pool() as pool:
+            ids = {
+                pool.run_with_options(replace(server, env=env)).id
+                for env in (variables, variables[::-1], {"B": 2, "C": "3=4", "A": 1})
+            }
+            assert len(ids) == 1
+            with pytest.raises(dockertest.ContainerCreateError, match="other options"):
+                pool.run_with_options(replace(server, env={"A": 1, "B": 2}))
 
     def test_a_modifier_counts(self, server: RunOptions) -> None:
         """The final request is what is compared, not the options."""
