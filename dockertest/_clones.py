@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,12 +46,25 @@ def template_name(migrate: object, version: object) -> str:
 def _identity(migrate: object) -> str:
     """Give what a callable does, without where it stands: by its name, its code and what was bound to it."""
     if isinstance(migrate, functools.partial):
-        return f"{_identity(migrate.func)} {migrate.args} {migrate.keywords}"
+        return f"{_identity(migrate.func)} {_bound(migrate.args)} {_bound(migrate.keywords)}"
     function = migrate if hasattr(migrate, "__code__") else vars(type(migrate)).get("__call__")
     name = (
         f"{getattr(migrate, '__module__', '')} {getattr(migrate, '__qualname__', type(migrate).__qualname__)}"
     )
-    return f"{name} {_code(getattr(function, '__code__', None))}"
+    defaults = _bound([getattr(function, each, None) for each in ("__defaults__", "__kwdefaults__")])
+    # A function that a decorator wraps; other values around it may be what it counts its calls with.
+    around = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # empty yet
+            around += [_bound(cell.cell_contents)] * hasattr(cell.cell_contents, "__code__")
+    return f"{name} {_code(getattr(function, '__code__', None))} {defaults} {around}"
+
+
+def _bound(value: object) -> str:
+    """Give a value by what it says of itself, the same in every process: its address does not count."""
+    if code := getattr(value, "__code__", None):
+        return _code(code)
+    return re.sub(" at 0x[0-9A-Fa-f]+", "", repr(value))
 
 
 def _code(const: object) -> str:

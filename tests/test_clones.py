@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,38 @@ def test_the_code_of_the_migration_counts() -> None:
         exec(f"def migrate(url):\n    return [url, {statement!r}]", namespace)
         made.append(template_name(namespace["migrate"], ""))
     assert made[0] != made[1]
+
+
+def test_what_is_bound_to_the_migration_counts() -> None:
+    """A default, and what a decorator wraps; but not what it counts its calls with."""
+    called: list[str] = []
+
+    def wrap(run: "Callable[[str], object]", folder: str = "a") -> "Callable[[str], object]":
+        def wrapped(url: str, _folder: str = folder) -> object:
+            called.append(url)
+            return run(url)
+
+        return wrapped
+
+    def names() -> "list[str]":
+        made = [wrap(migrate), wrap(other), wrap(migrate, "b")]
+        return [template_name(each, "") for each in made]
+
+    first = names()
+    assert len(set(first)) == len(first)
+    wrap(migrate)("")
+    assert names() == first
+
+
+def test_an_object_that_is_bound_to_it_has_no_address() -> None:
+    """Each process and run would else migrate anew, and leave one more template."""
+
+    def run(_migration: Migration, url: str) -> None:
+        print(url)
+
+    bound = [Migration(), Migration()]
+    assert len({template_name(functools.partial(run, each), "") for each in bound}) == 1
+    assert template_name(functools.partial(run, bound[0]), "1") != template_name(run, "1")
 
 
 def test_every_process_gives_the_same_name() -> None:
