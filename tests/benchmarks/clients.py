@@ -23,6 +23,10 @@ POSTGRES = f"{PREFIX}postgres:15"
 BUSYBOX = f"{PREFIX}busybox:1.35"
 ENV = {"POSTGRES_USER": "test", "POSTGRES_PASSWORD": "test", "POSTGRES_DB": "test"}
 SLEEP = ["sleep", "600"]
+# What TemplateDatabase gives its server, for those that are compared with it.
+SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
+FAST = ["postgres", *(word for each in SETTINGS for word in ("-c", each))]
+MEMORY, PGDATA = {"/dockertest": ""}, {"PGDATA": "/dockertest/data"}
 
 
 @dataclass
@@ -95,12 +99,14 @@ class Testcontainers:
 
     name = "testcontainers"
 
-    def postgres(self, command: "list[str]") -> Started:
+    def postgres(self, command: "list[str]", *, in_memory: bool = False) -> Started:
         """Start a server, and wait until it has accepted a connection."""
         from testcontainers.community.postgres import PostgresContainer
 
         began = time.perf_counter()
         container = PostgresContainer(POSTGRES, username="test", password="test", dbname="test", driver=None)
+        if in_memory:
+            container.with_tmpfs_mount("/dockertest").with_envs(**PGDATA)
         container.with_command(command).start()
         address = container.get_connection_url()
         psycopg.connect(address).close()

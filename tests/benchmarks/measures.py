@@ -317,7 +317,7 @@ import time
 from pathlib import Path
 import psycopg, pytest, dockertest
 from dockertest.postgres import TemplateDatabase
-from tests.benchmarks.clients import POSTGRES, Testcontainers
+from tests.benchmarks.clients import FAST, MEMORY, PGDATA, POSTGRES, Testcontainers
 from tests.benchmarks.measures import migrate
 
 LOG = Path({log!r})
@@ -339,7 +339,8 @@ def cloned(template):
 
 @pytest.fixture
 def started(pool):
-    with pool.run(POSTGRES, env={{"POSTGRES_PASSWORD": "x"}}, cmd=["postgres", "-c", "fsync=off"]) as server:
+    env = {{"POSTGRES_PASSWORD": "x", **PGDATA}}
+    with pool.run(POSTGRES, env=env, cmd=FAST, tmpfs=MEMORY) as server:
         url = f"postgresql://postgres:x@{{server.get_host_port(5432)}}/postgres"
         server.retry(lambda: psycopg.connect(url)).close()
         migrate(url)
@@ -347,7 +348,7 @@ def started(pool):
 
 @pytest.fixture
 def other():
-    server = Testcontainers().postgres(["postgres", "-c", "fsync=off"])
+    server = Testcontainers().postgres(FAST, in_memory=True)
     migrate(server.url)
     yield server.url
     server.remove()
