@@ -73,7 +73,7 @@ class Standpoint:
         if own is None:
             return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_ip, bound_ip)  # noqa: S104 - a comparison
         gateways = [str(end["Gateway"]) for end in own.values() if end.get("Gateway")]
-        if bound_ip in _EVERYWHERE and gateways:
+        if bound_ip in _EVERYWHERE and gateways and not self._engine.is_podman:  # which keeps networks apart
             return gateways[0]
         if bound_ip not in _EVERYWHERE and not ipaddress.ip_address(bound_ip).is_loopback:
             return bound_ip

@@ -40,9 +40,9 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman makes a mount's source that is missing",
     ),
-    "ports at the gateway": (
-        lambda engine: engine.is_podman and engine.version < (5,),
-        "Podman 4 leads no published port from one network into another",
+    "names that are no text": (
+        lambda engine: engine.is_podman,
+        "Podman reads .dockerignore once more, and takes all names that are no text for one",
     ),
     "unread stdin": (
         lambda engine: engine.is_podman,
