@@ -179,6 +179,10 @@ class Connection:
                 "expire needs the reaper; leave reaper=True, and DOCKERTEST_REAPER unset"
             )
 
+    def _expired(self, container: str) -> None:
+        """Forget the time of a container that is gone; called by its handle."""
+        self._lifeline.expired(container)
+
     def _sweep(self) -> list[Exception]:
         """Remove what the engine made without our having been told, as when its answer was lost."""
         try:

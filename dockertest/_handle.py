@@ -39,6 +39,9 @@ class Owner(Protocol):
     def _expire(self, container: str, seconds: float | None) -> None:
         """Have a container removed when its time is up."""
 
+    def _expired(self, container: str) -> None:
+        """Forget the time of a container that is gone."""
+
 
 @dataclass(eq=False, repr=False)
 class Handle:

@@ -114,9 +114,17 @@ class Lifeline:
     def expire(self, container: str, seconds: float | None) -> bool:
         """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
         with self._lock:
+            _reaper.write_deadline(self._state, container, seconds)
             if self._pipe is None and (seconds is None or not self._start()):
                 return False
             return self._tell({"expire": container, "in": seconds})
+
+    def expired(self, container: str) -> None:
+        """Forget the time of a container that is gone."""
+        with self._lock:
+            _reaper.forget_deadline(self._state, container)
+            if self._pipe is not None:
+                self._tell({"expire": container, "in": None})
 
     def prune(self, engine: Engine, *, reused: bool = False) -> list[str]:
         """Remove what dead sessions left on this engine, and give the ids of it."""
@@ -151,9 +159,7 @@ class Lifeline:
     def _start(self) -> bool:
         """Start the reaper: its first lines are in the pipe before it is."""
         if self._address is None:
-            log.warning(
-                "no reaper works over %s: what a killed process leaves has to be removed by hand", self._where
-            )
+            _warn("does not work", f"it cannot reach {self._where}")
             return False
         reading = None
         try:
@@ -205,11 +211,9 @@ class Lifeline:
 
     def _write(self, line: bytes) -> bool:
         """Write a line, which is less than PIPE_BUF: all of it or nothing; `False` if the pipe is full."""
-        try:
-            os.write(self._pipe if self._pipe is not None else -1, line)
-        except BlockingIOError:
-            return False
-        return True
+        with contextlib.suppress(BlockingIOError):
+            return os.write(-1 if self._pipe is None else self._pipe, line) > 0
+        return False
 
     def _stop(self) -> None:
         """End the pipe; the process that was started has long made way for one that is nobody's child."""
@@ -224,9 +228,7 @@ class Lifeline:
         """Hold the lock that says that this session lives; the system releases it when this process is gone."""
         try:
             descriptor = os.open(self._lock_path(session), os.O_CREAT | os.O_RDWR, 0o600)
-        except (
-            OSError
-        ) as error:  # without it the next session cannot know that this one is dead, and leaves it alone
+        except OSError as error:  # the next session cannot know that this one is dead, and leaves it alone
             log.warning("there is no lock for this session, since %s: %s", self._state, error.strerror)
             return None
         with contextlib.suppress(ImportError, OSError):

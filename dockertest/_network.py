@@ -86,9 +86,7 @@ class Network:
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        if (
-            self._pid != os.getpid()
-        ):  # a thread of the parent may have held the lock at the fork, and is not here
+        if self._pid != os.getpid():  # a thread of the parent that held the lock at the fork is not here
             self._closed = True
             return
         kept = self._owner.keep and not self._borrowed

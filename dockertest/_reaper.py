@@ -33,7 +33,7 @@ IDENTITY = "dockertest.identity"
 EXPIRES = "dockertest.expires"
 REUSE = "dockertest.reuse"
 
-LOOK_AGAIN = 5.0  # seconds in which an engine may still finish a creation whose client is dead
+LOOK_AGAIN = 15.0  # seconds in which a busy engine may still finish a creation whose client is dead
 QUIET = 1.0  # seconds in which a session that begins has the engine and the processors to itself
 GIVE_UP = 120.0  # after so many it is left alone
 SILENCE = 30.0  # seconds that one request may take
@@ -215,6 +215,36 @@ def _of_an_earlier_boot(theirs: str, ours: str) -> bool:
     return bool(our_boot and their_boot) and their_machine == our_machine and their_boot != our_boot
 
 
+def write_deadline(state: Path, container: str, seconds: float | None) -> None:
+    """
+    Write down in how many *seconds* a container's time is up, `None` for never.
+
+    A container may be held by several processes, each with a reaper of its own: what was said last counts for all.
+    """
+    with contextlib.suppress(OSError):  # then each reaper knows only what it was told itself
+        fresh = state / f"{container}.{os.getpid()}"
+        fresh.write_text(str(math.inf if seconds is None else time.monotonic() + seconds), encoding="ascii")
+        fresh.replace(_deadline(state, container))
+
+
+def forget_deadline(state: Path, container: str) -> None:
+    """Forget what was written down of a container that is gone."""
+    with contextlib.suppress(OSError):
+        _deadline(state, container).unlink()
+
+
+def _left(state: Path, container: str) -> float:
+    """Give the seconds that a container has left, going by what is written down."""
+    try:
+        return float(_deadline(state, container).read_text(encoding="ascii")) - time.monotonic()
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _deadline(state: Path, container: str) -> Path:
+    return state / f"{container}.deadline"
+
+
 def _lock_is_free(path: Path) -> bool:
     """Whether nobody holds the lock of a session; a lock that is not there says nothing."""
     try:
@@ -304,7 +334,6 @@ class Reaper:
             self._recover_at = math.inf
             self._recovery = aside(self._try, self._recover)
         for container in [each for each, when in self._deadlines.items() if when <= now]:
-            self._say(f"the time of container {container[:12]} is up")
             self._deadlines[container] = math.inf
             aside(self._enforce, container)
         for session in [each for each, (_, when) in self._looks.items() if when <= now]:
@@ -316,8 +345,13 @@ class Reaper:
                 aside(self._visit, container)
 
     def _enforce(self, container: str) -> None:
-        gone = self._try(partial(remove, kind="containers", thing=container))
-        self._heard.put({"expire": container, "in": None if gone else 1.0})
+        left = _left(self._state, container)
+        if left <= 0:
+            self._say(f"the time of container {container[:12]} is up")
+            left = math.inf if self._try(partial(remove, kind="containers", thing=container)) else 1.0
+            if left == math.inf:
+                forget_deadline(self._state, container)
+        self._heard.put({"expire": container, "in": None if left == math.inf else left})
 
     def _look(self, session: str) -> None:
         self._heard.put({"looked": session, "found": self._try(partial(remove_all, sessions=[session]))})
@@ -325,6 +359,7 @@ class Reaper:
     def _visit(self, container: str) -> None:
         answer = self._try(lambda request: request("GET", f"/containers/{container}/json", None))
         if answer and answer[0] == 404:
+            forget_deadline(self._state, container)
             self._heard.put({"expire": container, "in": None})
 
     def _looked(self, looked: str, found: list[str] | None) -> None:

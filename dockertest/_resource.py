@@ -210,9 +210,7 @@ class Resource(Inside):
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        if (
-            self._pid != os.getpid()
-        ):  # a thread of the parent may have held the lock at the fork, and is not here
+        if self._pid != os.getpid():  # a thread of the parent that held the lock at the fork is not here
             self._closed = True
         else:
             self._let_go(remove=not (self._borrowed or self._reused or self._kept()))
@@ -228,7 +226,7 @@ class Resource(Inside):
                     self._after_removal()
             self._closed = True
             if self._expires and self._removed:
-                self._owner._expire(self.id, None)
+                self._owner._expired(self.id)
         self._owner._forget(self)
 
     def _kept(self) -> bool:

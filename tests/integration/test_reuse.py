@@ -300,6 +300,29 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert engine.has(resource.id)
         dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)
 
+    @pytest.mark.parametrize("said", [600, None])
+    def test_the_deadline_that_was_set_last_counts(
+        self, server: RunOptions, engine: Engine, said: "float | None"
+    ) -> None:
+        """Whichever process set it, as when each run begins with one: the first one's reaper leaves the second one alone."""
+        code = f"""
+import dockertest
+with dockertest.Pool() as pool:
+    pool.run("busybox:1.35", name={server.name!r}, cmd=["sleep", "600"], reuse=True).expire(2)
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
+        with dockertest.Pool() as pool:
+            resource = pool.run_with_options(server)
+            resource.expire(said)
+            other = pool.run("busybox:1.35", cmd=["sleep", "600"])
+            other.expire(3)
+            # By then the first one's deadline is over.
+            dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
+            assert engine.inspect(resource.id)["State"]["Running"]
+            resource.expire(0)
+            dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)
+            assert list(pool._lifeline._state.glob(f"{resource.id}*")) == []
+
     def test_purge_removes_it(self, server: RunOptions, engine: Engine) -> None:
         """By whichever handle; then other handles of it are of no use."""
         with dockertest.Pool() as pool:
