@@ -15,7 +15,7 @@ from dockertest.errors import DockertestError, DockerUnavailableError, EngineErr
 
 # The newest API that the tests of this package have met. Older engines are spoken to in theirs, down to the oldest that
 # the docker SDK knows; so are newer ones that have forgotten this one.
-NEWEST_API = "1.45"
+NEWEST_API = "1.51"
 OLDEST_API = "1.24"
 
 PATIENCE = 4.0  # seconds that an engine may take to be connected to, and to say the first word
