@@ -74,6 +74,7 @@ class Connection:
     _environ: dict[str, str] = field(init=False)
     _credentials: Credentials = field(init=False)
     _images: _image.Images = field(init=False)
+    _built: set[_reference.Reference] = field(init=False, default_factory=set)
     _made: dict[int, _session.Belongings] = field(init=False, default_factory=dict)  # by process
     _lifeline: _lifeline.Lifeline = field(init=False)
     _ttl: float | None = field(init=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Literal, TypedDict
 
 from dockertest import _reference, _specs, _values
@@ -201,15 +200,16 @@ class BuildOptions:
     remove_image: bool = False
 
     def __post_init__(self) -> None:
-        folder = Path(self.context_dir)
+        folder = _values.local_path("context_dir", self.context_dir)
         if not folder.is_dir():
             raise InvalidOptionError(f"context_dir: {str(folder)!r} is no folder")
         if not (folder / _specs.text("dockerfile", self.dockerfile)).is_file():
             raise InvalidOptionError(f"dockerfile: {str(folder / self.dockerfile)!r} is no file")
         if self.version not in ("1", "2"):
             raise InvalidOptionError(f"version: {self.version!r} is neither '1' nor '2'")
-        auths = self.auth.values() if isinstance(self.auth, Mapping) else [self.auth]
-        if not all(each is None or isinstance(each, AuthConfig) for each in auths):
+        auths = self.auth if isinstance(self.auth, Mapping) else {"": self.auth}
+        auths = {} if self.auth is None else auths
+        if not all(isinstance(key, str) and isinstance(each, AuthConfig) for key, each in auths.items()):
             raise InvalidOptionError(
                 "auth must be an AuthConfig, or a mapping of registries to them (not shown here)"
             )

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from typing_extensions import Unpack
@@ -16,12 +15,14 @@ from dockertest import (
     _image,
     _reference,
     _session,
+    _values,
 )
 from dockertest._create import Modifier
 from dockertest._launch import Launch
 from dockertest._options import BuildOptions, RunFields, RunOptions
 from dockertest._resource import Resource
 from dockertest._values import EnvSpec
+from dockertest.errors import InvalidOptionError
 
 T = TypeVar("T")
 log = logging.getLogger("dockertest")
@@ -95,9 +96,9 @@ class Pool(Launch):
     def _obtain(self, options: RunOptions) -> tuple[str, Mapping[str, Any]]:
         """Have the image there, and give its whole name and what the engine says of it."""
         self._owned.check_open()
-        name = _reference.reference("repository", options.repository, options.tag).prefixed(
-            self.image_prefix or ""
-        )
+        name = _reference.reference("repository", options.repository, options.tag)
+        if name not in self._built:
+            name = name.prefixed(self.image_prefix or "")
         image = self._images.obtain(
             name,
             pull=options.pull,
@@ -143,7 +144,7 @@ class Pool(Launch):
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: It could not start it; it has been removed again.
         """
-        path = Path(dockerfile_path)
+        path = _values.local_path("dockerfile_path", dockerfile_path)
         return self.build_and_run_with_build_options(
             BuildOptions(path.parent, path.name), options, *modifiers
         )
@@ -170,8 +171,13 @@ class Pool(Launch):
         name = _reference.reference(
             "repository or name", run_options.repository or run_options.name, run_options.tag
         )
+        if name.digest or name.is_id:
+            raise InvalidOptionError(
+                f"repository: {str(name)!r} cannot name an image to be built; write a name without a digest"
+            )
         with self._timeline.step("build", str(name)):
             built = _build.build(self._engine, build_options, name, self._credentials, self._environ)
+        self._built.add(name)
         image = _image.inspect(self._engine, _reference.reference("the image built", built))
         try:
             resource = self._run(run_options, image or {}, built, str(name), modifiers)

@@ -210,6 +210,13 @@ def file_content(name: str, value: object) -> Content:
         raise InvalidOptionError(f"{name} has characters that UTF-8 cannot write; give bytes") from None
 
 
+def local_path(name: str, value: object) -> Path:
+    """Give a path of this machine, written as a string or a path."""
+    if isinstance(value, (str, os.PathLike)) and isinstance(written := os.fspath(value), str):
+        return Path(written)
+    raise InvalidOptionError(f"{name}: {_specs.shown(value)} is no path; write a string or a pathlib.Path")
+
+
 def container_path(name: str, value: object) -> str:
     """Give an absolute path in a container, without what does not count in it."""
     path = _specs.text(name, value)

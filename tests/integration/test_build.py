@@ -86,6 +86,17 @@ def test_a_dockerfile_is_built_and_run(
     assert ours == [], "containers inherit labels: ours would make theirs look like ours"
 
 
+def test_an_image_that_was_built_is_run_again_by_its_name(context: Path, image: str) -> None:
+    """Without a prefix, which is for the images of a mirror, and without a pull."""
+    with dockertest.Pool(image_prefix="mirror.invalid/") as pool:
+        options = dockertest.RunOptions(repository=image, tag="v2", cmd=SLEEP)
+        built = pool.build_and_run_with_options(context / "Dockerfile", options)
+        again = pool.run(f"{image}:v2", cmd=SLEEP, pull="never")
+        assert again.container.image == built.container.image
+        with pytest.raises(dockertest.ImagePullError, match=f"mirror.invalid/{image}:v1"):
+            pool.run(image, "v1", pull="never")
+
+
 def test_a_build_argument_is_seen_through_exec(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
@@ -328,11 +339,18 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
         "labels": {"context_dir": context, "labels": {"dockertest.x": "1"}},
         "build_args": {"context_dir": context, "build_args": ["NO_EQUALS_SIGN"]},
         "auth": {"context_dir": context, "auth": "hunter2"},
+        "auth .*mapping": {"context_dir": context, "auth": {5: dockertest.AuthConfig("ann", "hunter2")}},
+        "context_dir: None": {"context_dir": None},
         "remove_image": {"context_dir": context, "remove_image": "yes"},
     }.items():
         with pytest.raises(dockertest.InvalidOptionError, match=field) as caught:
             dockertest.BuildOptions(**options)  # type: ignore[arg-type]
         assert "hunter2" not in str(caught.value)
+    with pytest.raises(dockertest.InvalidOptionError, match="dockerfile_path: None is no path"):
+        pool.build_and_run("nothing", None)  # type: ignore[arg-type]
+    for name in (f"sha256:{'a' * 64}", f"nothing@sha256:{'a' * 64}"):
+        with pytest.raises(dockertest.InvalidOptionError, match="cannot name an image to be built"):
+            pool.build_and_run_with_options(context / "Dockerfile", dockertest.RunOptions(repository=name))
     with pytest.raises(dockertest.InvalidOptionError, match="repository or name"):
         pool.build_and_run_with_options(context / "Dockerfile", dockertest.RunOptions())
     with pytest.raises(dockertest.InvalidOptionError, match="repository"):
