@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dockertest import _dockerfile
 from dockertest._endpoint import Endpoint
@@ -252,7 +253,14 @@ def timed_out(chain: list[BaseException]) -> bool:
 
 
 def _answer(foreign: Any, failed: str, error: type[DockertestError]) -> DockertestError:
-    said = foreign.explanation or (foreign.response.reason if foreign.response is not None else str(foreign))
+    answered = foreign.response
+    said = foreign.explanation or (answered.reason if answered is not None else str(foreign))
+    if answered is not None and answered.headers.get("Content-Type", "").startswith("text/html"):
+        asked = f"{answered.request.method} {urlsplit(answered.url).path}"  # the query may have secrets
+        said = (
+            f"{answered.status_code} {answered.reason} and a web page, which is no engine's answer; if a proxy stands "
+            f"before the engine, have it let {asked} pass"
+        )
     text = f"{failed}{str(said).strip()}"
     return EngineError(text, status=foreign.status_code) if error is EngineError else error(text)
 

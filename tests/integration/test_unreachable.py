@@ -187,6 +187,17 @@ def listening(path: Path, answer: "bytes | None") -> "Iterator[str]":
             thread.join()
 
 
+def test_a_proxy_that_refuses(tmp_path: Path) -> None:
+    """It answers with a web page, as HAProxy does: what it has to let pass is told instead."""
+    page = b"<html><body>\n<h1>403 Forbidden</h1>\n</body></html>\n"
+    head = b"HTTP/1.0 403 Forbidden\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n"
+    with listening(tmp_path / "x", head + page) as endpoint:
+        assert said(endpoint) == (
+            f"no container engine answers at {endpoint} (endpoint=): 403 Forbidden and a web page, which is no engine's "
+            "answer; if a proxy stands before the engine, have it let GET /_ping pass"
+        )
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
