@@ -117,8 +117,9 @@ def _agree(api: Any, patience: float) -> None:
     api._version = min(offered, NEWEST_API, key=_version)
     if _version(offered) > _version(NEWEST_API):
         response = api._get(api._url("/version", versioned_api=False), timeout=patience)
-        api._raise_for_status(response)
-        api._version = max(NEWEST_API, response.json().get("MinAPIVersion") or "", key=_version)
+        # A proxy that keeps this from us is no obstacle: most likely the engine still speaks ours.
+        oldest = response.json().get("MinAPIVersion") if response.ok else ""
+        api._version = max(NEWEST_API, oldest or "", key=_version)
 
 
 def _version(written: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from dockertest import _reaper
 from dockertest._connect import find
 from dockertest._endpoint import Endpoint
 
+from ..engines.fault_proxy import FaultProxy, answer  # noqa: TID252 - `tests` is on no path
 from ..engines.tls_front import Front, certificates  # noqa: TID252 - `tests` is on no path
 from ..engines.versions import OtherVersions  # noqa: TID252 - `tests` is on no path
 
@@ -150,6 +151,19 @@ def test_the_newest_version_that_both_know_is_spoken(
         works(other)
     asked = [each for each in front.requests if "/version " in each]
     assert len(asked) == (newest > "1.51")  # it costs a request only where it has to
+
+
+def test_a_proxy_may_keep_the_oldest_version_to_itself(
+    local: str, pool: dockertest.Pool, tmp_path: Path
+) -> None:
+    """As one before an engine's socket does that lets only some requests pass: then ours is spoken."""
+    real = str(pool.client.api.api_version)
+    proxy = FaultProxy(tmp_path / "y", local)
+    proxy.next("GET /version ", answer(403, "forbidden"))
+    front = OtherVersions(tmp_path / "x", str(proxy.path), oldest="1.44", newest="1.52", real=real)
+    with proxy.running(), front.running(), dockertest.Pool(front.endpoint) as other:
+        assert other.client.api.api_version == "1.51"
+        works(other)
 
 
 @pytest.fixture
