@@ -20,6 +20,7 @@ from dockertest.errors import InvalidOptionError
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
 _SOCKETS = ("unix:", "npipe:")
 _FILES = ("ca.pem", "cert.pem", "key.pem")
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f]|\s\Z")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
 
 
@@ -208,6 +209,11 @@ def _check(url: str, why: str) -> str:
         raise InvalidOptionError(
             f"{why}: {shown!r} is no endpoint; write a scheme of {', '.join(f'{each}://' for each in SCHEMES)}, "
             f"such as {hint}"
+        )
+    if _INVISIBLE.search(url):
+        raise InvalidOptionError(
+            f"{why}: {_PASSWORD.sub(':***@', url)!r} has a line break or something else in it that nobody sees; "
+            "leave it out"
         )
     parts = urlsplit(url)
     if (scheme in ("http", "https") and not parts.port) or (scheme == "unix" and set(url) & set("#?")):

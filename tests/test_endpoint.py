@@ -379,6 +379,15 @@ def test_what_is_no_endpoint_is_refused(written: str, hint: str) -> None:
         found(DOCKER_HOST=written)
 
 
+@pytest.mark.parametrize("written", ["unix:///x\r", "unix:///x\n", "tcp://host:2375 ", "tcp://ho\tst:2375"])
+def test_what_nobody_sees_is_shown(written: str) -> None:
+    """As from a file with the line ends of Windows: 'no such file' would be a riddle."""
+    with pytest.raises(InvalidOptionError) as caught:
+        found(DOCKER_HOST=written)
+    assert str(caught.value).startswith(f"DOCKER_HOST: {written!r} ")
+    assert only("unix:///Users/J Doe/docker.sock").url == "unix:///Users/J Doe/docker.sock"
+
+
 @pytest.mark.parametrize("written", [5, b"unix:///x", ["tcp://a"], Path("/var/run/docker.sock"), "tcp://a\0"])
 def test_what_is_no_text_is_refused(written: Any) -> None:
     """With an error of ours."""
