@@ -73,6 +73,7 @@ class Launch(Upkeep):
                 resource._reused = True
                 _process.registry.add(self)
                 self._owned.add_container(resource)
+            resource._await_ports(found)  # whoever has just started it waits for them, too
         return resource
 
     def _check_reusable(self, request: CreateRequest) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from typing_extensions import Self
 
@@ -257,18 +258,14 @@ class Resource(Inside):
         )
         self._await_ports() if not ended else self._refresh()
 
-    def _await_ports(self) -> None:
-        """Wait until the ports are bound: on some engines that comes a moment after the start."""
+    def _await_ports(self, attrs: Mapping[str, Any] | None = None) -> None:
+        """Wait until the ports are bound: on some engines that comes a moment after the start; *attrs* are what is known."""
         deadline = time.monotonic() + 2
-        while True:
-            attrs = self._refresh()
-            bound = attrs["NetworkSettings"].get("Ports") or {}
-            wanted = _create.bound_ports(attrs["HostConfig"])
-            if all(bound.get(port) for port in wanted) or attrs["State"].get("Status") != "running":
-                return
-            if time.monotonic() > deadline:
-                return  # such as in an internal network, where nothing is published; `get_port` will say so
+        attrs = attrs or self._refresh()
+        # In an internal network nothing is published, and this ends with its time; `get_port` will say so.
+        while not _are_bound(attrs) and time.monotonic() < deadline:
             time.sleep(0.01)
+            attrs = self._refresh()
 
     def _address(self, port: str | int) -> tuple[str, int]:
         self._check_open()
@@ -283,6 +280,13 @@ class Resource(Inside):
             port=wanted,
             published=published,
         )
+
+
+def _are_bound(attrs: Mapping[str, Any]) -> bool:
+    """Whether all ports that are to be published are, or the container has ended and none will be."""
+    bound = attrs["NetworkSettings"].get("Ports") or {}
+    wanted = _create.bound_ports(attrs["HostConfig"])
+    return all(bound.get(port) for port in wanted) or attrs["State"].get("Status") != "running"
 
 
 def _joined(host: str, number: int) -> str:

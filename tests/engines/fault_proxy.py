@@ -159,6 +159,20 @@ def cut(after: int) -> Fault:
     return fault
 
 
+def edit(pattern: bytes, written: bytes) -> Fault:
+    """Write something shorter over what matches a pattern in the engine's answer, and fill it up with blanks."""
+
+    def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        with forward() as upstream:
+            answered = b""
+            while data := upstream.recv(65536):
+                answered += data
+            client.sendall(re.sub(pattern, lambda found: written.ljust(len(found[0])), answered))
+            client.shutdown(socket.SHUT_RDWR)
+
+    return fault
+
+
 def relay(client: socket.socket, upstream: socket.socket) -> None:
     """Carry bytes both ways until both sides have said their last."""
     with upstream:

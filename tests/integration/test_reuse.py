@@ -15,6 +15,7 @@ import pytest
 
 import dockertest
 from dockertest import RunOptions, _lifeline
+from tests.engines.fault_proxy import FaultProxy, edit
 
 from .conftest import Engine
 
@@ -229,6 +230,20 @@ pool.run("busybox:1.35", name=sys.argv[1], cmd=["sleep", "600"], reuse=True)
 
 class TestSharing:
     """The engine gives a name to one alone."""
+
+    def test_one_that_has_just_been_started_is_taken_with_its_ports(
+        self, server: RunOptions, pool: dockertest.Pool, tmp_path: Path
+    ) -> None:
+        """Engines call it running a moment before they have bound them."""
+        options = replace(server, exposed_ports=["8080"])
+        pool.run_with_options(options)
+        with FaultProxy(tmp_path / "x").running() as proxy, dockertest.Pool(proxy.endpoint) as other:
+            proxy.next(
+                f"GET .*/containers/{server.name}/json",
+                edit(rb'"8080/tcp":\[{[^]]*"HostPort":"\d+"}\]', b'"8080/tcp":null'),
+            )
+            taken = other.run_with_options(options)
+            assert taken.container.attrs["NetworkSettings"]["Ports"]["8080/tcp"]
 
     def test_ten_processes_get_one_container(self, server: RunOptions, engine: Engine) -> None:
         """And when all of them are killed, it is still there."""
