@@ -94,6 +94,7 @@ class Launch(Upkeep):
             self._owned.add_container(resource)
         with self._removed_on_failure(resource), self._timeline.step("start", called) as step:
             step["container"] = container_id
+            self._owned.check_open()  # a signal's handler may have closed it
             self._start(resource, request, options)
             step["name"] = resource.name
         self._lifeline.settle()

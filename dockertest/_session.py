@@ -88,7 +88,7 @@ class Belongings:
         self._changed = threading.Condition()
         self._containers: list[Container] = []  # one that is reused may be there twice
         self._networks: list[Removable] = []
-        self._creating = 0
+        self._creating: list[int] = []  # by which threads
 
     def __len__(self) -> int:
         return len(self._containers) + len(self._networks)
@@ -98,7 +98,7 @@ class Belongings:
         """Hold off a `close` while something is created, so that nothing is made behind its back."""
         with self._changed:
             self.check_open()
-            self._creating += 1
+            self._creating.append(threading.get_ident())
         try:
             yield
         except BaseException as error:
@@ -107,7 +107,7 @@ class Belongings:
             raise
         finally:
             with self._changed:
-                self._creating -= 1
+                self._creating.remove(threading.get_ident())
                 self._changed.notify_all()
 
     def add_container(self, handle: Container) -> None:
@@ -154,8 +154,10 @@ class Belongings:
         """Remove everything, and give what could not be; wait up to *timeout* seconds for what is just being created."""
         with self._changed:
             self.closed = True
-            finished = self._changed.wait_for(lambda: not self._creating, timeout=timeout)
-            self.doubtful = self.doubtful or not finished
+            # Not for this thread itself, which may be in the midst of it, and this a signal's handler.
+            own = {threading.get_ident()}
+            self._changed.wait_for(lambda: own.issuperset(self._creating), timeout=timeout)
+            self.doubtful = self.doubtful or bool(self._creating)
         # Containers first: nothing that is in a network can be removed together with it.
         return [*self._close_all(lambda: self._containers), *self._close_all(lambda: self._networks)]
 

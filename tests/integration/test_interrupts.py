@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from tests.engines.fault_proxy import Fault, FaultProxy, freeze, swallow
+from tests.engines.fault_proxy import Fault, FaultProxy, delay, freeze, swallow
 
 from .conftest import Engine
 
@@ -94,6 +94,37 @@ def test_ctrl_c_ends_whatever_is_being_done(engine: Engine, tmp_path: Path, poin
         session, took = interrupted(proxy, code, request)
         print(f"{point}: {took:.2f} s")
         hold(engine, session, took)  # the proxy is the reaper's way to the engine, too
+
+
+CLOSING = """
+import os, signal, sys, time, dockertest
+pool = dockertest.Pool(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: pool.close())
+print(pool._session_id, flush=True)
+try:
+    pool.run("busybox:1.35", cmd=["sleep", "600"])
+except dockertest.ResourceClosedError as error:
+    print(error)
+"""
+
+
+def test_a_signals_handler_closes_the_pool_while_a_container_is_created(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It does not wait for the very thread that it interrupts; what was being made is removed."""
+    with FaultProxy(tmp_path / "front.sock").running() as proxy:
+        proxy.next("POST .*/containers/create", delay)
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLOSING, proxy.endpoint], stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            dockertest.retry(lambda: "/containers/create" in "".join(proxy.requests), max_wait=30)
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=90)
+        session, told = said.splitlines()
+        assert told.startswith("the pool was closed while it started a container")
+        hold(engine, session, time.monotonic() - began)
 
 
 @pytest.mark.parametrize(
