@@ -158,7 +158,9 @@ def create(engine: Engine, body: dict[str, Any]) -> str:
 def list_named(engine: Engine, name: str) -> list[dict[str, Any]]:
     """List the networks of just that name; there may be several on older engines."""
     listed = engine.list_networks(name=name)
-    return [each for each in listed if each["Name"] == name]
+    # Podman finds its own by the name that its containers know it by, and then calls it as Docker calls its own.
+    shown = "bridge" if engine.is_podman and name == "podman" else name
+    return [{**each, "Name": name} for each in listed if each["Name"] == shown]
 
 
 def name_of(engine: Engine, network: str) -> str:
