@@ -402,7 +402,7 @@ def test_a_reaper_that_cannot_start_is_one_warning(trouble: str, why: str) -> No
 def test_a_python_that_needs_its_library_path_has_it(engine: Engine, tmp_path: Path) -> None:
     """As those of GitHub's actions/setup-python and of software collections, which are linked to a library of their own."""
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     code = f"sys.executable = {str(python)!r}\n{PROGRAM}os._exit(0)"
     ended = subprocess.run(
