@@ -114,10 +114,10 @@ class Lifeline:
     def expire(self, container: str, seconds: float | None) -> bool:
         """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
         with self._lock:
-            _reaper.write_deadline(self._state, container, seconds)
-            if self._pipe is None and (seconds is None or not self._start()):
+            if self._pipe is None and seconds is not None and not self._start():
                 return False
-            return self._tell({"expire": container, "in": seconds})
+            _reaper.write_deadline(self._state, container, seconds)  # for the reapers of others, too
+            return self._pipe is not None and self._tell({"expire": container, "in": seconds})
 
     def expired(self, container: str) -> None:
         """Forget the time of a container that is gone."""

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
@@ -161,6 +161,18 @@ def list_named(engine: Engine, name: str) -> list[dict[str, Any]]:
     # Podman finds its own by the name that its containers know it by, and then calls it as Docker calls its own.
     shown = "bridge" if engine.is_podman and name == "podman" else name
     return [{**each, "Name": name} for each in listed if each["Name"] == shown]
+
+
+def are_internal(engine: Engine, networks: Iterable[str]) -> bool:
+    """Whether all of these networks, and there is one, have no way out, so that no port is published in them."""
+    try:
+        said = [
+            engine.get(f"/networks/{_engine.quoted(each)}", what=f"inspect network {each!r}")
+            for each in networks
+        ]
+    except EngineError:
+        return False
+    return bool(said) and all(each.get("Internal") for each in said)
 
 
 def name_of(engine: Engine, network: str) -> str:

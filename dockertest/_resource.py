@@ -262,7 +262,10 @@ class Resource(Inside):
         """Wait until the ports are bound: on some engines that comes a moment after the start; *attrs* are what is known."""
         deadline = time.monotonic() + 2
         attrs = attrs or self._refresh()
-        # In an internal network nothing is published, and this ends with its time; `get_port` will say so.
+        if _are_bound(attrs) or _network.are_internal(
+            self._engine, attrs["NetworkSettings"].get("Networks") or ()
+        ):
+            return  # where nothing is published; `get_port` will say so
         while not _are_bound(attrs) and time.monotonic() < deadline:
             time.sleep(0.01)
             attrs = self._refresh()

@@ -74,6 +74,22 @@ def test_what_the_engine_never_removes_keeps_its_containers(tmp_path: Path) -> N
         assert not [line for line in proxy.requests if "/disconnect" in line]
 
 
+def test_no_port_is_waited_for_in_an_internal_network(tmp_path: Path, name: str) -> None:
+    """None is published there: neither a start nor a reuse asks again and again."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        network = pool.client.networks.create(name, internal=True)
+        try:
+            for _ in range(2):
+                proxy.requests.clear()
+                shared = pool.run(
+                    "busybox:1.35", cmd=SLEEP, name=name, networks=[name], exposed_ports=[80], reuse=True
+                )
+                assert sum("/containers/" in each and "/json" in each for each in proxy.requests) <= 3
+            pool.purge(shared)
+        finally:
+            network.remove()
+
+
 def resolved(client: dockertest.Resource, alias: str) -> str:
     """Give the address that a name has within a container; what Podman's name server loses, the resolver asks 40 s for."""
 
