@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ NEWEST_API = "1.51"
 OLDEST_API = "1.24"
 
 PATIENCE = 4.0  # seconds that an engine may take to be connected to, and to say the first word
+MORE = 0.5  # seconds that all of it together may take on top of that, over a network
 
 
 def find(candidates: list[Endpoint], timeout: float) -> Engine:
@@ -50,7 +52,8 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
     Connect to the engine at *endpoint* and agree on the version of its API.
 
     Args:
-        timeout: Seconds that the engine may be silent within one request; within the first ones, 4 at most.
+        timeout: Seconds that the engine may be silent within one request; within the first ones, 4 at most, and over a
+            network no more than 4.5 for all of them, the name's resolution included.
         passed_over: What was tried before.
 
     Raises:
@@ -62,11 +65,10 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
         if endpoint.url.startswith("unix://"):
             _knock(endpoint.url.removeprefix("unix://"), patience)
         client = _sdk.client(endpoint, timeout, NEWEST_API, dial)
-        try:
-            _agree(client.api, patience)
-        except BaseException:
-            client.close()
-            raise
+        if endpoint.is_socket or dial:
+            _greet(client, patience)
+        else:
+            _greet_in_time(client, patience)
     if dial:
         endpoint = replace(endpoint, hostname=dial.hostname())
     return Engine(client, endpoint, timeout, owned=True, dial=dial, passed_over=passed_over)
@@ -95,6 +97,44 @@ def _knock(path: str, patience: float) -> None:
     with socket.socket(socket.AF_UNIX) as knocking:
         knocking.settimeout(patience)
         knocking.connect(path if path.startswith("/") else f"/{path}")
+
+
+def _greet(client: _sdk.DockerClient, patience: float) -> None:
+    try:
+        _agree(client.api, patience)
+    except BaseException:
+        client.close()
+        raise
+
+
+def _greet_in_time(client: _sdk.DockerClient, patience: float) -> None:
+    """
+    Leave it to a thread, which is not waited for without end: a resolver knows no limit, and each address has its own.
+
+    A thread that was left behind closes the client.
+    """
+    limit = patience + MORE
+    failure: list[BaseException] = []
+    late = threading.Event()
+
+    def greet() -> None:
+        try:
+            _greet(client, patience)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            failure.append(error)
+        if late.is_set():
+            client.close()
+
+    greeting = threading.Thread(target=greet, name="dockertest-greeting", daemon=True)
+    greeting.start()
+    try:
+        greeting.join(limit)
+    finally:
+        late.set()
+    if greeting.is_alive():
+        raise DockerUnavailableError(f"no answer within {limit:g} s") from TimeoutError()
+    if failure:
+        raise failure[0]
 
 
 def _agree(api: Any, patience: float) -> None:

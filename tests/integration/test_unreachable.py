@@ -1,6 +1,8 @@
 """What a user reads whose engine is not reached: one sentence with the remedy, in less than five seconds."""
 
 import datetime
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,6 +48,46 @@ def test_a_dead_host(black_hole: str) -> None:
     """It is not waited for long, and the limit is told."""
     assert said(black_hole) == (
         f"no container engine answers at {black_hole} (endpoint=): no connection within 4 s; "
+        "start the engine, or see whether its address is right and no firewall is in the way"
+    )
+
+
+LOST = """
+import sys, dockertest
+dockertest.Pool(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("resolv.conf", "nameserver {address}\n"),
+        ("hosts", "{address} build.example\n127.0.0.1 build.example\n"),
+    ],
+    ids=["a resolver that is silent", "two addresses that are dead"],
+)
+def test_a_name_that_leads_nowhere(black_hole: str, tmp_path: Path, file: str, content: str) -> None:
+    """Neither the system's resolver nor a list of addresses knows a limit of its own for it all."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("machine: only root on Linux may put another file in the place of the system's")
+    address = "127.0.0.1"
+    named = black_hole.replace(address, "build.example")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        if file == "resolv.conf":
+            address = "127.0.0.77"
+            silent.bind((address, 53))
+        (tmp_path / file).write_text(content.format(address=address))
+        script = f'mount --bind "$0" /etc/{file} && exec "$@"'
+        replaced = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / file)]
+        began = time.monotonic()
+        found = subprocess.run(
+            [*replaced, sys.executable, "-X", "dev", "-W", "error", "-c", LOST, named],
+            capture_output=True,
+            text=True,
+        )
+    assert time.monotonic() - began < LIMIT + 3  # Python and the docker SDK are loaded first
+    assert found.stderr.splitlines()[-1].endswith(
+        f"no container engine answers at {named} (endpoint=): no answer within 4.5 s; "
         "start the engine, or see whether its address is right and no firewall is in the way"
     )
 
