@@ -201,7 +201,7 @@ class TestServer:
         (tmp_path / "Dockerfile").write_text(
             f'FROM {pool.image_prefix}postgres:15\nCMD ["postgres", "-c", "max_connections=17"]\n'
         )
-        image, _ = engine.client.images.build(path=str(tmp_path), tag=name)
+        image, _ = engine.client.images.build(path=str(tmp_path), tag=name, rm=True)
         try:
             with (
                 TemplateDatabase(pool, migrate, repository=str(image.id), tag=None) as own,
