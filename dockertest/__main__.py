@@ -93,6 +93,7 @@ def _parse(argv: list[str], environ: Mapping[str, str]) -> argparse.Namespace:
     )
     command("doctor", _examine, "see whether all that dockertest needs is there, and say what is not")
     command("version", _version, "tell the version")
+    argv = ["version"] if argv == ["--version"] else argv  # as many programs have it
     # What stands behind two dashes is none of argparse's business: its versions differ in what they make of them.
     end = [*argv, "--"].index("--") if argv[:1] == ["run"] else len(argv)
     args = parser.parse_args(argv[:end])

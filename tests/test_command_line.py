@@ -110,9 +110,10 @@ class TestRunArguments:
         assert (ended.value.code, capsys.readouterr().out[:17]) == (0, "usage: dockertest")
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str], word: str) -> None:
     """For a person."""
-    assert main(["version"]) == 0
+    assert main([word]) == 0
     assert capsys.readouterr().out.startswith("dockertest 0.")
 
 

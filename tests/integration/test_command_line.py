@@ -282,6 +282,19 @@ class TestPipe:
         assert "dockertest: gave up after 1." in ended.stderr
         assert not engine.has(name)
 
+    def test_one_that_answers_as_something_else(
+        self, name: str, engine: Engine, pool: dockertest.Pool
+    ) -> None:
+        """It is said as what it should, and where."""
+        image = f"{pool.image_prefix}{name}/redis"
+        engine.client.images.get(f"{pool.image_prefix}busybox:1.35").tag(image, "1")
+        try:
+            server = ("httpd", "-f", "-p", "6379")
+            ended = call("run", "--name", name, "-p", "6379", "--wait", "1s", f"{name}/redis:1", *server)
+        finally:
+            engine.client.images.remove(f"{image}:1")
+        assert "ConnectionError: nothing answers as redis does at " in ended.stderr
+
 
 class TestDetached:
     """It stays when the command ends."""
