@@ -174,6 +174,8 @@ def _remedy(error: DockertestError, endpoint: Endpoint) -> str:
     for each in reasons:
         if isinstance(each, ssl.SSLCertVerificationError):
             return _certificate_remedy(each, endpoint)
+        if type(each).__name__ == "CertificateError":  # urllib3 1 compares the names itself
+            return _OTHER_NAME.format(endpoint.host)
         if isinstance(each, ssl.SSLError) and each.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"):
             return "no TLS is spoken there: leave out the certificates, or name the port that speaks it"
         if isinstance(each, ssl.SSLEOFError) or (
@@ -193,7 +195,7 @@ def _certificate_remedy(error: ssl.SSLCertVerificationError, endpoint: Endpoint)
     if error.verify_code == _EXPIRED:
         return "renew the engine's certificate"
     if error.verify_code in _OF_ANOTHER_NAME:
-        return f"name the engine as its certificate does, or make one for {endpoint.host}"
+        return _OTHER_NAME.format(endpoint.host)
     if endpoint.cert_path:
         return f"the CA that signed it belongs into {endpoint.cert_path}/ca.pem"
     return "name the folder with its CA in cert_path= or DOCKER_CERT_PATH"
@@ -212,6 +214,7 @@ def _talk_remedy(error: DockertestError, endpoint: Endpoint) -> str:
     return "name an engine's port, or if it speaks TLS give cert_path= or DOCKER_CERT_PATH"
 
 
+_OTHER_NAME = "name the engine as its certificate does, or make one for {}"
 _HANGS_UP = "an engine that hangs up does not know the certificate in {}"
 # What OpenSSL calls them: X509_V_ERR_CERT_HAS_EXPIRED, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.
 _EXPIRED = 10

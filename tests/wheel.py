@@ -3,10 +3,12 @@ Test the built wheel where there is no source beside it: `make test-wheel`.
 
     python tests/wheel.py dist/….whl
 
-The pure tests run on every CPython from 3.10 on that this machine has, those with an engine on the oldest and the newest.
+The pure tests run on every CPython from 3.10 on that this machine has, those with an engine on the oldest and the newest. The
+oldest has the oldest of what the package needs, too.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,7 @@ WITH_ENGINE = tuple(
     )
 )  # fmt: skip
 OLDEST = (3, 10)
+BELOW = "urllib3<2"  # which the docker SDK takes, too: something else may keep its user from urllib3 2
 
 # Free-threaded builds and early releases lack the wheels of what the tests need.
 PROBE = """
@@ -135,8 +138,17 @@ def install_and_test(wheel: Path, copies: Path, python: Python) -> str:
     """Install the wheel into a new environment and run the pure tests."""
     environment = python.executable.parent.parent
     call([python.base, "-m", "venv", "--clear", environment], ROOT)
-    call([python.executable, "-m", "pip", "install", "--quiet", f"{wheel}[test]"], ROOT)
+    pins = oldest_dependencies() if python.minor == OLDEST else []
+    call([python.executable, "-m", "pip", "install", "--quiet", f"{wheel}[test]", *pins], ROOT)
     return run_tests(copies, PURE, python)
+
+
+def oldest_dependencies() -> list[str]:
+    """Give what pip is to install for the oldest versions that the package allows."""
+    (listed,) = re.findall(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [*re.findall(r'"(.+)"', listed.replace(">=", "==")), BELOW]
 
 
 def run_tests(copies: Path, tests: Sequence[str], python: Python) -> str:
