@@ -676,6 +676,11 @@ class TestAsync:
             asyncio.run(retry_async(service, **options))
         assert len(service.called) == 1
 
+    def test_a_coroutine_function_is_refused_by_retry(self) -> None:
+        """Nobody would await the first coroutine, and the wait be over before anything was asked."""
+        with pytest.raises(InvalidOptionError, match=r"^op is a coroutine function; .* retry_async$"):
+            retry(awaited(down()))
+
     @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
     def test_a_cancelled_wait_is_cancelled(self, options: Any) -> None:
         """And the call with it."""
