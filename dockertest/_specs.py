@@ -233,6 +233,13 @@ def boolean(field: str, value: object) -> bool:
     return value
 
 
+def switch(field: str, value: "str | None") -> "bool | None":
+    """Read a `1` or `0` of the environment; `None` where nothing is said."""
+    if value not in (None, "", "0", "1"):  # a typing error must not turn anything on or off
+        raise InvalidOptionError(f"{field}: {shown(value)} is neither 1 nor 0")
+    return value == "1" if value else None
+
+
 def duration(field: str, value: "str | float") -> float:
     """Read a length of time as people write it in an environment variable, `"90"` or `"2h"`, in seconds."""
     if not isinstance(value, str):
