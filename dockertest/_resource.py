@@ -278,8 +278,11 @@ class Resource(Inside):
             return found
         ports = attrs["NetworkSettings"].get("Ports") or {}
         published = tuple(each for each in ports if ports[each])
+        host = attrs["HostConfig"]
+        asked = published or host.get("PortBindings") or _create.is_no_network(str(host.get("NetworkMode")))
+        remedy = "" if asked else f"; start it with exposed_ports=[{wanted!r}]"
         raise PortNotPublishedError(
-            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",
+            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}{remedy}",
             port=wanted,
             published=published,
         )

@@ -39,9 +39,10 @@ def texts(field: str, values: object) -> tuple[str, ...]:
     if values is None:
         return ()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidOptionError(
-            f"{field} must be a sequence of strings: got {shown(values)}; write [{shown(values)}]"
-        )
+        remedy = f"; write [{shown(values)}]" if isinstance(values, str) else ""
+        if remedy and field in ("cmd", "entrypoint"):  # the engine would look for a program of that name
+            remedy = f"; write each word apart, or ['sh', '-c', {shown(values)}] for a shell to do that"
+        raise InvalidOptionError(f"{field} must be a sequence of strings: got {shown(values)}{remedy}")
     return tuple(text(f"{field}[{index}]", value) for index, value in enumerate(values))
 
 
