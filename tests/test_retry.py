@@ -536,10 +536,10 @@ class TestWatching:
         assert len(first.within) == len(second.within) == 2
         assert str(caught.value).splitlines()[1:] == [
             "  container 'a' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
             "    no space",
             "  container 'b' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
             "    no space",
         ]
         assert [each.name for each in caught.value.reports] == ["a", "b"]
