@@ -42,9 +42,8 @@ T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
+# The field that is the docker SDK's client: the user's own, else the engine's, a new one in a forked child.
 class _Client:
-    """The field that is the docker SDK's client: the user's own, else the engine's, a new one in a forked child."""
-
     def __get__(self, pool: Connection | None, _type: object = None) -> _sdk.DockerClient | None:
         return None if pool is None else pool._engine.client
 
