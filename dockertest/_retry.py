@@ -75,7 +75,7 @@ def retry(
     `ImportError`), unless *on* names it.
 
     Args:
-        max_wait: Seconds after which to give up. At least one call is made.
+        max_wait: Seconds after which to give up, 60 by default. At least one call is made.
         wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`; when they end, so does
             the wait. By default 10 ms at first, then about a twentieth of the time waited, at most 0.5 s.
         max_attempts: Calls of *op* after which to give up.
@@ -119,7 +119,7 @@ async def retry_async(
     Do what `retry` does for a coroutine function; other tasks go on meanwhile.
 
     Args:
-        max_wait: Seconds after which to give up. At least one call is made.
+        max_wait: Seconds after which to give up, 60 by default. At least one call is made.
         wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`.
         max_attempts: Calls of *op* after which to give up.
         on: The exceptions that mean not yet; so does the value `False` itself.
