@@ -72,7 +72,7 @@ check: $(CLIENTS) ## ruff, mypy --strict, pyright and the tests of the house
 	$(BIN) -m pytest -q tests/test_house.py
 
 docs: $(DONE) ## the reference, from the docstrings, in build/docs
-	@$(BIN) -W ignore -m pdoc --no-show-source --docformat google -o build/docs dockertest dockertest.postgres dockertest.testcase dockertest.errors
+	@$(BIN) -W ignore -m pdoc --no-show-source --docformat google -t docs -o build/docs dockertest dockertest.postgres dockertest.testcase dockertest.errors
 	@echo "open build/docs/index.html"
 
 wheel: $(DONE) ## the wheel, in dist

@@ -10,7 +10,8 @@ A real database, or any other server, in a container: ready in a second or two, 
         with pool.retry(lambda: psycopg.connect(url)) as connection:
             print(connection.execute("SELECT version()").fetchone())
 
-Names are handed on when they are first used, so that importing this package costs next to nothing.
+`dockertest.postgres` has a database for every test, `dockertest.testcase` a base class for `unittest`, and
+`dockertest.errors` the family of errors; pytest has the fixture `dockertest_pool`.
 """
 
 from importlib import import_module
@@ -85,6 +86,7 @@ __all__ = [
     "retry_async",
 ]
 
+# Names are handed on when they are first used, so that importing this package costs next to nothing.
 _HOMES = {
     "_exec": ("ExecResult",),
     "_progress": ("PullProgress",),

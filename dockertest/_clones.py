@@ -38,6 +38,8 @@ def template_name(migrate: object, version: object) -> str:
         )
     said = [_identity(migrate)]
     for each in parts:
+        if not isinstance(each, str) and not Path(each).exists():
+            raise InvalidOptionError(f"version: there is no {str(each)!r}")
         content = {} if isinstance(each, str) else _values.files({"/version": Path(each)})
         said.append(f"files {_files.digest(content)}" if content else f"word {each}")
     return TEMPLATE + hashlib.sha256("\0".join(said).encode()).hexdigest()[:24]

@@ -42,9 +42,8 @@ T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
+# The field that is the docker SDK's client: the user's own, else the engine's, a new one in a forked child.
 class _Client:
-    """The field that is the docker SDK's client: the user's own, else the engine's, a new one in a forked child."""
-
     def __get__(self, pool: Connection | None, _type: object = None) -> _sdk.DockerClient | None:
         return None if pool is None else pool._engine.client
 
@@ -95,14 +94,15 @@ class Connection:
             _reference.reference("image_prefix", f"{self.image_prefix.rstrip('/')}/name")
         ttl = environ.get("DOCKERTEST_TTL")
         self._ttl = _specs.duration("DOCKERTEST_TTL", ttl) if ttl else None
-        self.keep = self.keep or environ.get("DOCKERTEST_KEEP", "") not in ("", "0")
+        self.keep = self.keep or bool(_specs.switch("DOCKERTEST_KEEP", environ.get("DOCKERTEST_KEEP")))
+        reaper = _specs.switch("DOCKERTEST_REAPER", environ.get("DOCKERTEST_REAPER"))
+        self.reaper = self.reaper and reaper is not False
         self._engine = self._connect(environ)
         self._environ = dict(environ)
         self._credentials = Credentials(environ)
         self._images = _image.Images(self._engine, self._credentials, self._timeline)
         override = _specs.host("DOCKERTEST_HOST_OVERRIDE", environ.get("DOCKERTEST_HOST_OVERRIDE"))
         self._standpoint = Standpoint(self._engine, override)
-        self.reaper = self.reaper and environ.get("DOCKERTEST_REAPER") != "0"
         self._lifeline = _lifeline.lifeline(self._engine, environ)
         self.endpoint = str(self._engine.endpoint)
         self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint

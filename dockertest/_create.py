@@ -78,7 +78,7 @@ def create_request(
     if options.healthcheck is not None:
         body["Healthcheck"] = _values.healthcheck(options.healthcheck)
     # Podman refuses an end of what is no network; that aliases are of no use there, engines say themselves.
-    if networks and (options.network_aliases or not _is_no_network(networks[0])):
+    if networks and (options.network_aliases or not is_no_network(networks[0])):
         body["NetworkingConfig"] = {
             "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
         }
@@ -146,11 +146,11 @@ def _networks(options: RunOptions) -> tuple[str, ...]:
 
 def bound_ports(host_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Give the container ports that the engine binds for a container with this host config."""
-    if _is_no_network(str(host_config.get("NetworkMode") or "")):
+    if is_no_network(str(host_config.get("NetworkMode") or "")):
         return ()
     return tuple(host_config.get("PortBindings") or ())
 
 
-def _is_no_network(mode: str) -> bool:
+def is_no_network(mode: str) -> bool:
     """Whether it stands where a network's name stands, and is none: the host's, nobody's or another container's."""
     return mode in ("host", "none") or mode.startswith("container:")

@@ -247,11 +247,6 @@ def _frames(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _words(cmd: object) -> tuple[str, ...]:
-    if isinstance(cmd, str):
-        raise InvalidOptionError(
-            f"cmd must be a sequence of strings: got {cmd!r}; write each word apart, "
-            f"or ['sh', '-c', {cmd!r}] for a shell to do that"
-        )
     words = _specs.texts("cmd", cmd)
     if not words:
         raise InvalidOptionError("cmd is empty; write the program and its arguments")

@@ -190,8 +190,9 @@ def wait_for(
         watched._check_alive(5)  # else it was started again meanwhile, and its log goes on
     reports = watched._reports()
     evidence = "".join(f"\n  {report}" for report in reports)
+    times = "found" if count == 1 else f"found {count} times"
     raise RetryTimeoutError(
-        f"no match {count} of {pattern.pattern!r} in the log within {elapsed:.1f} s{evidence}",
+        f"{pattern.pattern!r} was not {times} in the log within {elapsed:.1f} s{evidence}",
         attempts=1,
         elapsed=elapsed,
         reports=reports,

@@ -39,13 +39,16 @@ class Pool(Launch):
         endpoint: `unix://`, `tcp://`, `http(s)://`, `ssh://` or `npipe://`; found by itself when `None` or empty.
         cert_path: Folder with `ca.pem`, `cert.pem` and `key.pem`, for TLS.
         client: The `docker.DockerClient` in use; one of your own is never closed.
-        max_wait: Seconds that `retry` goes on.
-        timeout: Seconds that the engine may be silent within one request.
-        image_prefix: Put before image names that name no registry; by default `DOCKERTEST_IMAGE_PREFIX`.
+        max_wait: Seconds that `retry` goes on, 60 by default.
+        timeout: Seconds that the engine may be silent within one request, a pull included; 60 by default.
+        image_prefix: Put before image names that name no registry, such as `"registry.corp:5000/"`; by default
+            `DOCKERTEST_IMAGE_PREFIX`.
         publish_ip: Address that ports are published on; by default `DOCKERTEST_PUBLISH_IP`, else 127.0.0.1 for a local
             engine and, with a warning, all addresses of a remote one.
-        pull_progress: Called with a `PullProgress` while an image is pulled; by default it is logged.
-        reaper: Have what the pool made removed even when this process is killed; `DOCKERTEST_REAPER=0` turns it off.
+        pull_progress: Called with a `PullProgress` while an image is pulled; by default it is logged, and shown where
+            standard error is a terminal.
+        reaper: Have what the pool made removed even when this process is killed, by a small process beside it;
+            `DOCKERTEST_REAPER=0` turns it off.
         keep: Leave everything standing for a look afterwards, and print how to reach and remove it; also with
             `DOCKERTEST_KEEP=1`.
 
@@ -81,6 +84,7 @@ class Pool(Launch):
         Start a container as *options* say.
 
         Args:
+            options: What to start.
             modifiers: Called in turn with the engine's host config, a dict with the engine's keys such as
                 `{"ShmSize": 67108864}`, to change it last of all.
 

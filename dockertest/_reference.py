@@ -1,6 +1,7 @@
 """The names of images, such as "postgres:15" or "registry:5000/team/app@sha256:…". Pure."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockertest._specs import shown, text
@@ -92,9 +93,18 @@ def reference(field: str, repository: object, tag: "str | None" = None) -> Refer
     if tag is None or tag == "":
         return found if found.tag or found.digest or found.is_id else Reference(found.repository, "latest")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise InvalidOptionError(f"tag: {shown(tag)} is no image tag")
+        raise InvalidOptionError(f"tag: {_no_tag(tag)}")
     if found.tag or found.digest or found.is_id:
         raise InvalidOptionError(
             f"tag: {tag!r} is a second tag, since {field} says {written!r} already; give one of them"
         )
     return Reference(found.repository, tag)
+
+
+def _no_tag(given: object) -> str:
+    """Say what is wrong with a tag, without what may be an environment that was given in its place."""
+    if isinstance(given, Mapping) or "=" in shown(given):
+        return "an environment is no image tag (not shown here: it may be a secret); give it as env="
+    if isinstance(given, float) or (isinstance(given, int) and not isinstance(given, bool)):
+        return f"{shown(given)} is no image tag; write it as a string"
+    return f"{shown(given)} is no image tag"

@@ -65,7 +65,8 @@ class Report:
             lines.append(f"waited for: {tries(self.attempts)} in {self.elapsed:.1f} s")
         if not self.more:
             return "\n  ".join(lines) + indented(self.logs)
-        lines.append(f"more: {self.more}")
+        # By default it is gone when somebody reads this.
+        lines.append(f"more: {self.more}; DOCKERTEST_KEEP=1 leaves it standing for a look")
         return "\n  ".join(lines) + (indented(self.logs) or "\n    (its log is empty)")
 
     @property

@@ -62,7 +62,7 @@ class Resource(Inside):
 
     def get_bound_ip(self, port: str | int) -> str:
         """
-        Give the address to connect to from here, without the port.
+        Give the address to connect to from here for the container's *port*, without the port.
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
@@ -73,7 +73,7 @@ class Resource(Inside):
 
     def get_host_port(self, port: str | int) -> str:
         """
-        Give address and port to connect to from here: `"127.0.0.1:49153"`, an IPv6 address in brackets.
+        Give address and port to connect to from here for the container's *port*: `"127.0.0.1:49153"`, IPv6 in brackets.
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
@@ -126,7 +126,7 @@ class Resource(Inside):
 
     def disconnect_from_network(self, network: NetworkSpec) -> None:
         """
-        Disconnect the container from a network.
+        Disconnect the container from *network*, a `Network`, its name or its id.
 
         Raises:
             NotInNetworkError: The container is not connected to it.
@@ -278,8 +278,11 @@ class Resource(Inside):
             return found
         ports = attrs["NetworkSettings"].get("Ports") or {}
         published = tuple(each for each in ports if ports[each])
+        host = attrs["HostConfig"]
+        asked = published or host.get("PortBindings") or _create.is_no_network(str(host.get("NetworkMode")))
+        remedy = "" if asked else f"; start it with exposed_ports=[{wanted!r}]"
         raise PortNotPublishedError(
-            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}",
+            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}{remedy}",
             port=wanted,
             published=published,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -75,7 +75,7 @@ def retry(
     `ImportError`), unless *on* names it.
 
     Args:
-        max_wait: Seconds after which to give up. At least one call is made.
+        max_wait: Seconds after which to give up, 60 by default. At least one call is made.
         wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`; when they end, so does
             the wait. By default 10 ms at first, then about a twentieth of the time waited, at most 0.5 s.
         max_attempts: Calls of *op* after which to give up.
@@ -95,6 +95,9 @@ def retry(
             except attempts.on as failure:
                 attempts.failed(failure)
             else:
+                if isinstance(value, Coroutine):
+                    value.close()  # or Python would complain that nobody awaited it
+                    raise InvalidOptionError("op is a coroutine function; for those there is retry_async")
                 if value is not False:
                     return value
                 attempts.failed(None)
@@ -116,7 +119,7 @@ async def retry_async(
     Do what `retry` does for a coroutine function; other tasks go on meanwhile.
 
     Args:
-        max_wait: Seconds after which to give up. At least one call is made.
+        max_wait: Seconds after which to give up, 60 by default. At least one call is made.
         wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`.
         max_attempts: Calls of *op* after which to give up.
         on: The exceptions that mean not yet; so does the value `False` itself.
@@ -204,7 +207,7 @@ class Attempts:
         if wait is not None and not callable(wait):
             raise InvalidOptionError(
                 f"wait must be a callable that gives pauses: got {_specs.shown(wait)}; "
-                "write wait=backoff.fibo, not wait=backoff.fibo()"
+                "write wait=backoff.fibo, not wait=backoff.fibo(), or lambda: itertools.repeat(0.5)"
             )
         if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
             raise InvalidOptionError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -177,10 +176,7 @@ def _remove(resource: Resource, screen: Screen) -> None:
     if not resource._closed:
         resource.close()
         if resource._removed:
-            # The error that is told next names the log, which is gone by then.
-            has_failed = isinstance(sys.exc_info()[1], DockertestError)
-            hint = "; DOCKERTEST_KEEP=1 leaves it standing for a look" if has_failed else ""
-            screen.note(f"removed {resource._label}{hint}")
+            screen.note(f"removed {resource._label}")
 
 
 def _left(deadline: float) -> float:

@@ -39,9 +39,10 @@ def texts(field: str, values: object) -> tuple[str, ...]:
     if values is None:
         return ()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidOptionError(
-            f"{field} must be a sequence of strings: got {shown(values)}; write [{shown(values)}]"
-        )
+        remedy = f"; write [{shown(values)}]" if isinstance(values, str) else ""
+        if remedy and field in ("cmd", "entrypoint"):  # the engine would look for a program of that name
+            remedy = f"; write each word apart, or ['sh', '-c', {shown(values)}] for a shell to do that"
+        raise InvalidOptionError(f"{field} must be a sequence of strings: got {shown(values)}{remedy}")
     return tuple(text(f"{field}[{index}]", value) for index, value in enumerate(values))
 
 
@@ -231,6 +232,13 @@ def boolean(field: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidOptionError(f"{field} must be True or False: got {shown(value)}")
     return value
+
+
+def switch(field: str, value: "str | None") -> "bool | None":
+    """Read a `1` or `0` of the environment; `None` where nothing is said."""
+    if value not in (None, "", "0", "1"):  # a typing error must not turn anything on or off
+        raise InvalidOptionError(f"{field}: {shown(value)} is neither 1 nor 0")
+    return value == "1" if value else None
 
 
 def duration(field: str, value: "str | float") -> float:

@@ -28,7 +28,7 @@ class Step:
 
     Attributes:
         kind: `"pull"`, `"build"`, `"create"`, `"start"`, `"reuse"` (one that ran already was taken), `"ready"` (the first
-            successful `Resource.retry`, waiting included), `"close"`.
+            successful wait for it, as by `Resource.retry`), `"close"`.
         image: The image's name.
         container: The container's full id; empty where there is none yet.
         name: The container's name, as it was known last.

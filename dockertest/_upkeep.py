@@ -124,6 +124,9 @@ class Upkeep(Connection):
         """
         Remove a network, whoever made it; what is still attached to it is disconnected first.
 
+        Args:
+            network: From `create_network` or `networks_by_name`.
+
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
@@ -135,6 +138,9 @@ class Upkeep(Connection):
 
         What this pool made stays if it is to `keep` it.
 
+        Args:
+            resource: From `run`, or, if somebody else made it, from `container_by_name`.
+
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
@@ -144,8 +150,9 @@ class Upkeep(Connection):
         """
         Remove what dead sessions left on this engine, and give the ids of the containers and networks that were there.
 
-        Dead is a session whose process is known to be gone, or whose `DOCKERTEST_TTL` is over. What is not known to be
-        dead is left alone: a living session's things, another host's or user's, and all that is not dockertest's.
+        A session is one process that uses this library. It is dead when that is known to be gone, or its
+        `DOCKERTEST_TTL` is over. What is not known to be dead is left alone: a living session's things, another host's
+        or user's, and all that is not dockertest's.
 
         Args:
             reused: Remove also the containers that this user started on this host with `reuse`, even if they are in use.
@@ -177,10 +184,13 @@ class Upkeep(Connection):
         """
         Call *op* until it returns, and return what it returned: `conn = pool.retry(connect)`.
 
+        A mistake in the program, such as a `NameError`, ends the wait at once; `dockertest.retry` says which.
+
         Args:
             max_wait: Seconds after which to give up, the pool's `max_wait` by default. At least one call is made.
-            wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`. By default 10 ms at
-                first, then about a twentieth of the time waited, at most 0.5 s.
+            wait: Called for the pauses between two calls, in seconds, such as `backoff.fibo`, or
+                `lambda: itertools.repeat(0.5)`; when they end, so does the wait. By default 10 ms at first, then about a
+                twentieth of the time waited, at most 0.5 s.
             max_attempts: Calls of *op* after which to give up.
             on: The exceptions that mean not yet; so does the value `False` itself.
             giveup: Asked about each failure; a true answer raises it at once.

@@ -49,8 +49,9 @@ class TemplateDatabase:
         pool: Where to start the server.
         migrate: Called with the URL of an empty database, to fill it. Once per *version*, however many threads,
             processes and, with `reuse`, runs there are.
-        version: What the migration's result depends on: a word of your own, or paths of files and folders whose content
-            counts, or several of both. The code of *migrate* itself counts in any case; what it calls does not.
+        version: What the migration's result depends on: a `str`, a word of your own and never a path, or the
+            `pathlib.Path` of a file or folder, whose content counts, or several of both. The code of *migrate* itself
+            counts in any case; what it calls does not.
         repository: The image.
         tag: Its tag.
         fast: Trade safety against a crash of the machine, which no test needs, for speed, and keep the data in memory,

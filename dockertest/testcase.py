@@ -21,14 +21,10 @@ T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
+# Gives each class a pool of its own, made when it is first asked for, so that nobody has to call `super()`.
+# It costs a class a millisecond. With it, what could not be removed is told of the class that left it, and a class that
+# runs in another process, as parallel runners have it, has nothing of anyone else's.
 class _ClassPool:
-    """
-    Gives each class a pool of its own, made when it is first asked for, so that nobody has to call `super()`.
-
-    A pool of its own costs a class a millisecond. With it, what could not be removed is told of the class that left
-    it, and a class that runs in another process, as parallel runners have it, has nothing of anyone else's.
-    """
-
     def __get__(self, _test: object, owner: type[DockerTestCase]) -> Pool:
         pool: Pool | None = owner.__dict__.get("_pool")
         if pool is None:

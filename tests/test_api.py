@@ -2,6 +2,10 @@
 
 import dataclasses
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +83,24 @@ def test_a_handle_has_the_members_that_were_promised(of: type, promised: list[st
     """Its public names are just those."""
     there = {name for name in [*dir(of), *fields(of)] if not name.startswith("_")}
     assert there == set(promised)
+
+
+def test_the_reference_has_every_method(tmp_path: Path) -> None:
+    """Those, too, that a class has from the private ones that it is made of; as `make docs` makes it."""
+    pytest.importorskip("pdoc")
+    root = Path(__file__).parents[1]
+    (options,) = re.findall(r"-m pdoc (.*)", (root / "Makefile").read_text(encoding="utf-8"))
+    command = [sys.executable, "-W", "ignore", "-m", "pdoc", *options.split()]
+    command[command.index("-o") + 1] = str(tmp_path)
+    subprocess.run(command, cwd=root, check=True)
+    page = (tmp_path / "dockertest.html").read_text(encoding="utf-8")
+    methods = {
+        f"{of.__name__}.{name}"
+        for of in (dockertest.Pool, dockertest.Resource, dockertest.Network)
+        for name in dir(of)
+        if not name.startswith("_") and callable(getattr(of, name))
+    }
+    assert [each for each in sorted(methods) if f'id="{each}"' not in page] == []
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_version_is_text_or_a_path(version: object) -> None:
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     """It would otherwise count as nothing."""
-    with pytest.raises(InvalidOptionError, match=r"version.*no\.sql"):
+    with pytest.raises(InvalidOptionError, match=r"^version: there is no .*no\.sql'$"):
         template_name(migrate, tmp_path / "no.sql")
 
 

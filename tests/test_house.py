@@ -273,11 +273,22 @@ def paper(name: str) -> str:
 
 
 def test_the_changelogs_newest_version_is_the_packages() -> None:
-    """A release is named in both."""
+    """A release is named in both, and the README names its wheel."""
     (version,) = re.findall(r'^version = "(.+)"$', paper("pyproject.toml"), re.MULTILINE)
     newest = re.findall(r"^## \[(.+?)\]", paper("CHANGELOG.md"), re.MULTILINE)
     assert newest[0] == version
+    assert f"dist/dockertest_py-{version}-py3-none-any.whl[postgres]" in paper("README.md")
     assert len(newest) == len(set(newest))
+
+
+def test_the_readme_explains_every_variable_of_ours() -> None:
+    """In one table, where somebody looks who met one in a pipeline's settings."""
+    read = {
+        name
+        for path in PACKAGE.glob("*.py")
+        for name in re.findall(r"DOCKERTEST_\w+", path.read_text("utf-8"))
+    }
+    assert set(re.findall(r"^\| `(DOCKERTEST_\w+)` \|", paper("README.md"), re.MULTILINE)) == read
 
 
 def test_the_rooms_are_there() -> None:

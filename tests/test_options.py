@@ -314,6 +314,22 @@ def test_a_bad_port_binding_is_refused(ip: Any, port: Any) -> None:
         PortBinding(ip, port)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("cmd", "sleep 60", "write each word apart, or ['sh', '-c', 'sleep 60'] for a shell to do that"),
+        ("entrypoint", "sh", "write each word apart, or ['sh', '-c', 'sh'] for a shell to do that"),
+        ("mounts", "/a:/b", "write ['/a:/b']"),
+        ("mounts", {"/a": "/b"}, "got {'/a': '/b'}"),
+    ],
+)
+def test_what_is_no_sequence_is_told_what_to_write(field: str, value: Any, remedy: str) -> None:
+    """And it works when it is written so: a command in one word would be the name of a program."""
+    with pytest.raises(InvalidOptionError) as caught:
+        options(**{field: value})
+    assert str(caught.value).endswith(remedy)
+
+
 def test_tags_may_be_said_once() -> None:
     """In the repository or beside it, but not in both."""
     assert options(repository="postgres:15").tag is None

@@ -80,7 +80,7 @@ def test_all_that_is_known_is_told_in_order() -> None:
         "  the engine says: exec: no such file",
         "  health check: no response",
         "  published: 5432/tcp -> 127.0.0.1:49153, 5432/tcp -> ::1:49154",
-        "  more: docker logs 3f2a9c1b71de",
+        "  more: docker logs 3f2a9c1b71de; DOCKERTEST_KEEP=1 leaves it standing for a look",
         "    starting",
         "      FATAL: no space",
     ]

@@ -63,15 +63,16 @@ def test_it_fails(
     assert str(caught.value).endswith(f"required, since {why}; DOCKERTEST_REQUIRED=0 skips instead")
 
 
-@pytest.mark.parametrize("value", ["yes", "true", "2", " 1"])
+@pytest.mark.parametrize("name", ["DOCKERTEST_REQUIRED", "DOCKERTEST_KEEP", "DOCKERTEST_REAPER"])
+@pytest.mark.parametrize("value", ["yes", "true", "false", "off", "2", " 1"])
 def test_a_word_that_it_does_not_know_is_an_error(
-    nowhere: str, monkeypatch: pytest.MonkeyPatch, value: str
+    nowhere: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """A typing error must not have CI skip what it has to run."""
-    monkeypatch.setenv("DOCKERTEST_REQUIRED", value)
+    """A typing error must not have CI skip what it has to run; `off` must neither keep everything nor start a reaper."""
+    monkeypatch.setenv(name, value)
     with pytest.raises(dockertest.InvalidOptionError) as caught:
         dockertest.require_docker()
-    assert str(caught.value) == f"DOCKERTEST_REQUIRED: {value!r} is neither 1 nor 0"
+    assert str(caught.value) == f"{name}: {value!r} is neither 1 nor 0"
 
 
 def test_an_endpoint_that_is_none_is_a_mistake_and_no_reason_to_skip(

@@ -536,10 +536,10 @@ class TestWatching:
         assert len(first.within) == len(second.within) == 2
         assert str(caught.value).splitlines()[1:] == [
             "  container 'a' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
             "    no space",
             "  container 'b' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
             "    no space",
         ]
         assert [each.name for each in caught.value.reports] == ["a", "b"]
@@ -675,6 +675,11 @@ class TestAsync:
         with pytest.raises(InvalidOptionError, match=r"^op must be a coroutine function: it gave a str"):
             asyncio.run(retry_async(service, **options))
         assert len(service.called) == 1
+
+    def test_a_coroutine_function_is_refused_by_retry(self) -> None:
+        """Nobody would await the first coroutine, and the wait be over before anything was asked."""
+        with pytest.raises(InvalidOptionError, match=r"^op is a coroutine function; .* retry_async$"):
+            retry(awaited(down()))
 
     @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
     def test_a_cancelled_wait_is_cancelled(self, options: Any) -> None:

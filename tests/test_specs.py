@@ -278,6 +278,16 @@ def test_what_is_no_tag_is_refused(tag: Any) -> None:
         _reference.reference("repository", "postgres", tag)
 
 
+@pytest.mark.parametrize(
+    "environment", [{"PGPASSWORD": "hunter2"}, ["PGPASSWORD=hunter2"], "PGPASSWORD=hunter2"]
+)
+def test_an_environment_in_the_tags_place_is_not_shown(environment: Any) -> None:
+    """As in `run("postgres:15", {…})`: it is easily written there, and holds passwords."""
+    with pytest.raises(InvalidOptionError, match=r"^tag: .* env=") as caught:
+        _reference.reference("repository", "postgres:15", environment)
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("repository", ["postgres:14", f"postgres@{SHA256}", SHA256])
 def test_a_second_tag_is_refused(repository: str) -> None:
     """Even the same one: the text has both."""

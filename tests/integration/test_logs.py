@@ -148,7 +148,9 @@ def test_a_line_that_never_comes(pool: dockertest.Pool) -> None:
         with pytest.raises(dockertest.RetryTimeoutError, match="still starting") as caught:
             resource.wait_for_log("ready", max_wait=0.5)
         assert 0.5 <= time.monotonic() - began < 3
-        assert "'ready'" in str(caught.value)
+        assert re.match(r"'ready' was not found in the log within [\d.]+ s\n", str(caught.value))
+        with pytest.raises(dockertest.RetryTimeoutError, match=r"^'still' was not found 2 times in the log"):
+            resource.wait_for_log("still", count=2, max_wait=0)
 
 
 def test_a_line_that_cannot_come_any_more(pool: dockertest.Pool) -> None:

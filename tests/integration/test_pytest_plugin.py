@@ -23,7 +23,7 @@ SERVER = """
             labels=LABEL,
         )
 """
-LOG = "\n    line 1 of the log\n    line 2 of the log\n    line 3 of the log\n"
+LOG = "; DOCKERTEST_KEEP=1 leaves it standing for a look\n    line 1 of the log\n    line 2 of the log\n    line 3 of the log\n"
 
 
 def test_a_failed_test_shows_its_containers(suite: Suite, engine: Engine) -> None:

@@ -158,6 +158,21 @@ def test_a_port_that_is_not_published_is_an_error(pool: dockertest.Pool, name: s
         assert (caught.value.port, caught.value.published) == ("5433/tcp", ("8080/tcp",))
 
 
+@pytest.mark.parametrize(
+    ("network", "remedy"), [("", "; start it with exposed_ports=['80/tcp']"), ("host", "")]
+)
+def test_a_container_that_publishes_nothing_says_how_it_would(
+    pool: dockertest.Pool, network: str, remedy: str
+) -> None:
+    """Where the image names no port, as busybox; in the host's network nothing is published in any case."""
+    with (
+        pool.run("busybox:1.35", cmd=SLEEP, network_id=network) as resource,
+        pytest.raises(dockertest.PortNotPublishedError) as caught,
+    ):
+        resource.get_port(80)
+    assert str(caught.value).endswith(f" does not publish 80/tcp; published: nothing{remedy}")
+
+
 def test_a_port_of_an_ended_container_says_so(pool: dockertest.Pool, engine: Engine) -> None:
     """Asked for the port of a dead container, its death is the answer."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as resource:

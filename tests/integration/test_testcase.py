@@ -107,7 +107,7 @@ class SetUpClass(DockerTestCase):
         ("in setUp", "has ended with exit code 5", "(its log is empty)"),
         ("in setUpClass", "has ended with exit code 6", "(its log is empty)"),
     ):
-        shown = rf"container '\w+' \(\w{{12}}\) of \S*busybox:1.35 {verdict}.*\n.*  more: docker logs \w{{12}}\n.*    {re.escape(logs)}\n"
+        shown = rf"container '\w+' \(\w{{12}}\) of \S*busybox:1.35 {verdict}.*\n.*  more: docker logs \w{{12}}; DOCKERTEST_KEEP=1 .*\n.*    {re.escape(logs)}\n"
         assert len(re.findall(shown, said)) == 1, (what, said)
     assert said.count("more: docker logs") == 5
     assert "hunter2" not in said
