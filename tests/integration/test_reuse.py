@@ -232,12 +232,13 @@ class TestSharing:
     """The engine gives a name to one alone."""
 
     def test_one_that_has_just_been_started_is_taken_with_its_ports(
-        self, server: RunOptions, pool: dockertest.Pool, tmp_path: Path
+        self, server: RunOptions, tmp_path: Path
     ) -> None:
         """Engines call it running a moment before they have bound them."""
         options = replace(server, exposed_ports=["8080"])
-        pool.run_with_options(options)
         with FaultProxy(tmp_path / "x").running() as proxy, dockertest.Pool(proxy.endpoint) as other:
+            with dockertest.Pool(proxy.endpoint) as first:
+                first.run_with_options(options)
             proxy.next(
                 f"GET .*/containers/{server.name}/json",
                 edit(rb'"8080/tcp":\[{[^]]*"HostPort":"\d+"}\]', b'"8080/tcp":null'),
