@@ -91,7 +91,9 @@ def _context(meta: Mapping[str, Any], tls: Path) -> Context:
         raise ValueError("it names no endpoint for docker")
     has_files = any((tls / each).is_file() for each in ("ca.pem", "cert.pem", "key.pem"))
     return Context(
-        host=host, cert_path=str(tls) if has_files else "", verify=docker.get("SkipTLSVerify") is not True
+        host=host,
+        cert_path=str(tls.absolute()) if has_files else "",
+        verify=docker.get("SkipTLSVerify") is not True,
     )
 
 

@@ -255,7 +255,7 @@ def _certificates(folder: str, home: str, said: str) -> str:
         raise InvalidOptionError(
             f"{said}: {str(path)!r} has no {', '.join(missing)}; TLS needs ca.pem, cert.pem and key.pem"
         )
-    return str(path)
+    return str(path.absolute())  # from where we are now, not from where the process goes
 
 
 def _has_some(folder: str, home: str) -> bool:

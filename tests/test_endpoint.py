@@ -206,6 +206,17 @@ def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> Non
         cli.found(DOCKER_CONTEXT="open")
 
 
+def test_certificates_stay_where_they_are(
+    cli: Cli, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative folder is the one that is seen from here, wherever the process goes later."""
+    monkeypatch.chdir(certificates.parent)
+    assert only("tcp://host:2376", certificates.name).cert_path == str(certificates)
+    monkeypatch.chdir(cli.home)
+    tls = cli.config / "contexts" / "tls" / cli.meta("büro 1").parent.name / "docker"
+    assert only(DOCKER_CONFIG=".docker", DOCKER_CONTEXT="büro 1").cert_path == str(tls)
+
+
 @pytest.mark.parametrize(
     ("files", "skip", "cert_path", "verify", "tls"),
     [

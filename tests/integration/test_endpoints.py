@@ -136,6 +136,17 @@ def test_no_proxy_of_the_environment_gets_between(local: str, tmp_path: Path, tl
         works(pool)
 
 
+def test_certificates_are_found_from_anywhere(
+    local: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test may well go to a folder of its own; the docker SDK reads the files anew with every request."""
+    with Front(local, certificates(tmp_path)) as front:
+        monkeypatch.chdir(tmp_path)
+        with dockertest.Pool(front.url, cert_path=".") as pool:
+            monkeypatch.chdir("/")
+            works(pool)
+
+
 @pytest.mark.parametrize(
     ("oldest", "newest", "spoken"),
     [("1.44", "1.52", "1.51"), ("1.55", "1.60", "1.55"), ("1.24", "1.51", "1.51"), ("1.12", "1.30", "1.30")],
