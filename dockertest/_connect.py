@@ -126,13 +126,21 @@ def _greet_in_time(client: _sdk.DockerClient, patience: float) -> None:
             client.close()
 
     greeting = threading.Thread(target=greet, name="dockertest-greeting", daemon=True)
-    greeting.start()
+    try:
+        greeting.start()
+    except RuntimeError:  # no thread can be started, as while the interpreter ends: then nothing limits it
+        _greet(client, patience)
+        return
     try:
         greeting.join(limit)
-    finally:
+        if greeting.is_alive():
+            raise DockerUnavailableError(
+                f"no answer within {limit:g} s, the resolution of its name included"
+            ) from TimeoutError()
+    except BaseException:
         late.set()
-    if greeting.is_alive():
-        raise DockerUnavailableError(f"no answer within {limit:g} s") from TimeoutError()
+        client.close()  # the thread may just have seen that nobody was late
+        raise
     if failure:
         raise failure[0]
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_certificates_are_found_from_anywhere(
         with dockertest.Pool(front.url, cert_path=".") as pool:
             monkeypatch.chdir("/")
             works(pool)
+
+
+NO_THREADS = """
+import sys, threading, dockertest
+threading.stack_size(1 << 46)  # more than any machine has
+dockertest.Pool(sys.argv[1]).close()
+"""
+
+
+def test_where_no_thread_can_be_started(local: str) -> None:
+    """As while the interpreter ends, or where a job may have only so many: an engine that answers is connected to."""
+    with Front(local) as front:
+        subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", NO_THREADS, front.url], check=True)
 
 
 @pytest.mark.parametrize(

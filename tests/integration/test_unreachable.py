@@ -87,7 +87,7 @@ def test_a_name_that_leads_nowhere(black_hole: str, tmp_path: Path, file: str, c
         )
     assert time.monotonic() - began < LIMIT + 3  # Python and the docker SDK are loaded first
     assert found.stderr.splitlines()[-1].endswith(
-        f"no container engine answers at {named} (endpoint=): no answer within 4.5 s; "
+        f"no container engine answers at {named} (endpoint=): no answer within 4.5 s, the resolution of its name included; "
         "start the engine, or see whether its address is right and no firewall is in the way"
     )
 
