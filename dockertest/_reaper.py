@@ -46,7 +46,8 @@ class Engine:
     def __init__(self, said: dict[str, Any]) -> None:
         self._url = urlsplit(said["url"])
         self._dial: list[str] = said.get("dial") or []
-        self._prefix = f"/v{said['api']}"
+        path = self._url.path if self._url.scheme in ("http", "https") else ""  # a socket's is a file
+        self._prefix = f"{path}/v{said['api']}"
         self._tls = _tls(said) if self._url.scheme == "https" else None
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -1,11 +1,13 @@
 """Where the engine is found and how it is connected to, with real engines, sockets, certificates and the docker CLI."""
 
 import logging
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -16,7 +18,13 @@ from dockertest import _reaper
 from dockertest._connect import find
 from dockertest._endpoint import Endpoint
 
-from ..engines.fault_proxy import FaultProxy, answer  # noqa: TID252 - `tests` is on no path
+from ..engines.fault_proxy import (  # noqa: TID252 - `tests` is on no path
+    FaultProxy,
+    _one_request,
+    _read_head,
+    answer,
+    relay,
+)
 from ..engines.tls_front import Front, certificates  # noqa: TID252 - `tests` is on no path
 from ..engines.versions import OtherVersions  # noqa: TID252 - `tests` is on no path
 
@@ -159,6 +167,35 @@ def test_where_no_thread_can_be_started(local: str) -> None:
     """As while the interpreter ends, or where a job may have only so many: an engine that answers is connected to."""
     with Front(local) as front:
         subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", NO_THREADS, front.url], check=True)
+
+
+class Below(FaultProxy):
+    """An engine whose paths begin with one more folder, as behind a reverse proxy."""
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError), socket.socket(socket.AF_UNIX) as upstream:
+            head = re.sub(rb"^(\w+) /(engine/)?", _unfolded, _read_head(client))
+            upstream.connect(self.engine)
+            upstream.sendall(_one_request(head))
+            relay(client, upstream)
+
+
+def _unfolded(asked: "re.Match[bytes]") -> bytes:
+    return asked[1] + (b" /" if asked[2] else b" /nowhere/")
+
+
+def test_an_engine_may_be_in_a_folder(local: str, tmp_path: Path) -> None:
+    """The process that removes what a dead one left goes there, too."""
+    below = Below(tmp_path / "x", local)
+    with (
+        below.running(),
+        Front(str(below.path)) as front,
+        dockertest.Pool(f"{front.url}/engine") as pool,
+    ):
+        works(pool)
+        address = pool._engine.address()
+        assert address is not None
+        assert _reaper.Engine(address).request("GET", "/containers/json")[0] == 200
 
 
 @pytest.mark.parametrize(
