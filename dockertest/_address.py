@@ -48,9 +48,9 @@ class Standpoint:
         own = self._own_networks()
         if own is not None and (bound or port in (attrs["Config"].get("ExposedPorts") or {})):
             for end in (attrs["NetworkSettings"].get("Networks") or {}).values():
-                ip = end.get("IPAddress") or end.get("GlobalIPv6Address")
+                ip = _address(end)
                 if ip and end.get("NetworkID") in [each.get("NetworkID") for each in own.values()]:
-                    return str(ip), int(port.split("/")[0])
+                    return ip, int(port.split("/")[0])
         if not bound:
             return None
         # The order of several bindings is the engine's own; an IPv4 one is reached from more places.
@@ -59,8 +59,7 @@ class Standpoint:
 
     def network(self) -> str:
         """Give the network to put containers in, so that they are reached from here; empty if the engine's own will do."""
-        own = self._own_networks() or {}
-        named = [name for name, end in own.items() if end.get("IPAddress") or end.get("GlobalIPv6Address")]
+        named = list(self._own_networks() or ())
         return named[0] if named and not set(named) & set(_ENGINES_OWN) else ""
 
     def _host(self, bound_ip: str, own: Mapping[str, Any] | None, attrs: Mapping[str, Any]) -> str:
@@ -89,15 +88,24 @@ class Standpoint:
         )
 
     def _own_networks(self) -> Mapping[str, Any] | None:
-        """Give the networks of the container that this process runs in; `None` outside of one, or in the host's network."""
+        """
+        Give the networks in which the container that this process runs in has an address.
+
+        `None` outside of a container, or in the host's network.
+        """
         if self._override or not self._engine.endpoint.is_socket:
             return None
-        return self._asked()
+        own = self._asked()
+        return own and {name: end for name, end in own.items() if _address(end)}
 
     def _asked(self) -> Mapping[str, Any] | None:
         own = own_container(self._engine) if self._may_be_inside else None
         self._may_be_inside = own is not None
         return own and _networks(self._engine, own)
+
+
+def _address(end: Mapping[str, Any]) -> str:
+    return str(end.get("IPAddress") or end.get("GlobalIPv6Address") or "")
 
 
 def _networks(engine: Engine, attrs: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -103,7 +103,15 @@ def test_from_inside_a_container(
 
 @pytest.mark.parametrize(
     ("own", "remedy"),
-    [(OURS, "connect it to: jobs"), ({}, "say in DOCKERTEST_HOST_OVERRIDE where its ports are")],
+    [
+        (OURS, "connect it to: jobs"),
+        ({"none": {"NetworkID": "n", "IPAddress": ""}, **OURS}, "connect it to: jobs$"),
+        (
+            {"none": {"NetworkID": "n", "IPAddress": ""}},
+            "say in DOCKERTEST_HOST_OVERRIDE where its ports are",
+        ),
+        ({}, "say in DOCKERTEST_HOST_OVERRIDE where its ports are"),
+    ],
 )
 def test_from_inside_a_port_on_the_hosts_loopback_is_not_reached(own: "dict[str, Any]", remedy: str) -> None:
     """And that is told, with the networks to connect to."""
