@@ -68,6 +68,7 @@ class Engine:
         """Say how another process reaches the engine with the standard library; `None` if it cannot."""
         api: Any = self.client.api
         said: dict[str, Any] = {"url": str(api.base_url), "api": str(api.api_version)}
+        said["headers"] = api._general_configs.get("HttpHeaders") or {}  # for a proxy before it
         if self._dial:
             return {**said, "url": self.endpoint.url, "dial": self._dial.argv}
         if said["url"].startswith("http+docker://"):

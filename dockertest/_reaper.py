@@ -48,13 +48,14 @@ class Engine:
         self._dial: list[str] = said.get("dial") or []
         path = self._url.path if self._url.scheme in ("http", "https") else ""  # a socket's is a file
         self._prefix = f"{path}/v{said['api']}"
+        self._headers = {"Content-Type": "application/json", **(said.get("headers") or {})}
         self._tls = _tls(said) if self._url.scheme == "https" else None
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Send one request, and give status and answer."""
         with contextlib.closing(self._connect()) as connection:
             sent = None if body is None else json.dumps(body)
-            connection.request(method, self._prefix + path, sent, {"Content-Type": "application/json"})
+            connection.request(method, self._prefix + path, sent, self._headers)
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text[:1] in (b"{", b"[") else None

@@ -1,7 +1,6 @@
 """Where the engine is found and how it is connected to, with real engines, sockets, certificates and the docker CLI."""
 
 import logging
-import re
 import shutil
 import socket
 import subprocess
@@ -169,27 +168,27 @@ def test_where_no_thread_can_be_started(local: str) -> None:
         subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", NO_THREADS, front.url], check=True)
 
 
-class Below(FaultProxy):
-    """An engine whose paths begin with one more folder, as behind a reverse proxy."""
+class Behind(FaultProxy):
+    """An engine behind a reverse proxy that has a path for it, and a header that says who may come."""
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError), socket.socket(socket.AF_UNIX) as upstream:
-            head = re.sub(rb"^(\w+) /(engine/)?", _unfolded, _read_head(client))
+            head = _read_head(client)
+            may_come = b"\r\nX-Key: 5\r\n" in head and b" /engine/" in head
+            asked, passed_on = (b" /engine/", b" /") if may_come else (b" /", b" /nowhere/")
             upstream.connect(self.engine)
-            upstream.sendall(_one_request(head))
+            upstream.sendall(_one_request(head.replace(asked, passed_on, 1)))
             relay(client, upstream)
 
 
-def _unfolded(asked: "re.Match[bytes]") -> bytes:
-    return asked[1] + (b" /" if asked[2] else b" /nowhere/")
-
-
-def test_an_engine_may_be_in_a_folder(local: str, tmp_path: Path) -> None:
-    """The process that removes what a dead one left goes there, too."""
-    below = Below(tmp_path / "x", local)
+def test_an_engine_may_be_behind_a_proxy(local: str, nothing_named: Path, tmp_path: Path) -> None:
+    """What removes the things of a dead process passes it, too, with the headers of the docker CLI's configuration."""
+    nothing_named.mkdir()
+    (nothing_named / "config.json").write_text('{"HttpHeaders": {"X-Key": "5"}}')
+    behind = Behind(tmp_path / "x", local)
     with (
-        below.running(),
-        Front(str(below.path)) as front,
+        behind.running(),
+        Front(str(behind.path)) as front,
         dockertest.Pool(f"{front.url}/engine") as pool,
     ):
         works(pool)
