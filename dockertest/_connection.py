@@ -106,7 +106,8 @@ class Connection:
         self._lifeline = _lifeline.lifeline(self._engine, environ)
         self.endpoint = str(self._engine.endpoint)
         self._warn_of = "" if self.publish_ip or self._engine.endpoint.is_local else self.endpoint
-        everywhere, here = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a remote engine's loopback is reached by nobody
+        # A remote engine's loopback is reached by nobody, and its IPv4 ports not at an IPv6 address.
+        everywhere, here = "::" if ":" in self._engine.endpoint.host else "0.0.0.0", "127.0.0.1"  # noqa: S104
         self.publish_ip = self.publish_ip or (everywhere if self._warn_of else here)
 
     def __repr__(self) -> str:

@@ -295,3 +295,18 @@ def test_a_client_of_the_users_own_says_where_it_is(local: str) -> None:
     with dockertest.Pool(client=client) as pool:
         assert pool.endpoint == f"unix://{local}"
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("10.0.0.1", "0.0.0.0"), ("[2001:db8::1]", "::"), ("127.0.0.1", "127.0.0.1"), ("[::1]", "127.0.0.1")],
+)
+def test_ports_are_published_where_the_engine_is_reached(
+    host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all addresses of a remote engine: at an IPv6 address of its host, its IPv4 ports are refused."""
+    monkeypatch.delenv("DOCKERTEST_PUBLISH_IP", raising=False)
+    client = docker.DockerClient(base_url=f"tcp://{host}:2375", version="1.41")  # contacts nothing
+    with dockertest.Pool(client=client) as pool:
+        assert pool.publish_ip == address
+    client.close()
