@@ -51,8 +51,8 @@ def client(
     made.api.trust_env = False  # no proxy and no CA bundle of the environment gets between us and the engine
     if dial:
         _dial(made.api, dial)
-    if not endpoint.verify:
-        _be_trusting(made.api)
+    if endpoint.speaks_tls:
+        _verify_as_docker_does(made.api)
     return made
 
 
@@ -79,27 +79,33 @@ def _dial(api: Any, dial: Callable[[float | None], socket.socket]) -> None:
         connection.sock.settimeout(connection.timeout)
 
     one = type("Dialled", (unixconn.UnixHTTPConnection,), {"connect": connect})
-    many = type(
-        "DialledPool",
-        (unixconn.UnixHTTPConnectionPool,),
-        {"_new_conn": lambda pool: one(pool.base_url, "", pool.timeout)},
-    )
+    made = {"_new_conn": lambda pool: one(pool.base_url, "", pool.timeout)}
+    many = type("DialledPool", (unixconn.UnixHTTPConnectionPool,), made)
     adapter = api._custom_adapter
     # One for all paths: a new connection is dear.
     adapter.pools["ssh"] = many("http+docker://ssh", "", api.timeout, adapter.max_pool_size)
     adapter.get_connection = lambda _url, _proxies=None: adapter.pools["ssh"]
 
 
-def _be_trusting(api: Any) -> None:
-    """Keep urllib3 from a warning with every request: the docker context says that nothing is to be verified."""
-    from urllib3.connection import HTTPSConnection
-    from urllib3.connectionpool import HTTPSConnectionPool
+def _verify_as_docker_does(api: Any) -> None:
+    """
+    Take a CA that does not say what its key is for, as one by Docker's own manual, and do not warn where none counts.
 
-    verified = {"is_verified": property(lambda _: True, lambda _, _verified: None)}
-    connection = type("TrustingConnection", (HTTPSConnection,), verified)
-    pool = type("TrustingPool", (HTTPSConnectionPool,), {"ConnectionCls": connection})
-    pools = api.get_adapter("https://").poolmanager
-    pools.pool_classes_by_scheme = {**pools.pool_classes_by_scheme, "https": pool}
+    From Python 3.13 on, urllib3 would refuse the first; and it would warn with every request.
+    """
+    from urllib3.connectionpool import HTTPSConnectionPool
+    from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
+
+    usual = HTTPSConnectionPool.ConnectionCls
+
+    def connect(connection: Any) -> None:
+        connection.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(connection.cert_reqs))
+        connection.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        usual.connect(connection)
+
+    changed = {"connect": connect, "is_verified": property(lambda _: True, lambda _, _verified: None)}
+    pool = type("Pool", (HTTPSConnectionPool,), {"ConnectionCls": type("Connection", (usual,), changed)})
+    api.get_adapter("https://").poolmanager.pool_classes_by_scheme = {"https": pool}
 
 
 def _client(**given: Any) -> Any:
@@ -141,9 +147,8 @@ def build_context(folder: str | os.PathLike[str], dockerfile: str) -> Iterator[t
             named: Any = process_dockerfile(dockerfile, os.fspath(root))
             name, content = named
             extra = []
-            if (
-                content is not None
-            ):  # the engine takes it from the context as if it were there, and then leaves it out
+            # The engine takes it from the context as if it were there, and then leaves it out.
+            if content is not None:
                 ignored = "\n".join([*(lines or [_dockerfile.IGNORE]), name])
                 extra = [(_dockerfile.IGNORE, ignored.encode(errors="replace").decode()), named]
             always = {_dockerfile.IGNORE, posixpath.normpath(Path(name).as_posix())}

@@ -16,6 +16,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from typing_extensions import Self
 
 from tests.engines.fault_proxy import engine_socket
@@ -222,13 +225,15 @@ def certificates(
     """
     Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and give the server's side of it.
 
+    The CA does not say what its key is for, nor do those of Docker's own manual and of older `docker:dind` images.
+
     Args:
         host: The host that the server's certificate is for.
         not_after: When that is over; not soon by default.
     """
     ca = trustme.CA()
     client = ca.issue_cert("client@dockertest.example")
-    ca.cert_pem.write_to_path(folder / "ca.pem")
+    (folder / "ca.pem").write_bytes(_without_key_usage(ca))
     client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     client.private_key_pem.write_to_path(folder / "key.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -236,3 +241,15 @@ def certificates(
     ca.configure_trust(context)
     ca.issue_cert(host, not_after=not_after).configure_cert(context)
     return context
+
+
+def _without_key_usage(ca: trustme.CA) -> bytes:
+    full = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    plain = x509.CertificateBuilder().issuer_name(full.issuer).subject_name(full.subject)
+    plain = plain.public_key(key.public_key()).serial_number(full.serial_number)
+    plain = plain.not_valid_before(full.not_valid_before_utc).not_valid_after(full.not_valid_after_utc)
+    plain = plain.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    plain = plain.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return plain.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
