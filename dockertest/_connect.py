@@ -21,6 +21,7 @@ OLDEST_API = "1.24"
 
 PATIENCE = 4.0  # seconds that an engine may take to be connected to, and to say the first word
 MORE = 0.5  # seconds that all of it together may take on top of that, over a network
+LOGIN = 15.0  # the same over ssh, which keeps to PATIENCE itself until a server talks to it: logging in may take longer
 
 
 def find(candidates: list[Endpoint], timeout: float) -> Engine:
@@ -53,7 +54,7 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
 
     Args:
         timeout: Seconds that the engine may be silent within one request; within the first ones, 4 at most, and over a
-            network no more than 4.5 for all of them, the name's resolution included.
+            network no more than 4.5 for all of them, the name's resolution included; over ssh 15 at most.
         passed_over: What was tried before.
 
     Raises:
@@ -61,6 +62,8 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
     """
     patience = min(timeout, PATIENCE)
     dial = _ssh.Dial(endpoint.url, patience) if endpoint.url.startswith("ssh://") else None
+    if dial:
+        patience = min(timeout, LOGIN)
     with border(patience, ""):
         if endpoint.url.startswith("unix://"):
             _knock(endpoint.url.removeprefix("unix://"), patience)

@@ -41,7 +41,7 @@ class Dial:
         Take the address, and contact nothing.
 
         Args:
-            patience: Seconds that connecting may take.
+            patience: Seconds in which the ssh server has to answer.
 
         Raises:
             DockerUnavailableError: There is no ssh here.
