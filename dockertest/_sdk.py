@@ -1,7 +1,4 @@
-"""
-The docker SDK, which no other module imports, and the border at which its errors, and those of requests and urllib3,
-become ours.
-"""
+"""The docker SDK, which no other module imports, and the border at which its errors and its transport's become ours."""
 
 from __future__ import annotations
 
@@ -99,8 +96,9 @@ def _verify_as_docker_does(api: Any) -> None:
     usual = HTTPSConnectionPool.ConnectionCls
 
     def connect(connection: Any) -> None:
-        connection.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(connection.cert_reqs))
-        connection.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if connection.ssl_context is None:  # else it is requests' own, which has the public CAs
+            connection.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(connection.cert_reqs))
+            connection.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         usual.connect(connection)
 
     changed = {"connect": connect, "is_verified": property(lambda _: True, lambda _, _verified: None)}
