@@ -3,8 +3,8 @@ Test the built wheel where there is no source beside it: `make test-wheel`.
 
     python tests/wheel.py dist/….whl
 
-The pure tests run on every CPython from 3.10 on that this machine has, those with an engine on the oldest and the newest. The
-oldest has the oldest of what the package needs, too.
+The pure tests run on every CPython from 3.10 on that this machine has, those with an engine on the oldest and the newest.
+The oldest has the oldest of what the package needs, too.
 """
 
 import os
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parent.parent
 VENVS = ROOT / "build" / "wheel-venvs"
 COPIED = (".ci", "tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
 PURE = ("tests", "--ignore=tests/integration")
-# What may differ from one Python to the next: threads, processes, archives, frameworks. The rest of what talks to an engine
-# talks to it in the same way with each, and is done by `make test`.
+# What may differ from one Python to the next: threads, processes, archives, certificates, frameworks. The rest of what
+# talks to an engine talks to it in the same way with each, and is done by `make test`.
 WITH_ENGINE = tuple(
     f"tests/integration/test_{each}.py"
     for each in (
-        "conformance", "exec", "files", "retry_async", "reaper", "threads_and_forks", "reuse", "postgres", "frameworks",
-        "pytest_plugin", "testcase",
+        "conformance", "endpoints", "exec", "files", "retry_async", "reaper", "threads_and_forks", "reuse", "postgres",
+        "frameworks", "pytest_plugin", "testcase",
     )
 )  # fmt: skip
 OLDEST = (3, 10)
