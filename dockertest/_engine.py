@@ -135,7 +135,8 @@ class Engine:
                 stream=stream,
                 timeout=limit,
             )
-            self.is_podman = response.headers.get("Server", "").startswith("Libpod")
+            # Not every answer says so: the one to an exec is a bare stream.
+            self.is_podman = self.is_podman or response.headers.get("Server", "").startswith("Libpod")
             api._raise_for_status(response)
             return response
 

@@ -181,6 +181,26 @@ def test_with_a_tty_there_is_one_stream(anywhere: dockertest.Resource) -> None:
     assert result == ExecResult(0, "out\r\nerr\r\n", "")
 
 
+def test_a_container_is_closed_at_once_while_a_command_runs(pool: dockertest.Pool) -> None:
+    """What an engine answers to a command does not say which one it is, and Podman has to be told to kill."""
+    resource = pool.run("busybox:1.35", cmd=SLEEP)
+    started = threading.Event()
+
+    class Told(io.BytesIO):
+        def write(self, data: Any) -> int:
+            started.set()
+            return super().write(data)
+
+    with ThreadPoolExecutor(1) as threads:
+        command = ["sh", "-c", "echo started; exec sleep 600"]
+        running = threads.submit(lambda: resource.exec(command, stdout=Told()))
+        assert started.wait(30)
+        began = time.monotonic()
+        resource.close()
+        assert time.monotonic() - began < 8
+        assert running.result(30).exit_code == 137
+
+
 def test_a_missing_program_is_an_exit_code_and_the_engine_says_why(box: dockertest.Resource) -> None:
     """The engine's own code and words are kept."""
     result = box.exec(["no-such-program"])
