@@ -66,7 +66,14 @@ class Images:
             )
         if name.is_id:
             raise ImagePullError(f"image {str(name)!r} is not on the engine, and an id cannot be pulled")
-        self._once((str(name), platform, auth), lambda: self._pull(name, platform, auth, on_progress))
+
+        def fetch() -> None:
+            # Another thread may have pulled it since we looked.
+            there = None if pull == "always" else inspect(self._engine, name)
+            if not there or not _fits(there, platform):
+                self._pull(name, platform, auth, on_progress)
+
+        self._once((str(name), platform, auth), fetch)
         found = inspect(self._engine, name)
         if not found:
             raise ImagePullError(f"image {str(name)!r} was pulled, but the engine does not have it")

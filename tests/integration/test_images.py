@@ -38,6 +38,7 @@ import pytest
 
 import dockertest
 from dockertest import AuthConfig, PullProgress, _progress
+from tests.engines.fault_proxy import FaultProxy, answer
 
 from .conftest import Engine, besides_plain_tcp
 
@@ -358,6 +359,20 @@ def test_threads_that_need_the_same_missing_image_share_one_pull(
     options = [dockertest.RunOptions(repository=image, cmd=SLEEP) for _ in range(8)]
     with dockertest.Pool() as pool:
         assert len(pool.run_all(options)) == 8
+    assert caplog.messages.count(f"pulling {image}") == 1
+
+
+def test_what_another_thread_has_pulled_meanwhile_is_not_pulled_again(
+    images: Images, registry: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who looked before it was there takes it all the same."""
+    caplog.set_level(logging.INFO, logger="dockertest")
+    image = f"{registry}/{name}:1"
+    images.push(image, size=1000)
+    with FaultProxy(tmp_path / "x").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        pool.run(image, cmd=SLEEP)
+        proxy.next("GET .*/images/.*/json", answer(404, "No such image"))
+        pool.run(image, cmd=SLEEP)
     assert caplog.messages.count(f"pulling {image}") == 1
 
 
