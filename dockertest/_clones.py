@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType
 
-from dockertest import _files, _specs, _values
+from dockertest import _files, _specs
 from dockertest.errors import InvalidOptionError
 
 try:
@@ -38,10 +38,12 @@ def template_name(migrate: object, version: object) -> str:
         )
     said = [_identity(migrate)]
     for each in parts:
-        if not isinstance(each, str) and not Path(each).exists():
+        if isinstance(each, str):
+            said.append(f"word {each}")
+        elif Path(each).exists():
+            said.append(f"files {_files.digest({'/version': Path(each)})}")
+        else:
             raise InvalidOptionError(f"version: there is no {str(each)!r}")
-        content = {} if isinstance(each, str) else _values.files({"/version": Path(each)})
-        said.append(f"files {_files.digest(content)}" if content else f"word {each}")
     return TEMPLATE + hashlib.sha256("\0".join(said).encode()).hexdigest()[:24]
 
 

@@ -105,13 +105,13 @@ def _wait(resource: Resource, max_wait: float, screen: Screen) -> Readiness:
     service = _services.find(resource._image, settings)
     how, url = "bound" if _report.ports(attrs) else "started", ""
     if service and _is_published(resource, service.port):
-        port, kind = service.port, service.images[0]
+        port = service.port
         screen.note(f"started {resource._label}; waiting until it answers")
 
         def ping() -> None:
             if not service.is_serving((resource.get_bound_ip(port), resource.get_port(port)), settings):
-                at = resource.get_host_port(port)
-                raise ConnectionError(f"nothing answers as {kind} does at {at}, the container's {port}")
+                at = f"{resource.get_host_port(port)}, the container's {port}"
+                raise ConnectionError(f"nothing answers as {service.images[0]} does at {at}")
 
         resource.retry(ping, max_wait=max_wait)
         how, url = "answers", service.url(settings, resource.get_host_port(port))
