@@ -89,7 +89,7 @@ def make_tree(other: Other) -> None:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         included = f"--include={','.join(other.packages)}"
-        execute([*MMDEBSTRAP, included, "--format=directory", other.suite, str(half)])
+        execute([*MMDEBSTRAP, included, "--format=directory", other.suite, str(half), *other.sources])
         half.rename(other.tree)
     if other.is_podman:
         for file in (HERE / "podman").iterdir():
