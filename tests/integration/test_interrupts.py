@@ -48,6 +48,9 @@ POINTS: "dict[str, tuple[str, str, Fault | None]]" = {
     "close all": ("pool.run_all([options] * 3)", "DELETE .*/containers/", freeze),
 }
 
+# What -X dev says of a socket that was being made or connected: Ctrl-C fell in before anyone had it, and could close it.
+HALF_MADE = re.compile(r"^\S+ ResourceWarning: unclosed <socket\.socket (?!.*raddr=).*>\n", re.MULTILINE)
+
 
 def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]:
     """Run a program, send it Ctrl-C once it has made a request; give its session and the seconds that it took to end."""
@@ -69,7 +72,7 @@ def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]
             _, errors = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+    assert HALF_MADE.sub("", errors).rstrip().endswith("KeyboardInterrupt"), errors
     assert process.returncode == -signal.SIGINT
     return session, time.monotonic() - began
 
