@@ -121,10 +121,16 @@ class Engine:
             patience: Seconds that it may be silent on top, where the request itself is to take that long.
             error: The class of error for a refusal.
         """
+
+        def complete(request: Any) -> Any:
+            # Here, since requests before 2.29 takes nothing but plain text for `headers`, and those with a secret are more.
+            request.headers.update(headers or {})
+            return request
+
         limit = self._limit(within, patience)
         with border(limit, what, error):
             api: Any = self.client.api
-            sent = dict(headers or {})
+            sent = {}
             if isinstance(body, dict):
                 sent["Content-Type"], body = "application/json", json.dumps(body)
             response = getattr(api, f"_{method}")(
@@ -132,6 +138,7 @@ class Engine:
                 params=dict(params or {}),
                 data=body,
                 headers=sent,
+                auth=complete,
                 stream=stream,
                 timeout=limit,
             )
