@@ -34,7 +34,7 @@ WITH_ENGINE = tuple(
     )
 )  # fmt: skip
 OLDEST = (3, 10)
-BELOW = "requests==2.26.0"  # the oldest that the docker SDK takes, and with it urllib3 1: a distribution's may be as old
+BELOW = "requests<2.29"  # and with it urllib3 1: the docker SDK takes them, and distributions have them
 # requests before 2.29 does not read the answer of an engine that refuses an upload in the midst of it.
 UNFIT = "--deselect=tests/integration/test_files.py::test_where_all_is_read_only_the_engine_says_so"
 
