@@ -125,6 +125,7 @@ class Engine:
         def complete(request: Any) -> Any:
             # Here, since requests before 2.29 takes nothing but plain text for `headers`, and those with a secret are more.
             request.headers.update(headers or {})
+            request.prepare_auth(self.client.api.auth)  # a user's own client may have one
             return request
 
         limit = self._limit(within, patience)
@@ -138,7 +139,7 @@ class Engine:
                 params=dict(params or {}),
                 data=body,
                 headers=sent,
-                auth=complete,
+                auth=complete if headers else None,
                 stream=stream,
                 timeout=limit,
             )

@@ -186,6 +186,26 @@ def test_an_engine_may_be_behind_a_proxy(local: str, nothing_named: Path, tmp_pa
         assert _reaper.Engine(address).request("GET", "/containers/json")[0] == 200
 
 
+class Guarded(FaultProxy):
+    """An engine behind a proxy that asks for a name and a password."""
+
+    def passed_on(self, head: bytes) -> bytes:
+        return head if b"\r\nAuthorization: Basic YTpi\r\n" in head else head.replace(b" /", b" /nowhere/", 1)
+
+
+def test_a_clients_own_login_goes_with_every_request(local: str, tmp_path: Path) -> None:
+    """With those that have headers of their own, too, as a download and a command with input do."""
+    guarded = Guarded(tmp_path / "x", local)
+    with guarded.running():
+        client = docker.DockerClient(base_url=guarded.endpoint, version="1.41")
+        client.api.auth = ("a", "b")
+        with dockertest.Pool(client=client, reaper=False) as pool:
+            box = pool.run("busybox:1.35", cmd=["sleep", "600"], files={"/given": "x"})
+            assert box.read_file("/given") == b"x"
+            assert box.exec(["cat"], stdin="y").stdout == "y"
+        client.close()
+
+
 @pytest.mark.parametrize(
     ("oldest", "newest", "spoken"),
     [("1.44", "1.52", "1.51"), ("1.55", "1.60", "1.55"), ("1.24", "1.51", "1.51"), ("1.12", "1.30", "1.30")],
