@@ -18,12 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names as in `_HOMES`, for type checkers and editors
-    from dockertest._exec import ExecResult as ExecResult
+    from dockertest._containers.exec import ExecResult as ExecResult
+    from dockertest._images.progress import PullProgress as PullProgress
     from dockertest._network import Network as Network
     from dockertest._options import BuildOptions as BuildOptions
     from dockertest._options import RunOptions as RunOptions
     from dockertest._pool import Pool as Pool
-    from dockertest._progress import PullProgress as PullProgress
     from dockertest._report import Report as Report
     from dockertest._requirement import require_docker as require_docker
     from dockertest._resource import Resource as Resource
@@ -88,8 +88,8 @@ __all__ = [
 
 # Names are handed on when they are first used, so that importing this package costs next to nothing.
 _HOMES = {
-    "_exec": ("ExecResult",),
-    "_progress": ("PullProgress",),
+    "_containers.exec": ("ExecResult",),
+    "_images.progress": ("PullProgress",),
     "_options": ("BuildOptions", "RunOptions"),
     "_pool": ("Pool",),
     "_values": ("AuthConfig", "PortBinding"),

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from dockertest import _doctor, _inventory, _sandbox, _specs
+from dockertest import _validation as _specs
+from dockertest._cleanup import inventory as _inventory
+from dockertest._cli import doctor as _doctor
+from dockertest._cli import run as _sandbox
+from dockertest._cli.run import Wish
+from dockertest._cli.terminal import Screen
 from dockertest._options import RunOptions
 from dockertest._pool import Pool
-from dockertest._sandbox import Wish
-from dockertest._screen import Screen
 from dockertest._values import PortBinding
 from dockertest.errors import DockertestError, InvalidOptionError
 

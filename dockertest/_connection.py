@@ -11,24 +11,22 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import Self
 
-from dockertest import (
-    _connect,
-    _endpoint,
-    _image,
-    _lifeline,
-    _process,
-    _reference,
-    _sdk,
-    _session,
-    _specs,
-    _watch,
-)
-from dockertest._address import Standpoint
-from dockertest._credentials import Credentials
-from dockertest._engine import Engine
+from dockertest import _image_name as _reference
+from dockertest import _validation as _specs
+from dockertest._cleanup import reaper_client as _lifeline
+from dockertest._cleanup import session as _session
+from dockertest._containers import watch as _watch
+from dockertest._engine import connect as _connect
+from dockertest._engine import endpoint as _endpoint
+from dockertest._engine import sdk as _sdk
+from dockertest._engine.client import Engine
+from dockertest._engine.reachability import Standpoint
 from dockertest._handle import Handle
+from dockertest._images import process as _process
+from dockertest._images import pull as _image
+from dockertest._images.credentials import Credentials
+from dockertest._images.progress import OnProgress
 from dockertest._network import Network
-from dockertest._progress import OnProgress
 from dockertest._resource import Resource
 from dockertest._timeline import Timeline
 from dockertest.errors import (

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from dockertest import _logs, _report, _retry, _sdk
-from dockertest._address import Standpoint
-from dockertest._engine import Engine
+from dockertest import _report, _retry
+from dockertest._containers import logs as _logs
+from dockertest._engine import sdk as _sdk
+from dockertest._engine.client import Engine
+from dockertest._engine.reachability import Standpoint
 from dockertest._report import Report
 from dockertest._timeline import Timeline
 from dockertest.errors import (

@@ -9,8 +9,11 @@ from typing import Literal, overload
 
 from typing_extensions import Unpack
 
-from dockertest import _exec, _files, _logs, _specs
-from dockertest._exec import ExecOptions, ExecResult
+from dockertest import _validation as _specs
+from dockertest._containers import exec as _exec
+from dockertest._containers import files as _files
+from dockertest._containers import logs as _logs
+from dockertest._containers.exec import ExecOptions, ExecResult
 from dockertest._handle import Handle
 from dockertest.errors import EngineError
 

@@ -9,8 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dockertest import _create, _files, _lifeline, _process, _report, _reuse, _session, _values
-from dockertest._create import CreateRequest, Modifier
+from dockertest import _report, _values
+from dockertest._cleanup import reaper_client as _lifeline
+from dockertest._cleanup import session as _session
+from dockertest._containers import create as _create
+from dockertest._containers import files as _files
+from dockertest._containers import reuse as _reuse
+from dockertest._containers.create import CreateRequest, Modifier
+from dockertest._images import process as _process
 from dockertest._options import RunOptions
 from dockertest._resource import Resource
 from dockertest._upkeep import Upkeep

@@ -13,8 +13,11 @@ from typing import Any, Protocol, TypedDict
 
 from typing_extensions import Self
 
-from dockertest import _engine, _process, _sdk, _specs
-from dockertest._engine import Engine
+from dockertest import _validation as _specs
+from dockertest._engine import client as _engine
+from dockertest._engine import sdk as _sdk
+from dockertest._engine.client import Engine
+from dockertest._images import process as _process
 from dockertest.errors import EngineError, InvalidOptionError, ResourceClosedError
 
 # Set aside for benchmarks (RFC 2544) and routed nowhere: where the engine's own address pools are used up, a network

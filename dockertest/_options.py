@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypedDict
 
-from dockertest import _reference, _specs, _values
+from dockertest import _image_name as _reference
+from dockertest import _validation as _specs
+from dockertest import _values
 from dockertest._values import (
     AuthConfig,
     BindingSpecs,

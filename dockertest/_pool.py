@@ -10,14 +10,12 @@ from typing import Any, TypeVar
 
 from typing_extensions import Unpack
 
-from dockertest import (
-    _build,
-    _image,
-    _reference,
-    _session,
-    _values,
-)
-from dockertest._create import Modifier
+from dockertest import _image_name as _reference
+from dockertest import _values
+from dockertest._cleanup import session as _session
+from dockertest._containers.create import Modifier
+from dockertest._images import build as _build
+from dockertest._images import pull as _image
 from dockertest._launch import Launch
 from dockertest._options import BuildOptions, RunFields, RunOptions
 from dockertest._resource import Resource

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from unittest import SkipTest
 
-from dockertest import _specs
+from dockertest import _validation as _specs
 from dockertest._pool import Pool
 from dockertest.errors import DockerUnavailableError
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from typing_extensions import Self
 
-from dockertest import _create, _network, _process, _specs
+from dockertest import _network
+from dockertest import _validation as _specs
+from dockertest._containers import create as _create
 from dockertest._handle import has_ended
+from dockertest._images import process as _process
 from dockertest._inside import Inside
 from dockertest._values import NetworkSpec, network_id
 from dockertest.errors import (

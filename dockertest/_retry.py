@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 
 from typing_extensions import Self
 
-from dockertest import _report, _specs
+from dockertest import _report
+from dockertest import _validation as _specs
 from dockertest._report import Report
 from dockertest.errors import (
     ContainerExitedError,

@@ -9,15 +9,12 @@ from typing import TypeVar
 
 from typing_extensions import Unpack
 
-from dockertest import (
-    _address,
-    _engine,
-    _network,
-    _retry,
-    _session,
-    _specs,
-)
+from dockertest import _network, _retry
+from dockertest import _validation as _specs
+from dockertest._cleanup import session as _session
 from dockertest._connection import Connection
+from dockertest._engine import client as _engine
+from dockertest._engine import reachability as _address
 from dockertest._network import Network, NetworkFields
 from dockertest._resource import Resource
 from dockertest._timeline import Step

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dockertest import _specs
+from dockertest import _validation as _specs
 from dockertest.errors import InvalidOptionError
 
 PullPolicy = Literal["missing", "always", "never"]

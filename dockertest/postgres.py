@@ -18,11 +18,14 @@ from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
-from dockertest import _clones, _session, _specs, _values
-from dockertest._clones import Connection, MissingError
+from dockertest import _template as _clones
+from dockertest import _validation as _specs
+from dockertest import _values
+from dockertest._cleanup import session as _session
 from dockertest._options import RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
+from dockertest._template import Connection, MissingError
 from dockertest._values import EnvSpec
 from dockertest.errors import ContainerExitedError, InvalidOptionError, ResourceClosedError
 

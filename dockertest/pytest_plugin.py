@@ -136,4 +136,4 @@ def _started(steps: list[dockertest.Step]) -> str:
 
 def _process() -> Any:
     """Give the module that knows what this process has running, if anything here has used it."""
-    return sys.modules.get("dockertest._process")
+    return sys.modules.get("dockertest._images.process")

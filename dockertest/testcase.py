@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 from typing_extensions import Unpack, override
 
-from dockertest import _process, _requirement, _session
+from dockertest import _requirement
+from dockertest._cleanup import session as _session
+from dockertest._images import process as _process
 from dockertest._options import RunFields
 from dockertest._pool import Pool
 from dockertest._resource import Resource

@@ -5,9 +5,9 @@ from typing import Any, cast
 import pytest
 
 from dockertest import NotInNetworkError
-from dockertest._address import Standpoint
-from dockertest._endpoint import Endpoint
-from dockertest._engine import Engine
+from dockertest._engine.client import Engine
+from dockertest._engine.endpoint import Endpoint
+from dockertest._engine.reachability import Standpoint
 
 IPV4, IPV6 = {"HostIp": "0.0.0.0", "HostPort": "49153"}, {"HostIp": "::", "HostPort": "49154"}
 LOOPBACK = {"HostIp": "127.0.0.1", "HostPort": "49153"}

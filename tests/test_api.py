@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from dockertest._exec import ExecOptions
+from dockertest._containers.exec import ExecOptions
 
 POOL = """
     run run_with_options run_all build_and_run build_and_run_with_options build_and_run_with_build_options

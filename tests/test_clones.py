@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dockertest import InvalidOptionError
-from dockertest._clones import template_name
+from dockertest._template import template_name
 
 
 def migrate(url: str) -> None:
@@ -98,7 +98,7 @@ def test_an_object_that_is_bound_to_it_has_no_address() -> None:
 
 def test_every_process_gives_the_same_name() -> None:
     """Whatever the order of its sets is: workers of a test runner share one template."""
-    code = "from tests.test_clones import migrate; from dockertest._clones import template_name; print(template_name(migrate, ''))"
+    code = "from tests.test_clones import migrate; from dockertest._template import template_name; print(template_name(migrate, ''))"
     names = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from dockertest import _probes, _services
+from dockertest import _probes
+from dockertest import services as _services
 from dockertest.__main__ import _parse, main
+from dockertest._cli.run import Wish, span
+from dockertest._cli.terminal import plain
 from dockertest._probes import Probe
-from dockertest._sandbox import Wish, span
-from dockertest._screen import plain
 from dockertest._values import PortBinding
 
 

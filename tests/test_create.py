@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dockertest import PortBinding, RunOptions
-from dockertest._create import CreateRequest, Modifier, bound_ports, create_request
+from dockertest._containers.create import CreateRequest, Modifier, bound_ports, create_request
 
 POSTGRES: "dict[str, Any]" = {"Config": {"ExposedPorts": {"5432/tcp": {}}}}
 HOST = "127.0.0.1"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dockertest import _dockerfile
+from dockertest._images import build_context as _dockerfile
 
 DIGEST = "sha256:" + "0" * 64
 

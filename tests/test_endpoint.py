@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dockertest import InvalidOptionError
-from dockertest._endpoint import SCHEMES, Endpoint, candidates
+from dockertest._engine.endpoint import SCHEMES, Endpoint, candidates
 
 SECRET = "hunter2"
 

@@ -26,9 +26,9 @@ from dockertest import (
     EngineError,
     InvalidOptionError,
 )
-from dockertest._connect import adopt, connect, find
-from dockertest._endpoint import Endpoint
-from dockertest._sdk import border, translate
+from dockertest._engine.connect import adopt, connect, find
+from dockertest._engine.endpoint import Endpoint
+from dockertest._engine.sdk import border, translate
 
 POOL = urllib3.HTTPConnectionPool("localhost")
 CONNECTION = HTTPConnection("localhost")

@@ -220,7 +220,7 @@ def test_what_raises_is_told_of_our_own_errors_alone() -> None:
 
 
 # A program of its own, in one file since it is started without this package.
-LONG = {"_reaper.py"}
+LONG = {"reaper.py"}
 
 
 def length(path: Path) -> int:

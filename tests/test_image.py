@@ -2,8 +2,9 @@
 
 import pytest
 
-from dockertest import _image, _reference
-from dockertest._credentials import Login
+from dockertest import _image_name as _reference
+from dockertest._images import pull as _image
+from dockertest._images.credentials import Login
 from dockertest._values import AuthConfig
 
 DIGEST = f"sha256:{'0' * 64}"

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from dockertest import InvalidOptionError, _specs
+from dockertest import InvalidOptionError
+from dockertest import _validation as _specs
 from dockertest._network import network_request
 
 HUGE = 10**5000  # more digits than Python prints

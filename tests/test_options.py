@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from dockertest import AuthConfig, InvalidOptionError, PortBinding, RunOptions, _specs
+from dockertest import AuthConfig, InvalidOptionError, PortBinding, RunOptions
+from dockertest import _validation as _specs
 from dockertest._options import RunFields
 
 HUGE = 10**5000  # more digits than Python prints

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dockertest import _progress
-from dockertest._progress import Layers, PullProgress
+from dockertest._images import progress as _progress
+from dockertest._images.progress import Layers, PullProgress
 
 # What Docker 20.10 says, shortened.
 DOCKER: list[dict[str, Any]] = [

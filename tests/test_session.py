@@ -15,7 +15,7 @@ from typing import NoReturn
 import pytest
 
 from dockertest import Report, ResourceClosedError
-from dockertest._session import (
+from dockertest._cleanup.session import (
     Belongings,
     labels,
     new_session,
@@ -115,8 +115,8 @@ def test_what_is_open_at_the_end_is_closed(tmp_path: Path) -> None:
     """The newest first, side by side or not; one that fails is logged; a forked child leaves it to its parent."""
     program = """
 import logging, os, sys
-from dockertest._process import registry
-from dockertest._session import side_by_side
+from dockertest._images.process import registry
+from dockertest._cleanup.session import side_by_side
 
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 

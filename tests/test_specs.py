@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockertest import InvalidOptionError, _reference, _specs
-from dockertest._reference import Reference
-from dockertest._specs import Mount
+from dockertest import InvalidOptionError
+from dockertest import _image_name as _reference
+from dockertest import _validation as _specs
+from dockertest._image_name import Reference
+from dockertest._validation import Mount
 
 HUGE = 10**5000  # more digits than Python prints, and pytest
 huge = pytest.param(HUGE, id="huge")

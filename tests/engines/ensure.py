@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dockertest
-from dockertest._endpoint import candidates
+from dockertest._engine.endpoint import candidates
 
 LOG = Path("/var/log/dockertest-dockerd.log")
 SOCKET = Path("/var/run/docker.sock")

@@ -21,9 +21,11 @@ import psycopg
 import pytest
 
 import dockertest
-from dockertest import _connect, _doctor, _lifeline
-from dockertest._endpoint import Endpoint
-from dockertest._screen import Screen
+from dockertest._cleanup import reaper_client as _lifeline
+from dockertest._cli import doctor as _doctor
+from dockertest._cli.terminal import Screen
+from dockertest._engine import connect as _connect
+from dockertest._engine.endpoint import Endpoint
 
 from .conftest import Engine
 
@@ -33,7 +35,7 @@ POSTGRES = ["run", "postgres:15", "-e", "POSTGRES_PASSWORD=p@ss"]
 # The same with an identity that no other session has, so that nobody else's things are touched, nor ours by others.
 AS_ANOTHER = """
 import sys
-from dockertest import _lifeline
+from dockertest._cleanup import reaper_client as _lifeline
 _lifeline.identity = lambda: sys.argv[1]
 from dockertest.__main__ import main
 sys.exit(main(sys.argv[2:]))
@@ -407,7 +409,7 @@ class TestWhatIsThere:
         another = [sys.executable, "-c", AS_ANOTHER, identity]
         code = """
 import os, signal, sys
-from dockertest import _lifeline
+from dockertest._cleanup import reaper_client as _lifeline
 _lifeline.identity = lambda: sys.argv[1]
 import dockertest
 pool = dockertest.Pool(reaper=False)

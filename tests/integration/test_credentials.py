@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from dockertest import _credentials
-from dockertest._credentials import Credentials
+from dockertest._images import credentials as _credentials
+from dockertest._images.credentials import Credentials
 from dockertest._values import AuthConfig
 from dockertest.errors import InvalidOptionError
 

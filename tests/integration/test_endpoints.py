@@ -12,9 +12,9 @@ import docker
 import pytest
 
 import dockertest
-from dockertest import _reaper
-from dockertest._connect import find
-from dockertest._endpoint import Endpoint
+from dockertest._cleanup import reaper as _reaper
+from dockertest._engine.connect import find
+from dockertest._engine.endpoint import Endpoint
 
 from ..engines.fault_proxy import FaultProxy, answer  # noqa: TID252 - `tests` is on no path
 from ..engines.tls_front import Front, certificates  # noqa: TID252 - `tests` is on no path

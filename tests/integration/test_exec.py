@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import dockertest
-from dockertest._exec import ExecResult
+from dockertest._containers.exec import ExecResult
 from dockertest.errors import (
     ContainerExitedError,
     EngineError,

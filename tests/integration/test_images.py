@@ -37,7 +37,8 @@ import docker.errors
 import pytest
 
 import dockertest
-from dockertest import AuthConfig, PullProgress, _progress
+from dockertest import AuthConfig, PullProgress
+from dockertest._images import progress as _progress
 from tests.engines.fault_proxy import FaultProxy, answer
 
 from .conftest import Engine, besides_plain_tcp

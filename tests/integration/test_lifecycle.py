@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dockertest
-from dockertest import _session
+from dockertest._cleanup import session as _session
 
 from .conftest import Engine
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from dockertest import _reaper
+from dockertest._cleanup import reaper as _reaper
 from tests.engines.fault_proxy import FaultProxy, freeze
 from tests.engines.tls_front import Front, certificates
 
@@ -71,7 +71,7 @@ def reapers() -> set[int]:
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if b"_reaper.py" in (entry / "cmdline").read_bytes():
+            if b"reaper.py" in (entry / "cmdline").read_bytes():
                 found.add(int(entry.name))
         except OSError:
             continue
@@ -358,7 +358,7 @@ def test_relative_paths_are_those_of_the_process(engine: Engine, local: str, tmp
 
 STARTS = """
 import os, sys, dockertest
-from dockertest import _reaper
+from dockertest._cleanup import reaper as _reaper
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 pool = dockertest.Pool()
 {trouble}

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from dockertest import RunOptions, _lifeline
+from dockertest import RunOptions
+from dockertest._cleanup import reaper_client as _lifeline
 from tests.engines.fault_proxy import FaultProxy, edit
 
 from .conftest import Engine

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dockertest._engine import Engine
+from dockertest._cleanup.session import REUSE, SESSION, Belongings, Container, side_by_side
+from dockertest._engine.client import Engine
 from dockertest._report import Report
-from dockertest._session import REUSE, SESSION, Belongings, Container, side_by_side
 from dockertest.errors import ContainerExitedError, DockertestError
 
 

@@ -11,11 +11,12 @@ from concurrent.futures import CancelledError, Future
 from contextlib import closing, nullcontext
 from typing import Any
 
-from dockertest import _credentials, _progress
-from dockertest._credentials import Credentials, Login
-from dockertest._engine import Engine
-from dockertest._progress import OnProgress
-from dockertest._reference import Reference
+from dockertest._engine.client import Engine
+from dockertest._image_name import Reference
+from dockertest._images import credentials as _credentials
+from dockertest._images import progress as _progress
+from dockertest._images.credentials import Credentials, Login
+from dockertest._images.progress import OnProgress
 from dockertest._timeline import Timeline
 from dockertest._values import AuthConfig, PullPolicy
 from dockertest.errors import EngineError, ImagePullError

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from dockertest import _files, _report, _values
-from dockertest._create import CreateRequest
-from dockertest._engine import Engine, quoted
+from dockertest import _report, _values
+from dockertest._cleanup.reaper import EXPIRES, REUSE
+from dockertest._containers import files as _files
+from dockertest._containers.create import CreateRequest
+from dockertest._engine.client import Engine, quoted
 from dockertest._options import RunOptions
-from dockertest._reaper import EXPIRES, REUSE
 from dockertest.errors import ContainerCreateError, EngineError
 
 T = TypeVar("T")

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from dockertest import _report, _services
+from dockertest import _report
+from dockertest import services as _services
+from dockertest._cli.terminal import Screen
 from dockertest._options import RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
-from dockertest._screen import Screen
 from dockertest.errors import (
     ContainerExitedError,
     DockertestError,

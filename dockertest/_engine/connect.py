@@ -8,10 +8,11 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from dockertest import _sdk, _ssh
-from dockertest._endpoint import Attempt, Endpoint
-from dockertest._engine import Engine
-from dockertest._sdk import border
+from dockertest._engine import sdk as _sdk
+from dockertest._engine import ssh as _ssh
+from dockertest._engine.client import Engine
+from dockertest._engine.endpoint import Attempt, Endpoint
+from dockertest._engine.sdk import border
 from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, InvalidOptionError
 
 # The newest API that the tests of this package have met. Older engines are spoken to in theirs, down to the oldest that

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dockertest._specs import shown, text
+from dockertest._validation import shown, text
 from dockertest.errors import InvalidOptionError
 
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dockertest import _dockerfile
-from dockertest._endpoint import Endpoint
+from dockertest._engine.endpoint import Endpoint
+from dockertest._images import build_context as _dockerfile
 from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, ImageBuildError
 
 if TYPE_CHECKING:  # the SDK takes 0.2 s to import: only what talks to an engine pays for it

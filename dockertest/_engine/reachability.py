@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from dockertest import _session
-from dockertest._engine import Engine
+from dockertest._cleanup import session as _session
+from dockertest._engine.client import Engine
 from dockertest.errors import EngineError, NotInNetworkError
 
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - what engines say

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, AnyStr, Generic, Protocol, TypedDict
 
-from dockertest import _report, _specs
-from dockertest._duplex import CHUNK, Clock, Duplex, Feed, Reader, TimeUp
-from dockertest._engine import Engine
-from dockertest._sdk import border
+from dockertest import _report
+from dockertest import _validation as _specs
+from dockertest._containers.duplex import CHUNK, Clock, Duplex, Feed, Reader, TimeUp
+from dockertest._engine.client import Engine
+from dockertest._engine.sdk import border
 from dockertest._values import EnvSpec
 from dockertest.errors import EngineError, ExecError, ExecTimeoutError, InvalidOptionError
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from typing_extensions import Self
 
-from dockertest import _specs
-from dockertest._engine import Engine, was_silent
+from dockertest import _validation as _specs
+from dockertest._engine.client import Engine, was_silent
+from dockertest._engine.sdk import border, shut
 from dockertest._retry import Watched
-from dockertest._sdk import border, shut
 from dockertest.errors import DockertestError, EngineError, InvalidOptionError, RetryTimeoutError
 
 TAIL = 20  # lines of evidence in an error

@@ -18,11 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dockertest import _credentials, _dockerfile, _report, _sdk, _specs
-from dockertest._credentials import Credentials
-from dockertest._engine import Engine
+from dockertest import _report
+from dockertest import _validation as _specs
+from dockertest._engine import sdk as _sdk
+from dockertest._engine.client import Engine
+from dockertest._image_name import Reference
+from dockertest._images import build_context as _dockerfile
+from dockertest._images import credentials as _credentials
+from dockertest._images.credentials import Credentials
 from dockertest._options import BuildOptions
-from dockertest._reference import Reference
 from dockertest._values import AuthConfig
 from dockertest.errors import (
     DockertestError,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from dockertest._session import Belongings, Closable, Container, side_by_side
+from dockertest._cleanup.session import Belongings, Closable, Container, side_by_side
 from dockertest._timeline import Timeline
 
 log = logging.getLogger("dockertest")

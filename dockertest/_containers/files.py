@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dockertest import _archive, _mounts, _report, _values
-from dockertest._engine import Engine
-from dockertest._sdk import border
+from dockertest import _mounts, _report, _values
+from dockertest._containers import archive as _archive
+from dockertest._engine.client import Engine
+from dockertest._engine.sdk import border
 from dockertest.errors import (
     ContainerStartError,
     DockertestError,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dockertest._keychain import HELPER_NAME, Helpers, UnusableError
+from dockertest._images.cli_config import HELPER_NAME, Helpers, UnusableError
 from dockertest._values import AuthConfig
 from dockertest.errors import InvalidOptionError
 

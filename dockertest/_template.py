@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType
 
-from dockertest import _files, _specs
+from dockertest import _validation as _specs
+from dockertest._containers import files as _files
 from dockertest.errors import InvalidOptionError
 
 try:

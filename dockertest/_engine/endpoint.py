@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dockertest import _contexts, _specs
+from dockertest import _validation as _specs
+from dockertest._engine import contexts as _contexts
 from dockertest.errors import InvalidOptionError
 
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")

@@ -11,13 +11,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from dockertest import _inventory, _reference, _retry, _services
+from dockertest import _image_name as _reference
+from dockertest import _retry
+from dockertest import services as _services
+from dockertest._cleanup import inventory as _inventory
+from dockertest._cli.terminal import Screen
 from dockertest._pool import Pool
 from dockertest._probes import PATIENCE, Address
 from dockertest._resource import Resource
-from dockertest._screen import Screen
-from dockertest._services import Service
 from dockertest.errors import DockertestError, EngineError, InvalidOptionError
+from dockertest.services import Service
 
 SMALLEST_DISK = 10**9  # bytes: a database's image alone takes half of it
 MAX_WAIT = 15.0  # seconds for the small server to be reached, and again to be removed

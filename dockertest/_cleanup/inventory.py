@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dockertest import _session
+from dockertest._cleanup import session as _session
+from dockertest._cli.run import span
+from dockertest._cli.terminal import Screen
 from dockertest._pool import Pool
-from dockertest._sandbox import span
-from dockertest._screen import Screen
 
 HEAD = ("ID", "NAME", "IMAGE", "STATE", "PORTS", "SESSION", "LEFT")
 

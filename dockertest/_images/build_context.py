@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dockertest import _reference
+from dockertest import _image_name as _reference
 from dockertest.errors import ImageBuildError, InvalidOptionError
 
 IGNORE = ".dockerignore"

@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import quote
 
-from dockertest import _sdk, _ssh
-from dockertest._endpoint import Attempt, Endpoint
-from dockertest._sdk import border
+from dockertest._engine import sdk as _sdk
+from dockertest._engine import ssh as _ssh
+from dockertest._engine.endpoint import Attempt, Endpoint
+from dockertest._engine.sdk import border
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
 _INSTANT = 0.05  # seconds: as long as something takes that need not be waited for

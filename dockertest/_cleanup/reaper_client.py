@@ -16,9 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from dockertest import _process, _reaper, _session
-from dockertest._engine import Engine
-from dockertest._sdk import border
+from dockertest._cleanup import reaper as _reaper
+from dockertest._cleanup import session as _session
+from dockertest._engine.client import Engine
+from dockertest._engine.sdk import border
+from dockertest._images import process as _process
 from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")

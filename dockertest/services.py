@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
-from dockertest import _probes, _reference
+from dockertest import _image_name as _reference
+from dockertest import _probes
 from dockertest._probes import Probe
 
 

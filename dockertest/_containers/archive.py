@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
-from dockertest._sdk import border
+from dockertest._engine.sdk import border
 from dockertest.errors import EngineError
 
 log = logging.getLogger("dockertest")

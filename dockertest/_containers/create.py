@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dockertest import _specs, _values
+from dockertest import _validation as _specs
+from dockertest import _values
 from dockertest._options import RunOptions
 from dockertest._values import PortBinding
 
