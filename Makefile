@@ -1,87 +1,98 @@
-# Every target sets up what it needs. Written for GNU Make 3.81 and the old bash of macOS, too. Programs of the virtual
-# environment are called as modules: their own first lines do not survive a folder with a space in its name.
+# Every target sets up what it needs. GNU Make 3.81 and the old bash of macOS must be able to run it. Programs of the
+# virtual environment are called through its Python: their first line breaks if the path has a space.
 
 PYTHON ?= python3
 ARGS ?=
 ENGINES ?=
+WORKERS ?= 4
 
 BIN := .venv/bin/python
 DONE := .venv/.installed
 CLIENTS := .venv/.clients
 IMAGES = $(BIN) -m tests.images.make
+# Most tests wait for the engine, so more workers than cores pay off. Workers need the interpreter's options, too.
+STRICT := $(BIN) -X dev -W error
+PARALLEL = $(if $(filter-out 0,$(WORKERS)),--dist worksteal --tx '$(WORKERS)*popen//python=$(STRICT)')
 
-.PHONY: help venv engine images engines engines-stop demo test test-engines bench check soak docs wheel test-wheel clean
+.PHONY: help venv engine images engines engines-stop demo test test-engines bench check soak docs wheel test-wheel \
+	test-pythons clean
 
-help: ## say what can be made here (this)
+help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-venv: $(CLIENTS) ## a virtual environment in .venv with the package and its tools
+venv: $(CLIENTS) ## create .venv with the package and its tools
 
-# Debian's python3 comes without ensurepip, which every new environment needs.
+# Debian's python3 lacks ensurepip, which every new environment needs.
 $(DONE): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "Python 3.10 or newer is needed, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "'$(PYTHON)' is not Python 3.11 or newer; choose one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  $(PYTHON) tests/engines/debian.py "$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" || { \
 	  echo "$(PYTHON) has no venv module; install it (Debian, Ubuntu: sudo apt-get install python3-venv)" >&2; exit 1; }
 	@$(BIN) -m pip --version >/dev/null 2>&1 || { \
-	  echo "making a virtual environment in .venv"; $(PYTHON) -m venv --clear .venv; }
+	  echo "creating a virtual environment in .venv"; $(PYTHON) -m venv --clear .venv; }
 	@echo "installing the package and its tools into .venv"
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(DONE)
 
-# What the examples talk to their services with; the demo does without.
+# Client libraries of the examples, which the demo does not need.
 $(CLIENTS): $(DONE)
-	@echo "installing the examples' clients into .venv"
+	@echo "installing the client libraries of the examples into .venv"
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
 	@touch $(CLIENTS)
 
-engine: $(DONE) ## a container engine: the one that answers, else Docker and buildx are installed (root on Debian)
+engine: $(DONE) ## find a container engine, or install Docker with buildx and compose (root on Debian)
 	@$(BIN) tests/engines/ensure.py
 
-images: engine ## the images: official ones, or stand-ins from Debian's packages; prints their prefix
+images: engine ## pull the images, or build stand-ins from Debian packages; print their prefix
 	@$(IMAGES)
 
-engines: images ## more engines for the tests, other versions and kinds, beside the first (root on Debian)
+engines: images ## start more engines for the tests: other versions, Podman (root on Debian)
 	@$(BIN) -m tests.engines.start start $(ENGINES)
 
-engines-stop: $(DONE) ## end those; what they stored stays for the next time
+engines-stop: $(DONE) ## stop these engines and keep their storage
 	@$(BIN) -m tests.engines.start stop $(ENGINES)
 
-demo: engine ## a real PostgreSQL server, started, used and removed
+demo: engine ## start, use and remove a real PostgreSQL server
 	@prefix="$$($(IMAGES) postgres:15)" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) examples/exposure_notifications.py
 
-test: $(CLIENTS) engine ## all tests but the long ones, every warning an error (more arguments for pytest: ARGS="-k retry")
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -X dev -W error -m pytest $(ARGS)
+test: $(CLIENTS) engine ## run all tests except the long ones, with warnings as errors (ARGS="-k retry", WORKERS=0)
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(STRICT) -m pytest $(PARALLEL) $(ARGS)
 
-test-engines: $(CLIENTS) engines ## the tests with a real engine, on all of them, and a table (some of them: ENGINES="podman-4")
-	@$(BIN) -m tests.engines.matrix $(ENGINES) -- $(ARGS)
+test-engines: $(CLIENTS) engines ## run the integration tests on all engines (ENGINES="podman-4" selects)
+	@PARALLEL="$(PARALLEL)" $(BIN) -m tests.engines.matrix $(ENGINES) -- $(ARGS)
 
-soak: $(CLIENTS) engine ## the long tests
+soak: $(CLIENTS) engine ## run the long tests
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m pytest -m soak $(ARGS)
 
-bench: engine ## this library beside the docker SDK and testcontainers-python, on a quiet machine (ARGS="reuse --rounds 5")
+bench: engine ## compare with the docker SDK and testcontainers-python (ARGS="reuse --rounds 5")
 	@$(BIN) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" $(BIN) -m tests.benchmarks $(ARGS)
 
-check: $(CLIENTS) ## ruff, mypy --strict, pyright and the tests of the house
+check: $(CLIENTS) ## run ruff, mypy, pyright, import-linter, vulture and the architecture tests
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy
 	$(BIN) -m pyright
-	$(BIN) -m pytest -q tests/test_house.py
+	$(BIN) .venv/bin/lint-imports --no-logo
+	$(BIN) -m vulture
+	$(BIN) -m pytest -q tests/test_architecture.py
+	$(BIN) -m tests.prose --fail
 
-docs: $(DONE) ## the reference, from the docstrings, in build/docs
-	@$(BIN) -W ignore -m pdoc --no-show-source --docformat google -t docs -o build/docs dockertest dockertest.postgres dockertest.testcase dockertest.errors
+docs: $(DONE) ## build the documentation in build/docs
+	@$(BIN) -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 	@echo "open build/docs/index.html"
 
-wheel: $(DONE) ## the wheel, in dist
+wheel: $(DONE) ## build the wheel in dist
 	@rm -rf dist
 	@$(BIN) -m build --wheel
 
-test-wheel: wheel engine ## the installed wheel, with every Python from 3.10 on that this machine has
-	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) tests/wheel.py dist/*.whl
+test-wheel: wheel engine ## test the installed wheel with every Python of this machine from 3.11 on
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m tests.wheel dist/*.whl
 
-clean: ## remove what was made in this folder; engine and images stay
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+test-pythons: wheel engine ## test the wheel with all supported Pythons, missing ones from Debian unstable (root on Debian)
+	@prefix="$$($(IMAGES))" && DOCKERTEST_IMAGE_PREFIX="$$prefix" DOCKERTEST_REQUIRED=1 $(BIN) -m tests.wheel --all dist/*.whl
+
+clean: ## remove all generated files in this folder; engine and images remain
+	rm -rf .venv build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

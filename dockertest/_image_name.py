@@ -1,110 +1,132 @@
 """The names of images, such as "postgres:15" or "registry:5000/team/app@sha256:…". Pure."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dockertest._validation import shown, text
+from dockertest._validation import format_value, parse_str
 from dockertest.errors import InvalidOptionError
 
-_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-
-
-_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
-
-
-_REGISTRY = re.compile(rf"(?:{_HOST}|\[[0-9a-fA-F:]+\])(?::[0-9]+)?", re.ASCII)
-
-
-_REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*", re.ASCII)
-
-
+# The grammar of https://github.com/distribution/reference, except for its limit of 255 characters.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-
-
 _DIGEST = re.compile(
     r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
     r"|(?!sha256:|sha512:)[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}",
     re.ASCII,
 )
-
-
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_BARE_ID = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The name of an image; `tag` and `digest` are empty where not written."""
+class ImageName:
+    """
+    The name of an image.
+
+    Attributes:
+        repository: The registry, if the name has one, and the path; or the id of an image, `"sha256:…"`.
+        tag: The tag; empty if there is only a digest, and for an id.
+        digest: The digest; empty if there is none.
+    """
 
     repository: str
     tag: str = ""
     digest: str = ""
 
     def __str__(self) -> str:
-        return (
-            self.repository
-            + (f":{self.tag}" if self.tag else "")
-            + (f"@{self.digest}" if self.digest else "")
-        )
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return self.repository + tag + digest
 
     @property
     def is_id(self) -> bool:
-        """Whether this is the id of an image, which can neither be pulled nor prefixed."""
+        """Whether this is the id of an image, which can be neither pulled nor prefixed."""
         return bool(_IMAGE_ID.fullmatch(self.repository))
 
     @property
-    def registry(self) -> str:
-        """The registry that the name says, `""` if it leaves that to the engine."""
-        first, slash, _ = self.repository.partition("/")
-        return (
-            first
-            if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower())
-            else ""
-        )
+    def may_be_id(self) -> bool:
+        """Whether this may also be the beginning of an image's id, such as `docker images` prints."""
+        return bool(_BARE_ID.fullmatch(self.repository)) and self.tag == "latest" and not self.digest
 
-    def prefixed(self, prefix: str) -> "Reference":
-        """Put *prefix* before a name that names no registry."""
+    @property
+    def registry(self) -> str:
+        """The registry that the name contains; `""` if it leaves the choice to the engine."""
+        first, slash, _ = self.repository.partition("/")
+        is_registry = first == "localhost" or "." in first or ":" in first or first != first.lower()
+        return first if slash and is_registry else ""
+
+    @property
+    def path(self) -> str:
+        """The repository without its registry."""
+        return self.repository.removeprefix(f"{self.registry}/") if self.registry else self.repository
+
+    def prefixed(self, prefix: str) -> ImageName:
+        """Return the name with *prefix* in front of it, unless it contains a registry or is an id."""
         if not prefix or self.registry or self.is_id:
             return self
-        return Reference(prefix.rstrip("/") + "/" + self.repository, self.tag, self.digest)
+        return ImageName(prefix.rstrip("/") + "/" + self.repository, self.tag, self.digest)
 
 
-def reference(field: str, repository: object, tag: "str | None" = None) -> Reference:
-    """Read an image's name: `"postgres"`, `"postgres:15"`, `"host:5000/team/app@sha256:…"`, or an image id."""
-    written = text(field, repository)
-    if _IMAGE_ID.fullmatch(written):
-        found = Reference(written)
-    else:
-        name, at, digest = written.partition("@")
-        head, slash, last = name.rpartition("/")
-        last, colon, own_tag = last.partition(":")
-        found = Reference(head + slash + last, own_tag, digest)
-        path = found.repository[len(found.registry) + 1 :] if found.registry else found.repository
-        well_formed = (
-            _REPOSITORY.fullmatch(path)
-            and (not found.registry or _REGISTRY.fullmatch(found.registry))
-            and (not colon or _TAG.fullmatch(own_tag))
-            and (not at or _DIGEST.fullmatch(digest))
-        )
-        if not well_formed:
-            raise InvalidOptionError(
-                f"{field}: {written!r} is no image name; write one such as 'postgres' or 'registry:5000/team/app'"
-            )
-    if tag is None or tag == "":
-        return found if found.tag or found.digest or found.is_id else Reference(found.repository, "latest")
+def parse_image_name(field: str, repository: object, tag: str | None = None) -> ImageName:
+    """
+    Return the name of an image: `"postgres"`, `"postgres:15"`, `"host:5000/team/app@sha256:…"`, or an id.
+
+    Args:
+        field: The name of the field, for messages; the tag's is `tag`.
+        repository: The name, with or without a tag and a digest.
+        tag: The tag, unless *repository* has one; `latest` by default.
+    """
+    text = parse_str(field, repository)
+    name = _parse_reference(field, text)
+    has_version = bool(name.tag or name.digest or name.is_id)
+    if tag is None or (isinstance(tag, str) and not tag):
+        return name if has_version else ImageName(name.repository, "latest")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise InvalidOptionError(f"tag: {_no_tag(tag)}")
-    if found.tag or found.digest or found.is_id:
+        raise _invalid_tag(tag)
+    if has_version:
         raise InvalidOptionError(
-            f"tag: {tag!r} is a second tag, since {field} says {written!r} already; give one of them"
+            f"tag: {tag!r} is a second tag: {field} is {text!r}", hint="set only one of the two"
         )
-    return Reference(found.repository, tag)
+    return ImageName(name.repository, tag)
 
 
-def _no_tag(given: object) -> str:
-    """Say what is wrong with a tag, without what may be an environment that was given in its place."""
-    if isinstance(given, Mapping) or "=" in shown(given):
-        return "an environment is no image tag (not shown here: it may be a secret); give it as env="
-    if isinstance(given, float) or (isinstance(given, int) and not isinstance(given, bool)):
-        return f"{shown(given)} is no image tag; write it as a string"
-    return f"{shown(given)} is no image tag"
+def _parse_reference(field: str, text: str) -> ImageName:
+    if _IMAGE_ID.fullmatch(text):
+        return ImageName(text)
+    before, at, digest = text.partition("@")
+    folder, slash, last = before.rpartition("/")
+    last, colon, tag = last.partition(":")
+    name = ImageName(folder + slash + last, tag, digest)
+    is_valid = (
+        _PATH.fullmatch(name.path)
+        and (not name.registry or _REGISTRY.fullmatch(name.registry))
+        and (not colon or _TAG.fullmatch(tag))
+        and (not at or _DIGEST.fullmatch(digest))
+    )
+    if not is_valid:
+        raise InvalidOptionError(
+            f"{field}: invalid image name {format_value(text)}: expected one such as 'postgres:15' or 'registry:5000/team/app'"
+        )
+    return name
+
+
+def _invalid_tag(tag: object) -> InvalidOptionError:
+    """Return the error for an invalid tag, without the value of an environment that was passed in its place."""
+    if isinstance(tag, Mapping) or "=" in format_value(tag):
+        return InvalidOptionError(
+            "tag: expected an image tag, got an environment (the value is not shown, since it may be a secret)",
+            hint="pass it as env=",
+        )
+    if isinstance(tag, float) or (isinstance(tag, int) and not isinstance(tag, bool)):
+        return InvalidOptionError(
+            f"tag: invalid image tag {format_value(tag)}: expected a string", hint="put it in quotation marks"
+        )
+    return InvalidOptionError(
+        f"tag: invalid image tag {format_value(tag)}: expected one such as '15' or '15-alpine'"
+    )

@@ -4,77 +4,75 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import random
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any, NoReturn, Self, TypedDict
 
-from typing_extensions import Self
-
-from dockertest import _validation as _specs
-from dockertest._engine import client as _engine
-from dockertest._engine import sdk as _sdk
-from dockertest._engine.client import Engine
-from dockertest._images import process as _process
-from dockertest.errors import EngineError, InvalidOptionError, ResourceClosedError
-
-# Set aside for benchmarks (RFC 2544) and routed nowhere: where the engine's own address pools are used up, a network
-# taken from here gets into nobody's way.
-_SPARE = ipaddress.IPv4Network("198.18.0.0/15")
-_PODMANS_OWN = ("podman", "bridge")
+from dockertest import _validation
+from dockertest._cleanup.registry import registry
+from dockertest._containers.container import Ownership, State
+from dockertest._engine import networks, sdk
+from dockertest._interruption import interrupts_package
+from dockertest._public import public
+from dockertest._runtime import Runtime
+from dockertest.errors import InvalidOptionError, ResourceClosedError
 
 
 class NetworkFields(TypedDict, total=False):
-    """What `Pool.create_network` takes as keywords."""
+    """The keyword arguments of `Pool.create_network`."""
 
     driver: str
+    """The network's driver; `"bridge"` by default."""
     driver_options: Mapping[str, str]
+    """Options for the driver."""
     internal: bool
+    """Whether the network has no way out."""
     labels: Mapping[str, str]
+    """Labels; those beginning with `dockertest.` are refused."""
     subnet: str
+    """The subnet, such as `"10.20.30.0/24"`; chosen by the engine by default."""
 
 
-class Owner(Protocol):
-    """What made a network, as far as the network has to know it."""
-
-    keep: bool
-
-    def _forget(self, handle: Network) -> None:
-        """Stop caring for a network that is gone."""
-
-
+@public
 @dataclass(eq=False, repr=False)
 class Network:
     """
     One network.
 
     A network that a pool created is removed by `close()`, at the end of a `with`, when the pool is closed, and when
-    the interpreter ends. A borrowed one (found by its name) is only let go of.
+    the interpreter ends. A borrowed one (found by its name) is never removed by `close()`.
 
     Attributes:
         id: The network's full id.
-        name: Its name.
+        name: The network's name.
         network: The docker SDK's `Network`.
     """
 
     id: str
     name: str
-    network: _sdk.SdkNetwork
-    _engine: Engine
-    _owner: Owner
-    _borrowed: bool = False
-    _pid: int = field(default_factory=os.getpid, init=False)
-    _removed: bool = field(default=False, init=False)
-    _closed: bool = field(default=False, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    network: sdk.SdkNetwork
+    _runtime: Runtime = field(init=False)
+    _ownership: Ownership = field(init=False, default=Ownership.OWNED)
+    _state: State = field(init=False, default=State.OPEN)
+    _pid: int = field(init=False, default_factory=os.getpid)
+    _lock: threading.RLock = field(init=False, default_factory=threading.RLock)
 
     def __repr__(self) -> str:
-        return f"<Network {self.name!r} {self.id[:12]}{' (closed)' if self._closed else ''}>"
+        return f"<Network {self.name!r} {self.id[:12]}{'' if self._state is State.OPEN else ' (closed)'}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Network cannot be pickled, since it is tied to this process; pass its name instead"
+        )
 
     def __enter__(self) -> Self:
-        self._check_open()
+        if self._state is not State.OPEN:
+            raise ResourceClosedError(
+                f"network {self.name!r} ({self.id[:12]}) is closed",
+                hint="use it before its pool or with block ends",
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,189 +80,91 @@ class Network:
 
     def close(self) -> None:
         """
-        Let go of the network: one that a pool created is removed, what is still attached to it disconnected first.
+        Remove a network that a pool created; containers that are still attached are disconnected first.
 
-        Closing twice is nothing. In a forked child, what its parent created is left alone.
+        A borrowed network is left alone. Closing twice does nothing. In a forked child, the parent's network is left
+        alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        if self._pid != os.getpid():  # a thread of the parent that held the lock at the fork is not here
-            self._closed = True
+        if self._pid != os.getpid():  # The thread that held the lock at the fork may not exist here.
+            self._state = State.CLOSED
             return
-        kept = self._owner.keep and not self._borrowed
-        if kept and not self._closed:
-            _process.registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
-        self._let_go(remove=not (self._borrowed or kept))
+        is_owned = self._ownership is Ownership.OWNED
+        is_kept = self._runtime.defaults.keep and is_owned
+        if is_kept and self._state is State.OPEN:
+            registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
+        release(self, remove=is_owned and not is_kept)
 
-    def _let_go(self, *, remove: bool) -> None:
-        with self._lock:
-            if remove and not self._removed:
-                _remove(self._engine, self.id, self.name)
-                self._removed = True
-            self._closed = True
-        self._owner._forget(self)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ResourceClosedError(f"network {self.name!r} ({self.id[:12]}) is closed")
+def network_of(runtime: Runtime, attrs: Mapping[str, Any], ownership: Ownership = Ownership.OWNED) -> Network:
+    """Return the handle of a network that the engine has described by *attrs*."""
+    network = Network(id=str(attrs["Id"]), name=str(attrs["Name"]), network=runtime.engine.network(attrs))
+    network._runtime = runtime
+    network._ownership = ownership
+    return network
+
+
+def release(network: Network, *, remove: bool) -> None:
+    """
+    Let go of a network, and *remove* it or leave it as it is.
+
+    Raises:
+        EngineError: The engine did not remove it; call again to try again.
+    """
+    runtime = network._runtime
+    # Two removals do no harm, so a signal handler does not wait for one that it has interrupted.
+    with nullcontext() if interrupts_package() else network._lock:
+        if remove and network._state is not State.REMOVED:
+            networks.remove(runtime.engine, network.id, network.name)
+            network._state = State.REMOVED
+        elif network._state is State.OPEN:
+            network._state = State.CLOSED
+    runtime.session.untrack(network, is_gone=network._state is State.REMOVED)
 
 
 def network_request(name: str, labels: Mapping[str, str], options: NetworkFields) -> dict[str, Any]:
     """
-    Give the engine's create request.
+    Return the body of the create request.
 
     Raises:
-        InvalidOptionError: An option has a value that cannot work.
+        InvalidOptionError: An option has an invalid value.
     """
     unknown = set(options) - set(NetworkFields.__annotations__)
     if unknown:
         raise InvalidOptionError(
-            f"{min(unknown)} is no option of a network; there are {', '.join(NetworkFields.__annotations__)}"
+            f"{min(unknown)} is not an option of a network",
+            hint=f"use one of: {', '.join(NetworkFields.__annotations__)}",
         )
     body: dict[str, Any] = {
         "Name": name,
-        "CheckDuplicate": True,  # engines before 25 would make a second network of the same name
-        "Driver": _specs.text("driver", options.get("driver", "bridge")),
-        "Internal": _specs.boolean("internal", options.get("internal", False)),
-        "Labels": {**_specs.labels("labels", options.get("labels", {})), **labels},
+        "CheckDuplicate": True,  # Engines before 25 would create a second network of the same name.
+        "Driver": _validation.parse_str("driver", options.get("driver", "bridge")),
+        "Internal": _validation.parse_bool("internal", options.get("internal", False)),
+        "Labels": {**_validation.parse_labels("labels", options.get("labels", {})), **labels},
         "Options": _driver_options(options.get("driver_options", {})),
     }
     if subnet := options.get("subnet"):
-        body["IPAM"] = _ipam(_subnet(subnet))
+        body["IPAM"] = networks.ipam(_subnet(subnet))
     return body
-
-
-def create(engine: Engine, body: dict[str, Any]) -> str:
-    """
-    Create a network and give its id; where the engine's address pools are used up, with a subnet chosen here.
-
-    Raises:
-        EngineError: The engine refused.
-    """
-    what = f"create network {body['Name']!r}"
-    try:
-        return _create(engine, body, what)
-    except EngineError as error:
-        if "IPAM" in body or not _is_exhausted(str(error)):
-            raise
-        failure = error
-    for subnet in random.sample(list(_SPARE.subnets(new_prefix=24)), 64):
-        try:
-            return _create(engine, {**body, "IPAM": _ipam(subnet)}, what)
-        except EngineError as error:
-            if "overlap" not in str(error).lower():
-                raise
-    raise failure
-
-
-def list_named(engine: Engine, name: str) -> list[dict[str, Any]]:
-    """List the networks of just that name; there may be several on older engines."""
-    listed = engine.list_networks(name=name)
-    # Podman finds its own by the name that its containers know it by, and then calls it as Docker calls its own.
-    shown = "bridge" if engine.is_podman and name == "podman" else name
-    return [{**each, "Name": name} for each in listed if each["Name"] == shown]
-
-
-def are_internal(engine: Engine, networks: Iterable[str]) -> bool:
-    """Whether all of these networks, and there is one, have no way out, so that no port is published in them."""
-    try:
-        said = [
-            engine.get(f"/networks/{_engine.quoted(each)}", what=f"inspect network {each!r}")
-            for each in networks
-        ]
-    except EngineError:
-        return False
-    return bool(said) and all(each.get("Internal") for each in said)
-
-
-def name_of(engine: Engine, network: str) -> str:
-    """Give the name of a network that is named by its id; what was given where there is no such network."""
-    try:
-        return str(
-            engine.get(f"/networks/{_engine.quoted(network)}", what=f"inspect network {network!r}")["Name"]
-        )
-    except EngineError as error:
-        if error.status != 404:
-            raise
-        return network
-
-
-def disconnect(engine: Engine, network: str, container: str) -> None:
-    """Disconnect a container from a network, whether it runs or not."""
-    engine.send(
-        "post",
-        f"/networks/{_engine.quoted(network)}/disconnect",
-        what=f"disconnect container {container[:12]} from network {network!r}",
-        body={"Container": container, "Force": True},
-    )
-
-
-def _create(engine: Engine, body: dict[str, Any], what: str) -> str:
-    response = engine.send("post", "/networks/create", what=what, body=body)
-    with _sdk.border(engine.timeout, what):  # an answer that was cut short is no network
-        return str(response.json()["Id"])
-
-
-def _remove(engine: Engine, network: str, name: str) -> None:
-    path, what = f"/networks/{_engine.quoted(network)}", f"remove network {name!r}"
-    try:
-        # Podman removes a network that is in use, and its containers think that they are still in it; its own it never
-        # removes.
-        if (not engine.is_podman or name in _PODMANS_OWN) and _delete(engine, path, what):
-            return
-        for container in engine.get(path, what=what).get("Containers") or {}:
-            try:
-                disconnect(engine, network, container)
-            except EngineError as error:
-                if error.status != 404:
-                    raise
-        engine.send("delete", path, what=what)
-    except EngineError as error:
-        if error.status != 404:
-            raise
-
-
-def _delete(engine: Engine, path: str, what: str) -> bool:
-    """Remove a network; `False` if something is attached to it."""
-    try:
-        engine.send("delete", path, what=what)
-    except EngineError as error:
-        # In these words alone: what an engine refuses for another reason, its own bridge above all, keeps its containers.
-        if "active endpoints" not in str(error):
-            raise
-        return False
-    return True
-
-
-def _is_exhausted(said: str) -> bool:
-    """Whether the engine says that it has no addresses left; in the words of Docker 20.10, of later ones, of Podman."""
-    words = (
-        "non-overlapping",
-        "address pools have been fully subnetted",
-        "could not find free subnet",
-        "no free subnet",
-    )
-    return any(each in said.lower() for each in words)
 
 
 def _driver_options(value: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise InvalidOptionError(f"driver_options must be a mapping: got {_specs.shown(value)}")
+        raise InvalidOptionError(f"driver_options must be a mapping: got {_validation.format_value(value)}")
     return {
-        _specs.text("driver_options: a key", key): _specs.text(f"driver_options[{_specs.shown(key)}]", given)
-        for key, given in value.items()
+        _validation.parse_str("driver_options: a key", key): _validation.parse_str(
+            f"driver_options[{_validation.format_value(key)}]", option
+        )
+        for key, option in value.items()
     }
 
 
-def _subnet(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _subnet(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     with suppress(ValueError):
-        if isinstance(written, str) and "%" not in written:  # a number would be read as an address
-            return ipaddress.ip_network(written)
+        if isinstance(value, str) and "%" not in value:  # A number would be read as an address.
+            return ipaddress.ip_network(value)
     raise InvalidOptionError(
-        f"subnet: {_specs.shown(written)} is no network; write one such as '10.20.30.0/24'"
+        f"subnet: invalid network {_validation.format_value(value)}: expected one such as '10.20.30.0/24'"
     )
-
-
-def _ipam(subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> dict[str, Any]:
-    return {"Config": [{"Subnet": str(subnet)}]}

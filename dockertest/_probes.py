@@ -1,30 +1,48 @@
 """
-Does a server answer in its own protocol? With the standard library's sockets alone; knows nothing of containers.
+Probes that ask servers in their own protocols whether they are ready, with the standard library alone.
 
-That a connection is accepted says nothing: the engine's proxy accepts at once. Every probe gives whether the server can
-be used now, or raises what went wrong: an `OSError`, or one of `http.client`.
+An accepted connection proves nothing, because the engine's own proxy accepts connections before the server does. A probe
+returns whether the server can be used now, or raises an `OSError`, a `struct.error` or an error of `http.client`.
 """
 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import socket
+import ssl
 import struct
+import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from io import BufferedReader
 
 Address = tuple[str, int]
-Probe = Callable[[Address, Mapping[str, str]], bool]
+Probe = Callable[[Address, Mapping[str, str]], object]
 
-PATIENCE = 5.0  # seconds that a server may take to be connected to, and for each word
+RESPONSE_SECONDS = 5.0  # the longest time for a connection to a server, and for each part of its answer
+_SHORTEST_SECONDS = 0.5  # so that a single attempt can succeed, however little time is left
+_PROXY_SECONDS = 0.02  # until a proxy on this machine has noticed that nothing listens in the container
+
+_seconds: ContextVar[float] = ContextVar("seconds", default=RESPONSE_SECONDS)
 
 
 @contextmanager
-def _talk(address: Address, request: bytes = b"") -> Iterator[BufferedReader]:
-    """Send a request, and give the answer to be read."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let a connection, and each part of an answer, take at most *seconds* in the block, from 0.5 to 5 s."""
+    token = _seconds.set(min(max(seconds, _SHORTEST_SECONDS), RESPONSE_SECONDS))
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
+
+
+@contextmanager
+def _exchange(address: Address, request: bytes = b"") -> Iterator[BufferedReader]:
+    """Send a request, and return a stream of the answer."""
     with (
-        socket.create_connection(address, timeout=PATIENCE) as connection,
+        socket.create_connection(address, timeout=_seconds.get()) as connection,
         connection.makefile("rb") as answer,
     ):
         connection.sendall(request)
@@ -32,82 +50,204 @@ def _talk(address: Address, request: bytes = b"") -> Iterator[BufferedReader]:
 
 
 def postgres(address: Address, settings: Mapping[str, str]) -> bool:
-    """Whether PostgreSQL asks who we are: while it starts or stops it says so (SQLSTATE 57P01 to 57P03) and hangs up."""
+    """
+    Return whether PostgreSQL asks for a password or rejects the user.
+
+    While it starts or stops, it answers with one of the SQLSTATEs 57P01 to 57P03.
+    """
     user = settings.get("POSTGRES_USER") or "postgres"
     body = struct.pack(">i", 3 << 16) + b"user\0" + user.encode() + b"\0\0"
-    with _talk(address, struct.pack(">i", len(body) + 4) + body) as answer:
+    with _exchange(address, struct.pack(">i", len(body) + 4) + body) as answer:
         kind = answer.read(1)
         return kind == b"R" or (kind == b"E" and b"\0C57P0" not in answer.read())
 
 
 def mysql(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether MySQL or MariaDB greets: its first packet is number 0 and of protocol 10, one of an error of 255."""
-    with _talk(address) as answer:
+    """Return whether the first packet of MySQL or MariaDB is a handshake of protocol 10 and not an error (255)."""
+    with _exchange(address) as answer:
         return answer.read(5)[3:] == b"\0\x0a"
 
 
 def redis(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether Redis answers a ping, or asks for the password; while it loads its data it says so."""
-    with _talk(address, b"PING\r\n") as answer:
+    """Return whether Redis answers a ping or asks for a password; while it loads data, its answer is `-LOADING`."""
+    with _exchange(address, b"PING\r\n") as answer:
         return answer.readline().startswith((b"+PONG", b"-NOAUTH"))
 
 
 def amqp(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether a broker of AMQP 0-9-1 answers the protocol's header with the method 10.10, which starts a connection."""
-    with _talk(address, b"AMQP\0\0\x09\x01") as answer:
+    """Return whether a broker of AMQP 0-9-1 answers the protocol header with `connection.start` (10, 10)."""
+    with _exchange(address, b"AMQP\0\0\x09\x01") as answer:
         frame = answer.read(11)
         return frame[:3] == b"\x01\0\0" and frame[7:] == b"\0\x0a\0\x0a"
 
 
 def memcached(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether memcached tells its version."""
-    with _talk(address, b"version\r\n") as answer:
+    """Return whether memcached answers with its version."""
+    with _exchange(address, b"version\r\n") as answer:
         return answer.readline().startswith(b"VERSION ")
 
 
 def nats(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether NATS says its first word."""
-    with _talk(address) as answer:
+    """Return whether NATS sends its first line."""
+    with _exchange(address) as answer:
         return answer.readline().startswith(b"INFO ")
 
 
 def zookeeper(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether ZooKeeper says what it is to its cluster: before it serves, it says that it does not."""
-    with _talk(address, b"srvr") as answer:
+    """Return whether ZooKeeper reports its mode; before it is ready, it reports that it does not serve requests."""
+    with _exchange(address, b"srvr") as answer:
         return b"\nMode: " in answer.read()
 
 
 def mqtt(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether a broker of MQTT 3.1.1 takes our connection, or wants to know who we are (4 and 5)."""
+    """Return whether a broker of MQTT 3.1.1 accepts a connection, or asks for a login (codes 4 and 5)."""
     body = b"\0\x04MQTT\x04\x02\0\x3c\0\x0adockertest"
-    with _talk(address, b"\x10" + bytes([len(body)]) + body) as answer:
-        said = answer.read(4)
-        return said[:2] == b"\x20\x02" and said[3:] in (b"\0", b"\x04", b"\x05")
+    with _exchange(address, b"\x10" + bytes([len(body)]) + body) as answer:
+        packet = answer.read(4)
+        return packet[:2] == b"\x20\x02" and packet[3:] in (b"\0", b"\x04", b"\x05")
 
 
 def mongo(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether MongoDB answers `isMaster`, the one command that all versions understand without a login."""
-    command = b"\x10isMaster\0\x01\0\0\0" + b"\x02$db\0\x06\0\0\0admin\0"
+    """
+    Return whether MongoDB answers `isMaster`, a command that all versions accept without a login.
+
+    The server that the image starts for its set-up listens on loopback, which some engines forward to. It is the only one
+    that runs with `--fork`, and it shows its command line without a login.
+    """
+    is_master, command_line = _mongo_command(b"isMaster"), _mongo_command(b"getCmdLineOpts")
+    with _exchange(address, is_master + command_line) as answer:
+        return b"\x01ok\0" + struct.pack("<d", 1.0) in _mongo_answer(
+            answer
+        ) and b"--fork\0" not in _mongo_answer(answer)
+
+
+def _mongo_command(name: bytes) -> bytes:
+    command = b"\x10" + name + b"\0\x01\0\0\0" + b"\x02$db\0\x06\0\0\0admin\0"
     document = struct.pack("<i", len(command) + 5) + command + b"\0"
     body = struct.pack("<iiiI", 1, 0, 2013, 0) + b"\0" + document  # OP_MSG, with one section of kind 0
-    with _talk(address, struct.pack("<i", len(body) + 4) + body) as answer:
-        (length,) = struct.unpack("<i", answer.read(4))
-        return b"\x01ok\0" + struct.pack("<d", 1.0) in answer.read(min(length, 1 << 20) - 4)
+    return struct.pack("<i", len(body) + 4) + body
+
+
+def _mongo_answer(answer: BufferedReader) -> bytes:
+    (length,) = struct.unpack("<i", answer.read(4))
+    return answer.read(min(length, 1 << 20) - 4)
 
 
 def cassandra(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Whether Cassandra tells what it supports, by its protocol 4."""
-    with _talk(address, b"\x04\0\0\0\x05\0\0\0\0") as answer:
+    """Return whether Cassandra answers a request for its options in version 4 of its protocol."""
+    with _exchange(address, b"\x04\0\0\0\x05\0\0\0\0") as answer:
         head = answer.read(9)
         return head[:1] == b"\x84" and head[4:5] == b"\x06"
 
 
-def http_get(path: str = "/", accepted: Container[int] = range(200, 500)) -> Probe:
-    """Give a probe for a server that answers `GET` for *path* with one of the *accepted* statuses."""
+def sql_server(address: Address, _settings: Mapping[str, str]) -> bool:
+    """Return whether SQL Server answers a PRELOGIN message, whose answer is a packet of type 4."""
+    options = (
+        b"\0\0\x0b\0\x06\x01\0\x11\0\x01\xff"  # version and encryption: their places and sizes, then the end
+    )
+    body = options + b"\x11\0\0\0\0\0" + b"\x02"  # a version, and "encryption is not supported"
+    with _exchange(address, struct.pack(">BBHHBB", 0x12, 1, len(body) + 8, 0, 1, 0) + body) as answer:
+        return answer.read(8)[:1] == b"\x04"
+
+
+def oracle(address: Address, settings: Mapping[str, str]) -> bool:
+    """Return whether Oracle's listener accepts (2) or redirects (5) or resends (11) a connection to the database."""
+    service = (settings.get("ORACLE_DATABASE") or "FREEPDB1").encode()
+    data = b"(DESCRIPTION=(CONNECT_DATA=(SERVICE_NAME=" + service + b")))"
+    head = struct.pack(">HHHHHHHHHHLBB", 314, 300, 0, 8192, 32767, 0x7F08, 0, 1, len(data), 58, 0, 0x41, 0x41)
+    body = head + bytes(58 - 8 - len(head)) + data
+    with _exchange(address, struct.pack(">HHBBH", len(body) + 8, 0, 1, 0, 0) + body) as answer:
+        return answer.read(8)[4:5] in (b"\x02", b"\x05", b"\x0b")
+
+
+def bolt(address: Address, _settings: Mapping[str, str]) -> bool:
+    """Return whether Neo4j agrees on a version of the Bolt protocol, 5.0 to 5.4 or 4.2 to 4.4."""
+    versions = struct.pack(">BBBBBBBB", 0, 4, 4, 5, 0, 2, 4, 4) + bytes(8)
+    with _exchange(address, b"\x60\x60\xb0\x17" + versions) as answer:
+        return answer.read(4)[3:] in (b"\x04", b"\x05")
+
+
+def smtp(address: Address, _settings: Mapping[str, str]) -> bool:
+    """Return whether an SMTP server sends its first line, with the code 220."""
+    with _exchange(address) as answer:
+        return answer.readline().startswith(b"220 ")
+
+
+def http_probe(path: str = "/", accepted: Container[int] = range(200, 500), *, tls: bool = False) -> Probe:
+    """
+    Return a probe for servers that answer a `GET` request.
+
+    Args:
+        path: The path to request.
+        accepted: The statuses with which a server is ready. By default all but errors of the server, since a server that
+            demands a login or has no such page can be used as well.
+        tls: Use HTTPS. The certificate is not verified.
+    """
 
     def probe(address: Address, _settings: Mapping[str, str]) -> bool:
-        with closing(http.client.HTTPConnection(*address, timeout=PATIENCE)) as connection:
-            connection.request("GET", path)
-            return connection.getresponse().status in accepted
+        return http_status(address, path, {}, tls=tls) in accepted
 
     return probe
+
+
+def http_status(address: Address, path: str, headers: Mapping[str, str], *, tls: bool) -> int:
+    """Return the status of the answer to `GET` for *path*; redirects are not followed, certificates not verified."""
+    timeout = _seconds.get()
+    connection: http.client.HTTPConnection
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(*address, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(*address, timeout=timeout)
+    with closing(connection):
+        connection.request("GET", path, headers=dict(headers))
+        return connection.getresponse().status
+
+
+@contextmanager
+def kept_open(address: Address, seconds: float = _PROXY_SECONDS) -> Iterator[bool]:
+    """Connect, and return whether the connection is still open after *seconds*; it stays open in the block."""
+    try:
+        connection = socket.create_connection(address, timeout=_seconds.get())
+    except ConnectionRefusedError:  # by the container itself, without a proxy of the engine in between
+        yield False
+        return
+    with connection:
+        connection.settimeout(seconds)
+        try:
+            is_open = connection.recv(1, socket.MSG_PEEK) != b""
+        except TimeoutError:
+            is_open = True
+        yield is_open
+
+
+def is_listening(tables: str, port: int) -> bool:
+    """
+    Return whether something accepts connections at a port, not only from the same host.
+
+    Args:
+        tables: The content of `/proc/net/tcp` and `/proc/net/tcp6`.
+        port: The port.
+    """
+    for words in map(str.split, tables.splitlines()):
+        address, _, hexadecimal = words[1].partition(":") if len(words) > 3 else ("", "", "")
+        is_state = bool(hexadecimal) and words[3] in (
+            "0A",
+            "01",
+            "08",
+        )  # listening; accepted, also if closed since
+        if is_state and int(hexadecimal, 16) == port and not _is_loopback(address):
+            return True
+    return False
+
+
+def _is_loopback(address: str) -> bool:
+    """Return whether an address is a loopback address, as the kernel writes it: each 32 bits in the host's order."""
+    data = b"".join(
+        int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)
+    )
+    ip = ipaddress.ip_address(data)
+    return ip.is_loopback or bool(
+        isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped and ip.ipv4_mapped.is_loopback
+    )

@@ -2,92 +2,253 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Container as Container_
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
-from typing_extensions import Self
-
-from dockertest import _network
-from dockertest import _validation as _specs
-from dockertest._containers import create as _create
-from dockertest._handle import has_ended
-from dockertest._images import process as _process
-from dockertest._inside import Inside
-from dockertest._values import NetworkSpec, network_id
+from dockertest import _clock, _retry, _validation
+from dockertest._containers import exec as exec_
+from dockertest._containers import files, logs
+from dockertest._containers.container import Container
+from dockertest._containers.create import endpoint_config
+from dockertest._containers.exec import ExecOptions, ExecResult
+from dockertest._containers.logs import LogStream
+from dockertest._engine import networks, sdk
+from dockertest._engine.inspection import Inspection, NetworkEndpoint
+from dockertest._engine.reachability import DEFAULT_NETWORKS, join_host_port
+from dockertest._image_name import parse_image_name
+from dockertest._options import RunOptions, WaitCondition
+from dockertest._public import public
+from dockertest._report import Report, clean
+from dockertest._retry import AsyncAttemptOptions, AttemptOptions, WatchList, show_keywords
+from dockertest._runtime import Runtime
+from dockertest._validation import NetworkSpec, parse_content, parse_network
 from dockertest.errors import (
     ContainerExitedError,
     DockertestError,
     EngineError,
+    InvalidOptionError,
     NotInNetworkError,
+    PortNotBoundError,
     PortNotPublishedError,
     RetryTimeoutError,
 )
 
+if TYPE_CHECKING:
+    from dockertest._proxy import Proxy
+    from dockertest.services import Connection, Service, Settings
 
-class Resource(Inside):
+T = TypeVar("T")
+_ENDING_SIGNALS = ("KILL", "TERM", "INT", "QUIT", "ABRT")
+log = logging.getLogger("dockertest")
+
+_LOOK_INSIDE_SECONDS = 5.0  # that `cat` may take in a container
+_STAYS_OPEN_SECONDS = 1.0  # that a connection has to stay open to count as accepted by the service
+
+
+@public
+@dataclass(eq=False, repr=False)
+class Resource:
     """
     One container.
 
     A container that a pool started is removed, with its anonymous volumes, by `close()`, at the end of a `with`, when
-    the pool is closed, and when the interpreter ends. A borrowed one (found by its name) and one that is started with
-    `reuse` is only let go of.
+    the pool is closed, and when the interpreter ends. A borrowed one (found by its name) and one started with `reuse`
+    stay.
 
     Attributes:
         id: The container's full id.
-        name: Its name.
+        name: The container's name.
         container: The docker SDK's `Container`, fresh after every method here that changes it.
     """
 
+    id: str
+    name: str
+    container: sdk.SdkContainer
+    _handle: Container = field(init=False)
+    _runtime: Runtime = field(init=False)
+
+    def __repr__(self) -> str:
+        closed = "" if self._handle.is_open else " (closed)"
+        return f"<Resource {self.image} {self.name!r} {self.id[:12]}{closed}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Resource cannot be pickled, since it is tied to this process; pass its name, and look it up with "
+            "Pool.container_by_name"
+        )
+
     def __enter__(self) -> Self:
-        self._check_open()
+        self._handle.check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        if not (failure and self._handle.postpones(failure)):
+            self.close()
+
+    @property
+    def image(self) -> str:
+        """The name of the image that the container was made from."""
+        return self._handle.image
+
+    # State
+
+    @property
+    def status(self) -> str:
+        """The engine's word for the container's state now: `"running"`, `"exited"`, …; `"removed"` if it is gone."""
+        try:
+            return self._inspect().status
+        except EngineError as error:
+            if error.status == 404:
+                return "removed"
+            raise
+
+    @property
+    def health(self) -> str:
+        """The health check's result now: `"starting"`, `"healthy"` or `"unhealthy"`; `"none"` without a health check."""
+        return self._inspect().health
+
+    def refresh(self) -> None:
+        """Ask the engine for everything in `container` again."""
+        self._handle.check_open()
+        self._inspect()
+
+    def report(self) -> Report:
+        """Return the container's state and its last 20 log lines; a container that is gone has the status `"removed"`."""
+        return self._handle.report()
+
+    def check_alive(self, timeout: float = 5.0) -> None:
+        """
+        Raise an error if the container has ended; trouble with the engine does not count.
+
+        Args:
+            timeout: Seconds that the engine may take to answer.
+
+        Raises:
+            ContainerExitedError: The container has ended, or is gone.
+        """
+        self._handle.check_alive(timeout)
+
+    # Addresses
 
     def get_port(self, port: str | int) -> int:
         """
-        Give the port to connect to from here.
+        Return the port to connect to from this process.
 
         Args:
             port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
-            NotInNetworkError: This process runs in a container from which it is not reached.
+            PortNotBoundError: The engine has not bound it yet, as while the container restarts.
+            NotInNetworkError: This process runs in a container from which it cannot be reached.
             ContainerExitedError: The container has ended.
         """
         return self._address(port)[1]
 
     def get_bound_ip(self, port: str | int) -> str:
         """
-        Give the address to connect to from here for the container's *port*, without the port.
+        Return the address to connect to from this process, without the port.
+
+        Args:
+            port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
-            NotInNetworkError: This process runs in a container from which it is not reached.
+            PortNotBoundError: The engine has not bound it yet, as while the container restarts.
+            NotInNetworkError: This process runs in a container from which it cannot be reached.
             ContainerExitedError: The container has ended.
         """
         return self._address(port)[0]
 
     def get_host_port(self, port: str | int) -> str:
         """
-        Give address and port to connect to from here for the container's *port*: `"127.0.0.1:49153"`, IPv6 in brackets.
+        Return address and port to connect to from this process: `"127.0.0.1:49153"`, IPv6 in brackets.
+
+        Args:
+            port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
 
         Raises:
             PortNotPublishedError: The container does not publish that port.
-            NotInNetworkError: This process runs in a container from which it is not reached.
+            PortNotBoundError: The engine has not bound it yet, as while the container restarts.
+            NotInNetworkError: This process runs in a container from which it cannot be reached.
             ContainerExitedError: The container has ended.
         """
-        return _joined(*self._address(port))
+        return join_host_port(*self._address(port))
+
+    def get_address(self, port: str | int) -> tuple[str, int]:
+        """
+        Return host and port to connect to from this process, for clients that take them separately.
+
+        Args:
+            port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
+
+        Raises:
+            PortNotPublishedError: The container does not publish that port.
+            PortNotBoundError: The engine has not bound it yet, as while the container restarts.
+            NotInNetworkError: This process runs in a container from which it cannot be reached.
+            ContainerExitedError: The container has ended.
+        """
+        return self._address(port)
+
+    def url(
+        self, *, driver: str = "", database: str | None = None, network: NetworkSpec | None = None
+    ) -> str:
+        """
+        Return the URL to connect to the container's service with; it contains the password.
+
+        The service is the one that `RunOptions.service` names, else the one that the image is known for. User, password and
+        database are those that the image makes from its environment and command.
+
+        Args:
+            driver: SQLAlchemy's name of a driver, for SQLAlchemy's form of the URL: with `"psycopg"` it begins with
+                `postgresql+psycopg://`.
+            database: The database to connect to; by default the one that the container was configured with.
+            network: A `Network`, its name or its id, for the URL that other containers there use: with an alias of the
+                container, else its name. In the engine's default network, which knows no names, with its address.
+
+        Raises:
+            InvalidOptionError: The service is unknown, has no databases or no SQLAlchemy dialect, or takes its password
+                from a file that is not in `files`.
+            NotInNetworkError: The container is not connected to *network*.
+            PortNotPublishedError: The container does not publish the service's port.
+            ContainerExitedError: The container has ended.
+        """
+        from dockertest import services
+
+        self._handle.check_open()
+        service = self._known_service()
+        if network is None:
+            address = self.get_host_port(service.port)
+        else:
+            address = join_host_port(self._host_in_network(network), int(str(service.port).partition("/")[0]))
+        return services.url_of(service, self._settings(), address, driver=driver, database=database)
+
+    def connection(self) -> Connection:
+        """
+        Return host, port, user, password and database to connect to the container's service with.
+
+        Raises:
+            InvalidOptionError: The service is unknown, or takes its password from a file that is not in `files`.
+            PortNotPublishedError: The container does not publish the service's port.
+            ContainerExitedError: The container has ended.
+        """
+        from dockertest import services
+
+        self._handle.check_open()
+        service = self._known_service()
+        return services.connection_of(service, self._settings(), self._address(service.port))
 
     def get_ip_in_network(self, network: NetworkSpec) -> str:
         """
-        Give the container's address in a network, for other containers there to connect to.
+        Return the container's address in a network, for other containers there.
 
         Args:
             network: A `Network`, its name or its id.
@@ -95,24 +256,41 @@ class Resource(Inside):
         Raises:
             NotInNetworkError: The container is not connected to it.
             ContainerExitedError: The container has ended, and has no address any more.
+            EngineError: It has no address yet, as while it restarts (`reason` is `"restarting"`).
         """
-        self._check_open()
-        attrs = self._refresh()
-        joined = attrs["NetworkSettings"].get("Networks") or {}
-        wanted = network_id("network", network)
-        called = getattr(network, "name", wanted)
-        names = {wanted, called}
-        if not names & {each for name, end in joined.items() for each in (name, end.get("NetworkID"))}:
-            names.add(_network.name_of(self._engine, wanted))  # Podman tells no ids here
-        for name, end in joined.items():
-            if names & {name, end.get("NetworkID")}:
-                if found := end.get("IPAddress") or end.get("GlobalIPv6Address"):
-                    return str(found)
-                if has_ended(attrs):
-                    raise ContainerExitedError.of(self._tell(attrs))
-        raise NotInNetworkError(
-            f"{self._label} has no address in network {called!r}; it is in: {', '.join(joined) or 'none'}"
+        return self._endpoint(network)[1].ip
+
+    def proxy(self, port: str | int) -> Proxy:
+        """
+        Return a TCP proxy to a port, to test how your program behaves during outages and on slow networks.
+
+        It listens on loopback at an address that stays the same while the container is stopped and started, and is
+        closed together with this resource.
+
+        Args:
+            port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
+
+        Raises:
+            InvalidOptionError: *port* is not a TCP port.
+            PortNotPublishedError: The container does not publish that port.
+            PortNotBoundError: The engine has not bound it yet, as while the container restarts.
+            NotInNetworkError: This process runs in a container from which it cannot be reached.
+            ContainerExitedError: The container has ended.
+        """
+        from dockertest._proxy import open_proxy, parse_tcp_port
+
+        container_port = parse_tcp_port(port)
+        self._address(container_port)
+        proxy = open_proxy(
+            container_port,
+            self._handle.label,
+            partial(self._find_address, container_port),
+            partial(self._url_at, container_port),
         )
+        self._handle.on_close(proxy.close)
+        return proxy
+
+    # Networks
 
     def connect_to_network(self, network: NetworkSpec, *, aliases: Sequence[str] = ()) -> None:
         """
@@ -120,183 +298,928 @@ class Resource(Inside):
 
         Args:
             network: A `Network`, its name or its id.
-            aliases: Names that other containers there find it by.
+            aliases: Names by which other containers there can reach it.
+
+        Raises:
+            EngineError: The engine refused.
         """
-        self._check_open()
-        config = _create.endpoint_config(_specs.texts("aliases", aliases))
-        self._engine.connect_network(network_id("network", network), self.id, config)
-        self._refresh()
+        self._handle.check_open()
+        config = endpoint_config(_validation.parse_strings("aliases", aliases))
+        self._runtime.engine.connect_network(parse_network("network", network), self.id, config)
+        self._inspect()
 
     def disconnect_from_network(self, network: NetworkSpec) -> None:
         """
-        Disconnect the container from *network*, a `Network`, its name or its id.
+        Disconnect the container from a network.
+
+        Args:
+            network: A `Network`, its name or its id.
 
         Raises:
             NotInNetworkError: The container is not connected to it.
         """
-        self._check_open()
+        self._handle.check_open()
         try:
-            _network.disconnect(self._engine, network_id("network", network), self.id)
+            networks.disconnect(self._runtime.engine, parse_network("network", network), self.id)
         except EngineError as error:
-            if "not connected" in str(error):
+            if "not connected" in str(error):  # the engine's words
                 raise NotInNetworkError(
-                    f"{self._label} is not in network {getattr(network, 'name', network)!r}"
+                    f"{self._handle.label} is not in network {getattr(network, 'name', network)!r}"
                 ) from error
             raise
-        self._refresh()
+        self._inspect()
 
-    def stop(self, timeout: float = 10) -> None:
+    # Waiting
+
+    @show_keywords(AttemptOptions, max_wait=None)
+    def retry(self, op: Callable[[], T], **options: Unpack[AttemptOptions]) -> T:
         """
-        Stop the container; one that has ended already is no error.
+        Call *op* until it returns, and return its result; the container's exit ends the wait.
 
         Args:
-            timeout: Seconds that its command has to end before it is killed.
-        """
-        self._control("stop", _specs.seconds("timeout", timeout), ended=True)
+            op: Called without arguments, in the caller's thread. A call that hangs cannot be interrupted.
+            options: `max_wait`, `wait`, `max_attempts`, `on` and `giveup`, as described in `AttemptOptions`.
 
-    def start(self) -> None:
-        """Start the container again; its published ports may be others than before."""
-        self._control("start", ended=False)
-
-    def restart(self, timeout: float = 10) -> None:
+        Raises:
+            RetryTimeoutError: *op* still failed after `max_wait` or `max_attempts`; its cause is the last failure.
+            ContainerExitedError: The container has ended.
+            InvalidOptionError: An option has an invalid value, or *op* cannot be called.
         """
-        Stop the container and start it again; its published ports may be others than before.
+        self._handle.check_open()
+        monitor = WatchList([self._handle])
+        with self._handle.measured_readiness():
+            return _retry.run(
+                op, monitor=monitor, default_max_wait=self._runtime.defaults.max_wait, **options
+            )
+
+    @show_keywords(AsyncAttemptOptions, max_wait=None)
+    async def retry_async(self, op: Callable[[], Awaitable[T]], **options: Unpack[AsyncAttemptOptions]) -> T:
+        """
+        Do what `retry` does for a coroutine function, without blocking the event loop.
 
         Args:
-            timeout: Seconds that its command has to end before it is killed.
+            op: Called without arguments, and awaited.
+            options: Those of `retry`, and `attempt_timeout`, as described in `AsyncAttemptOptions`.
+
+        Raises:
+            RetryTimeoutError: *op* still failed after `max_wait` or `max_attempts`; its cause is the last failure.
+            ContainerExitedError: The container has ended.
+            InvalidOptionError: An option has an invalid value, or *op* is not a coroutine function.
         """
-        self._control("restart", _specs.seconds("timeout", timeout), ended=False)
+        self._handle.check_open()
+        monitor = WatchList([self._handle])
+        with self._handle.measured_readiness():
+            return await _retry.run_async(
+                op, monitor=monitor, default_max_wait=self._runtime.defaults.max_wait, **options
+            )
+
+    def wait_ready(self, *, max_wait: float | None = None) -> None:
+        """
+        Wait until the container's service answers in its own protocol. No driver and no login is needed.
+
+        The service is the one that `RunOptions.service` names, else the one that the image is known for:
+        `dockertest.services` lists them. A server that the image starts for its own set-up does not count. For an unknown
+        image, its health check is waited for.
+
+        Args:
+            max_wait: Seconds after which to give up; the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: The service is unknown, and the container has no health check.
+            PortNotPublishedError: The container does not publish the service's port.
+            RetryTimeoutError: The service is not ready in time.
+            ContainerExitedError: The container has ended.
+        """
+        from dockertest import services
+
+        self._handle.check_open()
+        service = self._service()
+        if service is None:
+            if not self._handle.inspection.has_healthcheck:
+                raise InvalidOptionError(
+                    f"{self._handle.label} of {self.image} contains no known service and has no health check",
+                    hint="set service= to the name of a known one, add yours with dockertest.services.register, set "
+                    "healthcheck=, or use wait_for_http, wait_for_port, wait_for_log or retry",
+                )
+            self.wait_healthy(max_wait)
+            return
+        deadline = _clock.monotonic() + self._limit(max_wait)
+        if service.log:
+            self.wait_for_log(service.log, max_wait=max_wait)
+        settings = services.settings(self._handle.inspection.attrs)
+        self._wait_for_answer(
+            service.port,
+            lambda address: service.probe(address, settings),
+            lambda: f"does not answer as {service.images[0]} does",
+            max(0.0, deadline - _clock.monotonic()),
+        )
+
+    def wait_for_port(self, port: str | int, *, max_wait: float | None = None) -> None:
+        """
+        Wait until something in the container accepts connections at a TCP port.
+
+        That the engine's own proxy accepts them does not count, and neither does a server that listens on the container's
+        loopback only. A service that accepts connections may still refuse requests: prefer `wait_ready`, `wait_for_http`
+        or `retry`. Where the image has no `cat`, the port counts as open once a connection stays open for a second.
+
+        Args:
+            port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
+            max_wait: Seconds after which to give up; the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: *port* is not a TCP port.
+            PortNotPublishedError: The container does not publish that port.
+            RetryTimeoutError: Nothing listens there in time.
+            ContainerExitedError: The container has ended.
+        """
+        number = int(_validation.parse_port("port", port).partition("/")[0])
+        self._wait_for_answer(
+            port,
+            lambda address: self._listens(number, address),
+            lambda: "does not accept connections",
+            max_wait,
+        )
+
+    def wait_for_http(
+        self,
+        port: str | int,
+        path: str = "/",
+        *,
+        status: int | Container_[int] = range(200, 400),
+        headers: Mapping[str, str] | None = None,
+        tls: bool = False,
+        max_wait: float | None = None,
+    ) -> None:
+        """
+        Wait until an HTTP server in the container answers a `GET` request.
+
+        Redirects are not followed, and proxies of the environment are not used.
+
+        Args:
+            port: The container's port: `"8080/tcp"`, `"8080"` or `8080`.
+            path: The path to request, with its query.
+            status: The expected status, or all that are; 200 to 399 by default.
+            headers: Headers of the request. Messages never show their values.
+            tls: Use HTTPS. The server's certificate is not verified.
+            max_wait: Seconds after which to give up; the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: An argument has an invalid value.
+            PortNotPublishedError: The container does not publish that port.
+            RetryTimeoutError: There is no such answer in time; the message has the last status.
+            ContainerExitedError: The container has ended.
+        """
+        from dockertest import _probes
+
+        accepted = _validation.parse_statuses("status", status)
+        _validation.parse_url_path("path", path)
+        sent = _validation.parse_headers("headers", headers or {})
+        _validation.parse_bool("tls", tls)
+        answered = 0
+
+        def is_answered(address: tuple[str, int]) -> bool:
+            nonlocal answered
+            answered = _probes.http_status(address, path, sent, tls=tls)
+            return answered in accepted
+
+        self._wait_for_answer(
+            port, is_answered, lambda: f"answered GET {path} with status {answered}", max_wait
+        )
+
+    def wait_healthy(self, max_wait: float | None = None) -> None:
+        """
+        Wait until the container's health check succeeds.
+
+        Args:
+            max_wait: Seconds after which to give up; the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: The container has no health check.
+            RetryTimeoutError: The container is not healthy in time.
+            ContainerExitedError: The container has ended.
+        """
+
+        def check() -> None:
+            health = self.health
+            if health == "none":
+                raise InvalidOptionError(
+                    f"{self._handle.label} has no health check", hint="set healthcheck=, or use retry"
+                )
+            if health != "healthy":
+                raise EngineError(f"{self._handle.label} is {health}")
+
+        self.retry(check, max_wait=self._runtime.defaults.max_wait if max_wait is None else max_wait)
 
     def wait(self, timeout: float | None = None) -> int:
         """
-        Wait until the container ends, and give its exit code.
+        Wait until the container ends, and return its exit code.
 
         Args:
             timeout: Seconds after which to give up; never by default.
 
         Raises:
-            RetryTimeoutError: It has not ended in time.
+            RetryTimeoutError: The container has not ended in time.
+            ContainerExitedError: The container is gone, and its exit code with it.
         """
-        self._check_open()
-        self._end_known = True
-        limit = float("inf") if timeout is None else _specs.seconds("timeout", timeout)
-        code = self._engine.wait(self.id, limit)
+        self._handle.check_open()
+        self._handle.acknowledge_exit()
+        limit = float("inf") if timeout is None else _validation.parse_seconds("timeout", timeout)
+        try:
+            code = self._runtime.engine.wait(self.id, limit)
+        except EngineError as error:
+            if error.status == 404:
+                raise ContainerExitedError.of(self._handle.report()) from error
+            raise
         if code is None:
             raise RetryTimeoutError(
-                f"{self._label} has not ended within {limit:g} s", attempts=1, elapsed=limit
+                f"{self._handle.label} has not ended within {limit:g} s", attempts=1, elapsed=limit
             )
-        with suppress(EngineError):  # one that removes itself is gone now
-            self._refresh()
+        with suppress(EngineError):  # One that removes itself is gone now.
+            self._inspect()
         return code
+
+    # Life cycle
+
+    def stop(self, timeout: float = 10) -> None:
+        """
+        Stop the container; succeed if it has already exited.
+
+        Args:
+            timeout: Seconds that its command has to end before it is killed.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        self._handle.check_open()
+        self._handle.acknowledge_exit()
+        self._handle.unpause(only_ours=True)
+        self._control("stop", _validation.parse_seconds("timeout", timeout))
+        self._inspect()
+
+    def start(self) -> None:
+        """
+        Start the container again; its published ports may change.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        self._handle.check_open()
+        self._handle.acknowledge_exit(is_acknowledged=False)
+        self._control("start")
+        self._handle.continue_log()
+        self._sync(self._handle.await_ports())
+
+    def restart(self, timeout: float = 10) -> None:
+        """
+        Stop the container and start it again; its published ports may change.
+
+        Args:
+            timeout: Seconds that its command has to end before it is killed.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        self._handle.check_open()
+        self._handle.acknowledge_exit(is_acknowledged=False)
+        self._handle.unpause(only_ours=True)
+        with self._handle.restarting():
+            self._control("restart", _validation.parse_seconds("timeout", timeout))
+            self._handle.continue_log()
+            self._sync(self._handle.await_ports())
+
+    def pause(self) -> None:
+        """
+        Freeze all processes of the container, as if its host hung; connections stay open and nothing answers.
+
+        A paused container does not count as dead. It is unpaused by `unpause`, and when it is stopped or closed.
+
+        Raises:
+            EngineError: The engine refused, for example because the container is not running.
+        """
+        self._handle.check_open()
+        self._handle.pause()
+        self._inspect()
+
+    def unpause(self) -> None:
+        """
+        Let a paused container continue.
+
+        Raises:
+            EngineError: The engine refused, for example because the container is not paused.
+        """
+        self._handle.check_open()
+        self._handle.unpause()
+        self._inspect()
+
+    def kill(self, signal: str | int = "KILL") -> None:
+        """
+        Send a signal to the container's first process.
+
+        An exit that follows from `KILL`, `TERM`, `INT`, `QUIT`, `ABRT` or the image's own stop signal counts as asked for:
+        `Pool.retry` does not report it.
+
+        Args:
+            signal: `"KILL"`, which ends it at once as a crash would; `"HUP"`, `"SIGHUP"`, `1` or `signal.SIGHUP`.
+
+        Raises:
+            InvalidOptionError: There is no such signal.
+            ContainerExitedError: The container has ended already.
+            EngineError: The engine refused.
+        """
+        self._handle.check_open()
+        name = _validation.parse_signal("signal", signal)
+        was_acknowledged = self._handle.exit_acknowledged
+        if name in _ENDING_SIGNALS or name == self._stop_signal():
+            self._handle.acknowledge_exit()
+        try:
+            self._control("kill", signal=name)
+        except EngineError as error:
+            self._handle.acknowledge_exit(is_acknowledged=was_acknowledged)
+            if error.status is not None:
+                self._handle.inspect_alive()
+            raise
+        with suppress(EngineError):  # One that removes itself is gone now.
+            self._inspect()
+
+    def commit(self, repository: str, tag: str | None = None) -> str:
+        """
+        Store the container's file system and configuration as a local image, as `docker commit` does.
+
+        The container is paused meanwhile. Volumes are not part of the image, but the environment is, passwords included.
+        The image stays until you remove it.
+
+        Args:
+            repository: The image's name; it may contain the tag.
+            tag: The image's tag; `latest` by default.
+
+        Returns:
+            The image's id, which `Pool.run` accepts as a name.
+
+        Raises:
+            InvalidOptionError: An image cannot have that name.
+            EngineError: The engine refused.
+        """
+        self._handle.check_open()
+        image = parse_image_name("repository", repository, tag)
+        if image.digest or image.is_id:
+            raise InvalidOptionError(
+                f"repository: {str(image)!r} cannot be the name of a new image",
+                hint="use a name without a digest",
+            )
+        return self._handle.commit(image)
 
     def expire(self, seconds: float | None) -> None:
         """
-        Have the container removed when the time is up; calling again sets a new time.
+        Set a time after which the reaper removes the container; calling again sets a new time.
 
-        It is removed even when this process hangs, or is gone.
+        It is removed even if this process hangs or is gone.
 
         Args:
             seconds: From now; `None` cancels.
 
         Raises:
-            InvalidOptionError: There is no reaper to do it.
+            InvalidOptionError: The reaper is turned off, or does not work; the message has the reason.
         """
-        self._check_open()
-        limit = None if seconds is None else _specs.seconds("seconds", seconds)
-        self._owner._expire(self.id, limit)
-        self._expires = limit is not None
+        self._handle.check_open()
+        self._handle.expire(None if seconds is None else _validation.parse_seconds("seconds", seconds))
+
+    def keep(self) -> None:
+        """
+        Leave the container running for good, and print how to reach and remove it.
+
+        Neither `close`, its pool, `expire`, the reaper nor `prune` removes it any more, even if this process is killed.
+        The resource stays usable. Calling this again does nothing.
+
+        Raises:
+            ResourceClosedError: The resource is closed.
+        """
+        self._handle.check_open()
+        self._handle.keep()
 
     def close(self) -> None:
         """
-        Let go of the container: one that a pool started is removed, a reused one left running, a borrowed one left
-        alone. Closing twice is nothing. In a forked child, what its parent started is left alone.
+        Remove a container that a pool started; a reused one keeps running, a borrowed one is left alone.
+
+        Closing twice does nothing. In a forked child, the parent's container is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
         """
-        if self._pid != os.getpid():  # a thread of the parent that held the lock at the fork is not here
-            self._closed = True
-        else:
-            self._let_go(remove=not (self._borrowed or self._reused or self._kept()))
+        self._handle.close()
 
-    def _let_go(self, *, remove: bool) -> None:
-        with self._lock:
-            if remove and not self._removed:
-                with self._owner._timeline.step("close", self._image) as step:
-                    step |= {"container": self.id, "name": self.name}
-                    self._engine.remove(self.id)
-                self._removed = True
-                if self._after_removal:
-                    self._after_removal()
-            self._closed = True
-            if self._expires and self._removed:
-                self._owner._expired(self.id)
-        self._owner._forget(self)
+    # Inside the container
 
-    def _kept(self) -> bool:
-        """Whether it is to be kept, as all that its pool made or by itself; then say, once, how to reach and remove it."""
-        kept = (self._owner.keep or self._keep) and not self._borrowed
-        if kept and not self._closed:
-            ports: list[str] = []
-            for port in self.container.attrs["NetworkSettings"].get("Ports") or {}:
-                with suppress(DockertestError):  # from where this process stands it is not reached
-                    if found := self._owner._standpoint.address(self.container.attrs, port):
-                        ports.append(f"{port} -> {_joined(*found)}")
-            _process.registry.keep(
-                f"kept {self._label} of {self._image}: {', '.join(ports) or 'nothing is published'}; "
-                f"look: docker logs {self.id[:12]}; remove: docker rm -f -v {self.id[:12]}"
-            )
-        return kept
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: Literal[True] = True, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str]: ...
 
-    def _control(self, verb: str, timeout: float | None = None, *, ended: bool) -> None:
-        """Have the engine stop, start or restart the container."""
-        self._check_open()
-        self._end_known = ended
-        self._engine.send(
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: Literal[False], **options: Unpack[ExecOptions]
+    ) -> ExecResult[bytes]: ...
+
+    @overload
+    def exec(
+        self, cmd: Sequence[str], *, text: bool, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str] | ExecResult[bytes]: ...
+
+    def exec(
+        self, cmd: Sequence[str], *, text: bool = True, **options: Unpack[ExecOptions]
+    ) -> ExecResult[str] | ExecResult[bytes]:
+        """
+        Run a command in the container, and return its exit code and output.
+
+        Args:
+            cmd: The program and its arguments. A shell command line is `["sh", "-c", "…"]`.
+            text: Whether the output is decoded as UTF-8 (the default) or returned as bytes.
+            options: Keyword arguments, all optional; see `ExecOptions`.
+
+        Raises:
+            ExecError: The exit code is not 0, and `check` is set.
+            ExecTimeoutError: The command did not end within `timeout`. It keeps running inside the container, since
+                engines have no request to end it.
+            InvalidOptionError: An option has an invalid value; nothing was sent to the engine.
+            ContainerExitedError: The container has ended.
+        """
+        exec_.hide_secrets(options)
+        self._handle.check_open()
+        try:
+            return exec_.run(self._runtime.engine, self.id, self._handle.label, cmd, text=text, **options)
+        except EngineError as error:
+            if error.status is not None:  # The engine refused; most likely the container has ended.
+                self._handle.check_open()
+                self._handle.check_alive(self._runtime.engine.timeout)
+            raise
+
+    def logs(
+        self,
+        *,
+        tail: int | None = None,
+        since: float | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+        max_bytes: int | None = 64 << 20,
+    ) -> str:
+        """
+        Return what the container has written so far, standard output and error in order.
+
+        Args:
+            tail: Return only this many lines from the end; all by default.
+            since: Return only output from after this time, in seconds since the epoch (`time.time()`).
+            stdout: Whether to include standard output.
+            stderr: Whether to include standard error.
+            max_bytes: Return at most this many bytes from the end, after a line with the number of omitted ones; 64 MiB
+                by default, `None` for all of it.
+
+        Raises:
+            InvalidOptionError: *tail*, *since* or *max_bytes* is invalid.
+        """
+        self._handle.check_open()
+        return logs.read(
+            self._runtime.engine,
+            self.id,
+            tty=self._handle.inspection.tty,
+            tail=tail,
+            since=since,
+            stdout=stdout,
+            stderr=stderr,
+            max_bytes=max_bytes,
+        )
+
+    def stream_logs(self) -> LogStream:
+        """
+        Return an iterator over the lines of the log, from the first on, as they are written.
+
+        It ends when the container ends, or when its `close()` is called from any thread.
+        """
+        self._handle.check_open()
+        return LogStream(self._runtime.engine, self.id, tty=self._handle.inspection.tty)
+
+    def wait_for_log(
+        self,
+        pattern: str | re.Pattern[str],
+        *,
+        count: int = 1,
+        fail_on: str | re.Pattern[str] | None = None,
+        max_wait: float | None = None,
+    ) -> re.Match[str]:
+        """
+        Wait until *pattern* matches a line of the log, and return the match.
+
+        A log line does not prove that a service answers. Prefer `retry` if the service can be asked.
+
+        Args:
+            pattern: A regular expression, searched for in each line.
+            count: Which match to wait for; 2 is the second one.
+            fail_on: A regular expression for a line that ends the wait at once, also if *pattern* matches it too.
+            max_wait: Seconds after which to give up; the pool's `max_wait` by default.
+
+        Raises:
+            InvalidOptionError: *pattern*, *count*, *fail_on* or *max_wait* is invalid.
+            LogFailureError: A line matched *fail_on*.
+            RetryTimeoutError: There is no such match in time.
+            ContainerExitedError: The container has ended without a match.
+        """
+        condition = logs.LogCondition.parse(pattern, count, fail_on)
+        limit = self._limit(max_wait)
+        with self._handle.measured_readiness():
+            return logs.wait_for(self.stream_logs, condition, limit, self._handle)
+
+    def read_file(self, path: str) -> bytes:
+        """
+        Return the content of a file in the container, which may have ended.
+
+        Args:
+            path: The file's absolute path. A link is followed within the container.
+
+        Raises:
+            EngineError: There is no such file (`status` is 404), or it is a folder, device, pipe or socket.
+            InvalidOptionError: The path is not absolute, or in a tmpfs or another in-memory folder, which engines
+                cannot copy from.
+        """
+        self._handle.check_open()
+        return files.read(self._runtime.engine, self._handle.inspection, path)
+
+    def write_file(self, path: str, data: bytes | str, *, mode: int = 0o644) -> None:
+        """
+        Create or replace a file in the container; it belongs to root.
+
+        An existing file is replaced, not overwritten: a process that has it open keeps seeing the old content.
+
+        Args:
+            path: The file's absolute path. A link is followed within the container. Missing folders are created with
+                mode 0755.
+            data: The content; text is encoded as UTF-8.
+            mode: The file's mode; 0644 by default.
+
+        Raises:
+            EngineError: The engine refused, as for a read-only file system, or *path* is a folder.
+            InvalidOptionError: The path is not absolute, or in a tmpfs or another in-memory folder, which engines
+                cannot copy to; or *data* or *mode* is invalid.
+        """
+        self._handle.check_open()
+        data = parse_content(
+            "data", data
+        )  # Its repr is hidden from tools that print the variables of a traceback.
+        files.write(self._runtime.engine, self._handle.inspection, path, data, mode)
+
+    def copy_in(self, src: str | os.PathLike[str], path: str) -> None:
+        """
+        Copy a local file or folder into the container, as `docker cp` does; everything belongs to root.
+
+        - If *path* is a folder or ends in `/`, the copy goes into it, under the name of *src*.
+        - Otherwise *path* is the name of the copy; an existing file is replaced.
+        - If *src* ends in `/.`, its content goes into the folder *path*, which is created if it is missing and keeps its
+          mode if it is not.
+
+        Modes, links and empty folders are preserved. A link inside a folder is copied as a link; *src* itself is
+        followed. Devices, pipes and sockets are skipped with a warning.
+
+        Args:
+            src: A local file or folder.
+            path: An absolute path in the container. Missing folders are created with mode 0755; the content of existing
+                folders stays.
+
+        Raises:
+            EngineError: The engine refused, as for a folder in place of a file or a read-only file system.
+            InvalidOptionError: The path is not absolute, or in a tmpfs or another in-memory folder, which engines
+                cannot copy to; or *src* is neither file nor folder.
+            OSError: A local file cannot be read.
+        """
+        self._handle.check_open()
+        files.copy_in(self._runtime.engine, self._handle.inspection, src, path)
+
+    def copy_out(self, path: str, dst: str | os.PathLike[str]) -> None:
+        """
+        Copy a file or folder out of the container, as `docker cp` does.
+
+        - If *dst* is a folder or ends in `/`, the copy goes into it, under the name of *path*.
+        - Otherwise *dst* is the name of the copy; an existing file is replaced.
+        - If *path* ends in `/.`, its content goes into the folder *dst*, which is created if it is missing.
+
+        Nothing is ever written outside of *dst*. Modes are preserved except bits such as set-uid; owners and times are
+        not. Links are preserved if they stay inside the copied folder and have no `..` after a name. Other links and
+        names that lead outside are refused: the rest is copied, and then an error lists them. Devices and pipes are
+        skipped with a warning. What was copied before an error stays.
+
+        Args:
+            path: An absolute path in the container, which may have ended. A link is followed.
+            dst: A local path. Missing folders are created; the content of existing folders stays.
+
+        Raises:
+            EngineError: There is no such file or folder (`status` is 404), or a part of it was refused.
+            InvalidOptionError: The path is not absolute, or in a tmpfs or another in-memory folder, which engines
+                cannot copy from.
+            OSError: A local file cannot be written.
+        """
+        self._handle.check_open()
+        files.copy_out(self._runtime.engine, self._handle.inspection, path, dst)
+
+    # Internal
+
+    def _inspect(self) -> Inspection:
+        return self._sync(self._handle.inspect())
+
+    def _sync(self, inspection: Inspection) -> Inspection:
+        self.name = inspection.name
+        return inspection
+
+    def _stop_signal(self) -> str:
+        """Return the name of the signal that a stop sends."""
+        written = self._handle.inspection.stop_signal
+        try:
+            return _validation.parse_signal("", int(written) if written.isdigit() else written or "TERM")
+        except InvalidOptionError:
+            return ""
+
+    def _control(self, verb: str, timeout: float | None = None, signal: str = "") -> None:
+        params: dict[str, object] = {} if timeout is None else {"t": math.ceil(timeout)}
+        self._runtime.engine.send(
             "post",
             f"/containers/{self.id}/{verb}",
-            what=f"{verb} {self._label}",
-            params={} if timeout is None else {"t": math.ceil(timeout)},
-            patience=timeout or 0,
+            what=f"{verb} {self._handle.label}",
+            params=params | ({"signal": signal} if signal else {}),
+            extra_timeout=timeout or 0,
         )
-        self._await_ports() if not ended else self._refresh()
-
-    def _await_ports(self, attrs: Mapping[str, Any] | None = None) -> None:
-        """Wait until the ports are bound: on some engines that comes a moment after the start; *attrs* are what is known."""
-        deadline = time.monotonic() + 2
-        attrs = attrs or self._refresh()
-        if _are_bound(attrs) or _network.are_internal(
-            self._engine, attrs["NetworkSettings"].get("Networks") or ()
-        ):
-            return  # where nothing is published; `get_port` will say so
-        while not _are_bound(attrs) and time.monotonic() < deadline:
-            time.sleep(0.01)
-            attrs = self._refresh()
 
     def _address(self, port: str | int) -> tuple[str, int]:
-        self._check_open()
-        wanted = _specs.container_port("port", port)
-        attrs = self._alive()  # some engines keep the ports of one that has ended, which lead nowhere
-        if found := self._owner._standpoint.address(attrs, wanted):
-            return found
-        ports = attrs["NetworkSettings"].get("Ports") or {}
-        published = tuple(each for each in ports if ports[each])
-        host = attrs["HostConfig"]
-        asked = published or host.get("PortBindings") or _create.is_no_network(str(host.get("NetworkMode")))
-        remedy = "" if asked else f"; start it with exposed_ports=[{wanted!r}]"
+        self._handle.check_open()
+        container_port = _validation.parse_port("port", port)
+        # Some engines still report the ports of a container that has ended; they lead nowhere.
+        return self._address_in(self._sync(self._handle.inspect_alive()), container_port)
+
+    def _address_in(self, inspection: Inspection, container_port: str) -> tuple[str, int]:
+        if address := self._runtime.reachability.address(inspection, container_port):
+            return address
+        published = tuple(inspection.ports)
+        if container_port in inspection.published_ports and self._is_binding(inspection):
+            raise PortNotBoundError(
+                f"{self._handle.label} is {inspection.status}, and the engine has not bound {container_port} yet",
+                port=container_port,
+                hint="get the port within retry, so that it is asked for again",
+            )
+        is_possible = not (
+            published or inspection.published_ports or networks.is_special_mode(inspection.network_mode)
+        )
         raise PortNotPublishedError(
-            f"{self._label} does not publish {wanted}; published: {', '.join(published) or 'nothing'}{remedy}",
-            port=wanted,
+            f"{self._handle.label} does not publish {container_port}; published: {', '.join(published) or 'nothing'}",
+            port=container_port,
             published=published,
+            hint=f"start it with exposed_ports=[{container_port!r}]" if is_possible else "",
         )
 
+    def _find_address(self, port: str) -> tuple[str, int]:
+        """Return what `_address` does, without a report about a container that has ended."""
+        inspection = self._runtime.engine.inspect(self.id)
+        address = None if inspection.has_ended else self._runtime.reachability.address(inspection, port)
+        if address is None:
+            raise PortNotBoundError(f"{self._handle.label} is {inspection.status}", port=port)
+        return address
 
-def _are_bound(attrs: Mapping[str, Any]) -> bool:
-    """Whether all ports that are to be published are, or the container has ended and none will be."""
-    bound = attrs["NetworkSettings"].get("Ports") or {}
-    wanted = _create.bound_ports(attrs["HostConfig"])
-    return all(bound.get(port) for port in wanted) or attrs["State"].get("Status") != "running"
+    def _url_at(self, port: str, address: tuple[str, int]) -> str:
+        """Return the URL of a known service that is reached at another address."""
+        from dockertest import services
+
+        service = self._service()
+        if service is None or service.port != port:
+            raise InvalidOptionError(
+                f"no URL is known for {port} of {self._handle.label} of {self.image}",
+                hint="use get_host_port() of the proxy",
+            )
+        return services.url_of(service, self._settings(), join_host_port(*address))
+
+    def _endpoint(self, network: NetworkSpec) -> tuple[str, NetworkEndpoint]:
+        """Return the name of a network, and the container's endpoint in it, which has an address."""
+        self._handle.check_open()
+        inspection = self._inspect()
+        network_id = parse_network("network", network)
+        name = getattr(network, "name", network_id)
+        names = {network_id, name}
+        joined = inspection.networks
+        if not names & {known for key, endpoint in joined.items() for known in (key, endpoint.network_id)}:
+            names.add(networks.name_of(self._runtime.engine, network_id))  # Podman reports no ids here.
+        for key, endpoint in joined.items():
+            if names & {key, endpoint.network_id}:
+                if endpoint.ip:
+                    return key, endpoint
+                if inspection.has_ended:
+                    raise ContainerExitedError.of(self._handle.describe(inspection))
+                if not networks.is_special_mode(key):  # While a container restarts, it keeps its networks.
+                    raise EngineError(
+                        f"{self._handle.label} is {inspection.status} and has no address in network {name!r} yet",
+                        hint="get the address within retry, so that it is asked for again",
+                        reason="restarting",
+                    )
+        raise NotInNetworkError(
+            f"{self._handle.label} has no address in network {name!r}; it is in: "
+            f"{clean(', '.join(joined), newline=' ') or 'none'}",
+            hint="connect it with connect_to_network",
+        )
+
+    def _host_in_network(self, network: NetworkSpec) -> str:
+        """Return a host name or address by which other containers in a network reach this one."""
+        name, endpoint = self._endpoint(network)
+        if name in DEFAULT_NETWORKS:
+            return endpoint.ip
+        return endpoint.aliases[0] if endpoint.aliases else self.name
+
+    def _service(self) -> Service | None:
+        """Return the service in the container; `None` if it is unknown."""
+        from dockertest import services
+
+        options = self._handle.options
+        if options and options.service:
+            return services.named(options.service)
+        return services.find(self.image, services.settings(self._handle.inspection.attrs))
+
+    def _known_service(self) -> Service:
+        if service := self._service():
+            return service
+        raise InvalidOptionError(
+            f"{self._handle.label} of {self.image} contains no known service",
+            hint="set service= to the name of a known one, or add yours with dockertest.services.register",
+        )
+
+    def _settings(self) -> Settings:
+        """Return the settings of the container's service, those in files included."""
+        from dockertest import services
+
+        options = self._handle.options
+        return services.settings(self._handle.inspection.attrs, options.parsed.files if options else {})
+
+    def _wait_for_answer(
+        self,
+        port: str | int,
+        is_ready: Callable[[tuple[str, int]], object],
+        failure: Callable[[], str],
+        max_wait: float | None,
+    ) -> None:
+        """
+        Wait until a service at a port is ready.
+
+        The address follows a restart without a request per attempt: the check that the container is alive reports it.
+
+        Args:
+            is_ready: Called with the address; may raise an exception instead of returning `False`.
+            failure: Returns why the last call returned `False`.
+        """
+        from dockertest import _probes
+
+        self._handle.check_open()
+        container_port = _validation.parse_port("port", port)
+        if not container_port.endswith("/tcp"):
+            raise InvalidOptionError(f"port: {container_port} is not a TCP port")
+        limit = self._limit(max_wait)
+        deadline = _clock.monotonic() + limit
+        self._sync(self._handle.inspect_alive())
+        inspected: Inspection | None = None
+        address = ("", 0)
+
+        def attempt() -> None:
+            nonlocal address, inspected
+            latest = self._handle.inspection
+            if inspected is None or (latest.ports, latest.networks) != (inspected.ports, inspected.networks):
+                address, inspected = self._address_in(latest, container_port), latest
+            with _probes.time_limit(deadline - _clock.monotonic()):
+                if not is_ready(address):
+                    raise ConnectionError(
+                        f"{join_host_port(*address)} (container port {container_port}) {failure()}"
+                    )
+
+        self.retry(attempt, max_wait=limit, wait=_pauses)
+
+    def _limit(self, max_wait: float | None) -> float:
+        return (
+            self._runtime.defaults.max_wait
+            if max_wait is None
+            else _validation.parse_seconds("max_wait", max_wait)
+        )
+
+    def _listens(self, port: int, address: tuple[str, int]) -> bool:
+        """
+        Return whether something in the container accepts connections at a port, which is published at an address.
+
+        A connection alone does not prove that, since the engine's own proxy may accept it. One on this machine closes it at once if
+        nothing listens in the container, but others take longer. So the container's own table of connections decides.
+        """
+        from dockertest import _probes
+
+        with _probes.kept_open(address) as is_open:
+            if not is_open:
+                return False
+            try:
+                tables = self.exec(["cat", "/proc/net/tcp", "/proc/net/tcp6"], timeout=_LOOK_INSIDE_SECONDS)
+            except EngineError as error:
+                if error.status is None or "executable" not in str(error):
+                    raise
+            else:
+                if tables.exit_code not in (126, 127):
+                    return _probes.is_listening(tables.stdout, port)
+        # The image has no `cat`, so that nothing but the connection can be observed.
+        with _probes.kept_open(address, _STAYS_OPEN_SECONDS) as is_open:
+            return is_open
+
+    def _is_binding(self, inspection: Inspection) -> bool:
+        """Return whether the engine is still going to bind the published ports."""
+        if networks.is_special_mode(inspection.network_mode):
+            return False
+        return not networks.are_internal(self._runtime.engine, inspection.networks)
 
 
-def _joined(host: str, number: int) -> str:
-    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+def resource_of(runtime: Runtime, handle: Container) -> Resource:
+    """Return the public object for a container."""
+    resource = Resource(id=handle.id, name=handle.inspection.name, container=handle.sdk)
+    resource._handle = handle
+    resource._runtime = runtime
+    return resource
+
+
+def check_service(options: RunOptions) -> None:
+    """
+    Check the name of a service before anything is asked of the engine.
+
+    Raises:
+        InvalidOptionError: The service is unknown.
+    """
+    if options.service:
+        from dockertest import services
+
+        services.named(options.service)
+
+
+def wait_as_asked(resource: Resource, condition: WaitCondition) -> None:
+    """
+    Wait as `RunOptions.wait_for` asks; after a failure, close the resource.
+
+    This removes the container unless it is kept, or others may have taken it.
+    """
+    try:
+        if condition == "ready":
+            resource.wait_ready()
+        elif condition == "healthy":
+            resource.wait_healthy()
+        elif condition == "port":
+            _wait_for_ports(resource)
+        else:
+            resource.retry(partial(condition, resource))
+    except BaseException:
+        try:
+            resource.close()
+        except DockertestError as error:
+            log.error("%s", error)
+        raise
+
+
+def _wait_for_ports(resource: Resource) -> None:
+    """Wait until all published TCP ports accept connections."""
+    handle = resource._handle
+    ports = [port for port in handle.inspection.published_ports if port.endswith("/tcp")]
+    if not ports:
+        raise InvalidOptionError(
+            f"wait_for: {handle.label} of {handle.image} publishes no TCP port", hint="set exposed_ports="
+        )
+    deadline = _clock.monotonic() + resource._runtime.defaults.max_wait
+    for port in ports:
+        resource.wait_for_port(port, max_wait=max(0.0, deadline - _clock.monotonic()))
+
+
+def _pauses() -> Iterator[float]:
+    """Return the pauses between two probes: 10 ms at first, then about 2 % of the time waited so far, at most 0.25 s."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(pause * 1.02, 0.25)
+
+
+def purge(resource: Resource) -> None:
+    """Remove a container, also of another owner, unless it is kept."""
+    handle = resource._handle
+    handle.release_kept() if handle.is_kept else handle.release(remove=True)
+
+
+def hand_out(resource: Resource) -> None:
+    """
+    Turn a spare into a container of the user.
+
+    Raises:
+        ContainerExitedError: It has ended.
+        EngineError: The engine did not answer.
+    """
+    resource._sync(resource._handle.inspect_alive())
+    resource._handle.hand_out()
+
+
+def on_close(resource: Resource, callback: Callable[[], object]) -> None:
+    """Call *callback* when the resource has been closed, whether or not the container was removed."""
+    resource._handle.on_close(callback)
+
+
+def on_failure(resource: Resource, callback: Callable[[], object]) -> None:
+    """Call *callback* when the container is kept because a test has failed."""
+    resource._handle.on_failure(callback)
+
+
+def on_removal(resource: Resource, callback: Callable[[], object]) -> None:
+    """Call *callback* after the container has been removed by its handle."""
+    resource._handle.on_removal(callback)

@@ -1,183 +1,582 @@
-"""What it takes in SQL to have one database copied many times. Knows nothing of containers."""
+"""
+What template databases of all kinds of servers have in common: where the server is, its sessions and their clones.
+
+A session is one `TemplateDatabase` in one process. It shows that it is alive by a lock on the server, which distinguishes its
+clones from those of a process that was killed.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
+import posixpath
+import queue
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import CodeType
+from typing import Generic, Protocol, Self, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from dockertest import _validation as _specs
-from dockertest._containers import files as _files
-from dockertest.errors import InvalidOptionError
+from dockertest import _resource, _retry, _settings
+from dockertest._fingerprint import fingerprint
+from dockertest._options import EnvSpec, File, RunFields, RunOptions
+from dockertest._pool import Pool
+from dockertest._resource import Resource
+from dockertest._secret import Assignment, SecretStr
+from dockertest._validation import check_callable, is_below
+from dockertest.errors import ContainerExitedError, DockertestError, InvalidOptionError, ResourceClosedError
 
-try:
-    import psycopg
-except ImportError as error:
-    raise ImportError(
-        'dockertest.postgres needs psycopg; install it with: pip install "dockertest-py[postgres]"'
-    ) from error
-from psycopg import sql
+# Databases with these prefixes are ours to drop.
+TEMPLATE_PREFIX, CLONE_PREFIX = "dockertest_template_", "dockertest_clone_"
+_SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or the URL is wrong.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")
 
-Connection = psycopg.Connection[tuple[object, ...]]
-MissingError = psycopg.errors.InvalidCatalogName
-TEMPLATE, CLONE = "dockertest_template_", "dockertest_clone_"  # so begins what is ours to drop
+T = TypeVar("T")
+
+
+class ServerFields(RunFields, total=False):
+    """The fields of `RunOptions` that a server may be started with."""
+
+    env: EnvSpec
+
+
+class Connection(Protocol):
+    """A connection to a server."""
+
+    def close(self) -> object:
+        """End it."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Backend(Protocol[C]):
+    """
+    What one kind of server does.
+
+    Attributes:
+        admin_database: The database to connect to for administration.
+        missing: What `copy` and `restore` raise if the template does not exist.
+        errors: What the driver raises.
+    """
+
+    admin_database: str
+    missing: tuple[type[Exception], ...]
+    errors: tuple[type[Exception], ...]
+
+    def connect(self, url: str) -> C:
+        """Connect for administration."""
+        ...
+
+    def hold_session(self, admin: C, session: str) -> bool:
+        """Show for as long as the connection lasts that a session is alive; return whether the connection works."""
+        ...
+
+    def drop_orphans(self, admin: C) -> None:
+        """Drop the clones of sessions that are over."""
+
+    def ensure_template(self, admin: C, name: str, migrate: Callable[[], object]) -> None:
+        """Create and migrate the template unless it exists; the first process does, and the others wait."""
+
+    def copy(self, admin: C, template: str, name: str) -> None:
+        """Make a copy of the template."""
+
+    def restore(self, admin: C, template: str, name: str) -> None:
+        """Reset a clone to the template's content."""
+
+    def drop(self, admin: C, name: str) -> None:
+        """Drop a database that this package has created, even if something is still connected to it."""
+
+    def mark_kept(self, admin: C, name: str) -> None:
+        """Keep a clone from being dropped when its session is over."""
+
+
+class Database:
+    """
+    One database, dropped by `close()`, at the end of a `with`, and with its `TemplateDatabase`.
+
+    Attributes:
+        name: Its name.
+        url: The URL to connect to it, password included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        drop: Callable[[], object],
+        keep: Callable[[], object],
+        restore: Callable[[], object],
+        is_kept: Callable[[], bool],
+    ) -> None:
+        self.name = name
+        self.url = url
+        self._drop = drop
+        self._keep = keep
+        self._restore = restore
+        self._is_kept = is_kept
+        self._pid = os.getpid()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Database {self.name!r}{' (closed)' if self._closed else ''}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def restore(self) -> None:
+        """
+        Reset the database to the content that it had when it was cloned, under the same name and URL.
+
+        All connections to it are closed by the server.
+
+        Raises:
+            ResourceClosedError: The database was closed or kept.
+            ContainerExitedError: The server has exited.
+        """
+        if self._closed:
+            raise ResourceClosedError(
+                f"{self!r} cannot be restored: it was closed or kept",
+                hint="call clone() for another database",
+            )
+        self._restore()
+
+    def keep(self) -> None:
+        """Leave the database and its server running for inspection, and print its URL."""
+        if not self._closed:
+            self._keep()
+            self._closed = True
+            if sys.stderr:
+                print(f"kept database {self.url}", file=sys.stderr)
+
+    def close(self) -> None:
+        """
+        Drop the database, even if something is still connected to it. Closing twice does nothing.
+
+        If the pool's `keep` is set, the database is kept instead, and its URL printed. A forked child leaves the databases
+        of its parent alone.
+        """
+        if self._pid != os.getpid():
+            self._closed = True
+        elif self._is_kept():
+            self.keep()
+        elif not self._closed:
+            self._drop()
+            self._closed = True
+
+
+class ContainerServer:
+    """
+    A server in a container.
+
+    Args:
+        resource: The container.
+        outlives: Whether it may stay when its `TemplateDatabase` is closed.
+        address: Returns the URL of the server, password included; the port changes with a restart.
+    """
+
+    def __init__(self, pool: Pool, resource: Resource, address: Callable[[], str], *, outlives: bool) -> None:
+        self._pool = pool
+        self._resource = resource
+        self._address = address
+        self._outlives = outlives
+
+    def __repr__(self) -> str:
+        return repr(self._resource)
+
+    @property
+    def resource(self) -> Resource:
+        """The container."""
+        return self._resource
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether everything is kept for inspection."""
+        return self._pool.keep
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether there is nothing left to drop."""
+        return self._resource.status == "removed"
+
+    @property
+    def outlives(self) -> bool:
+        """Whether databases have to be dropped one by one, since the server stays."""
+        return self._outlives or self._pool.keep
+
+    def url(self, database: str) -> SecretStr:
+        """Return the URL of a database, password included."""
+        return with_database(self._address(), database)
+
+    def retry(self, op: Callable[[], T]) -> T:
+        """Call *op* until it returns."""
+        return self._resource.retry(op)
+
+    def on_failure(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when the server is kept because a test has failed."""
+        _resource.on_failure(self._resource, callback)
+
+    def keep(self) -> None:
+        """Leave the server running."""
+        self._resource.keep()
+
+    def close(self) -> None:
+        """Remove the server, unless others use it too."""
+        self._resource.close()
+
+
+class RunningServer:
+    """A server that was started by others, and stays."""
+
+    is_removed = False
+    outlives = True
+
+    def __init__(self, pool: Pool | None, url: str) -> None:
+        self._pool = pool
+        self._url = SecretStr(url)
+
+    def __repr__(self) -> str:
+        return f"<server at {urlsplit(self._url).netloc.rpartition('@')[2]}>"
+
+    @property
+    def resource(self) -> Resource:
+        """There is none."""
+        raise InvalidOptionError(
+            "resource: the server was not started by dockertest, so there is no container",
+            hint="leave server= out and unset the environment variable to start one",
+        )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether everything is kept for inspection."""
+        return bool(self._pool and self._pool.keep)
+
+    def url(self, database: str) -> SecretStr:
+        """Return the URL of a database, password included."""
+        return with_database(self._url, database)
+
+    def retry(self, op: Callable[[], T]) -> T:
+        """Call *op* until it returns."""
+        return _retry.retry(op, max_wait=_SERVER_WAIT_SECONDS)
+
+    def on_failure(self, callback: Callable[[], object]) -> None:
+        """Do nothing: no container is kept."""
+
+    def keep(self) -> None:
+        """Do nothing: the server stays."""
+
+    def close(self) -> None:
+        """Do nothing: the server stays."""
+
+
+Server = ContainerServer | RunningServer
+
+
+@dataclass
+class _Session(Generic[C]):
+    """The connections of one process, which share a lock on the server."""
+
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    idle: queue.LifoQueue[C] = field(default_factory=queue.LifoQueue)
+
+
+class Clones(Generic[C]):
+    """The databases of one `TemplateDatabase`, and its connections to the server."""
+
+    def __init__(
+        self, server: Server, backend: Backend[C], template: str, migrate: Callable[[str], object]
+    ) -> None:
+        self.server = server
+        self.template = template
+        self.is_closed = False
+        self._backend = backend
+        self._migrate = migrate
+        self._sessions: dict[int, _Session[C]] = {}  # by process: a forked child has its own
+        self._open: dict[str, Database] = {}
+        server.on_failure(self._keep_all)
+
+    def prepare(self) -> None:
+        """Drop what dead sessions have left, and make the template."""
+        with self.admin() as admin:
+            self._backend.drop_orphans(admin)
+            self.ensure_template(admin)
+
+    def ensure_template(self, admin: C) -> None:
+        """Create and migrate the template unless it exists."""
+        self._backend.ensure_template(
+            admin, self.template, lambda: self._migrate(self.server.url(self.template))
+        )
+
+    def open(self, make: Callable[[], str], drop: Callable[[str], object]) -> Database:
+        """Return the database whose name *make* returns, and which *drop* drops."""
+        self.check_open()
+        name = make()
+        self._open[name] = database = Database(
+            name,
+            self.server.url(name),
+            drop=partial(self._drop, name, drop),
+            keep=partial(self._keep, name),
+            restore=partial(self.restore, name),
+            is_kept=lambda: self.server.is_kept,
+        )
+        return database
+
+    def copy(self) -> str:
+        """Make a copy of the template, and return its name."""
+        name = f"{CLONE_PREFIX}{self._session().id}_{secrets.token_hex(4)}"
+        self.with_template(partial(self._backend.copy, template=self.template, name=name))
+        return name
+
+    def restore(self, name: str) -> None:
+        """Reset a clone to the template's content."""
+        self.with_template(partial(self._backend.restore, template=self.template, name=name))
+
+    def drop(self, name: str) -> None:
+        """Drop a clone."""
+        with self.admin() as admin:
+            self._backend.drop(admin, name)
+
+    def close(self) -> None:
+        """Drop the remaining clones if the server stays, close the connections and the server."""
+        if not self.is_closed and self.server.outlives:
+            for database in list(self._open.values()):
+                with suppress(ContainerExitedError):  # The server's end must not make `close` fail.
+                    database.close()
+        self.is_closed = True
+        self.disconnect()
+        self.server.close()
+
+    def disconnect(self) -> None:
+        """Close the connections to the server, and thereby end the session."""
+        session = self._sessions.pop(os.getpid(), None)
+        while session and not session.idle.empty():
+            session.idle.get_nowait().close()
+
+    def check_open(self) -> None:
+        """
+        Check that `close` was not called.
+
+        Raises:
+            ResourceClosedError: It was.
+        """
+        if self.is_closed:
+            raise ResourceClosedError(f"{self!r} is closed", hint="use it before its pool or with block ends")
+
+    def __repr__(self) -> str:
+        return f"<TemplateDatabase on {self.server!r}{' (closed)' if self.is_closed else ''}>"
+
+    @contextmanager
+    def admin(self) -> Iterator[C]:
+        """Lend a connection for administration; threads do not share one."""
+        session = self._session()
+        connection = None
+        with suppress(queue.Empty):
+            connection = session.idle.get_nowait()
+        if connection is None or not self._backend.hold_session(connection, session.id):
+            if connection is not None:
+                connection.close()
+            connection = self.server.retry(
+                lambda: self._backend.connect(self.server.url(self._backend.admin_database))
+            )
+            self._backend.hold_session(connection, session.id)
+        try:
+            yield connection
+        finally:
+            session.idle.put(connection)
+
+    def _session(self) -> _Session[C]:
+        return self._sessions.setdefault(os.getpid(), _Session())
+
+    def with_template(self, work: Callable[[C], object]) -> None:
+        """Do what needs the template."""
+        with self.admin() as admin:
+            try:
+                work(admin)
+            except self._backend.missing:  # A restart has emptied the server's memory.
+                self.ensure_template(admin)
+                work(admin)
+
+    def _drop(self, name: str, drop: Callable[[str], object]) -> None:
+        if not self.server.is_removed:
+            drop(name)
+        self._open.pop(name, None)
+
+    def _keep_all(self) -> None:
+        """Keep the databases of a test that has failed."""
+        for database in list(self._open.values()):
+            # The server may be the reason of the failure.
+            with suppress(DockertestError, *self._backend.errors):
+                database.keep()
+
+    def _keep(self, name: str) -> None:
+        """Let a clone and its server outlive this object."""
+        with self.admin() as admin:
+            self._backend.mark_kept(admin, name)
+        self._open.pop(name, None)
+        self.server.keep()
+
+
+# Names and URLs
 
 
 def template_name(migrate: object, version: object) -> str:
-    """Give the name of a template: a hash of all that makes one another."""
-    if not callable(migrate):
-        raise InvalidOptionError(f"migrate must be a callable that takes a URL: got {_specs.shown(migrate)}")
-    parts = [version] if isinstance(version, (str, os.PathLike)) else version
-    if not isinstance(parts, Sequence) or not all(isinstance(each, (str, os.PathLike)) for each in parts):
+    """
+    Return the name of the database that *migrate* fills.
+
+    Raises:
+        InvalidOptionError: *migrate* cannot be called, or *version* is invalid.
+    """
+    check_callable("migrate", migrate, "a URL")
+    return TEMPLATE_PREFIX + fingerprint(migrate, version)[:24]
+
+
+def check_name(name: str) -> None:
+    """Check before a database is dropped that this package has created it."""
+    if not name.startswith((TEMPLATE_PREFIX, CLONE_PREFIX)):
+        raise ValueError(f"{name!r} was not created by dockertest")
+
+
+def session_of(name: str) -> str:
+    """Return the session that a clone belongs to."""
+    return name.removeprefix(CLONE_PREFIX).split("_")[0]
+
+
+def server_url(scheme: str, user: str, password: str, address: str) -> SecretStr:
+    """Return the URL of a server."""
+    return SecretStr(f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{address}/")
+
+
+def with_database(url: str, database: str) -> SecretStr:
+    """Return the URL of a database of a server."""
+    return SecretStr(urlunsplit(urlsplit(url)._replace(path=f"/{quote(database, safe='')}")))
+
+
+def find_server(
+    pool: Pool | None, server: str | None, variable: str, schemes: Sequence[str]
+) -> RunningServer | None:
+    """
+    Return the server that *server* or the environment names; `None` if one has to be started.
+
+    Args:
+        variable: The environment variable.
+        schemes: Those that the URL may have.
+
+    Raises:
+        InvalidOptionError: The URL is invalid, or there is neither a server nor a pool.
+    """
+    name, url = ("server", server) if server is not None else (variable, os.environ.get(variable, ""))
+    if not url:
+        if pool is None or server is not None:
+            raise InvalidOptionError(
+                f"{name}: expected the URL of a server",
+                hint=f"pass a pool to start a server, or a URL as server= or in {variable}",
+            )
+        return None
+    if not _is_server_url(url, schemes):
+        # The value contains a password, so no part of it is shown.
         raise InvalidOptionError(
-            f"version must be text, a path, or a sequence of them: got {_specs.shown(version)}"
+            f"invalid {name}: expected {schemes[0]}://user:password@host:port/",
+            hint="quote special characters in user and password, '@' as '%40' for example",
         )
-    said = [_identity(migrate)]
-    for each in parts:
-        if isinstance(each, str):
-            said.append(f"word {each}")
-        elif Path(each).exists():
-            said.append(f"files {_files.digest({'/version': Path(each)})}")
-        else:
-            raise InvalidOptionError(f"version: there is no {str(each)!r}")
-    return TEMPLATE + hashlib.sha256("\0".join(said).encode()).hexdigest()[:24]
+    return RunningServer(pool, url)
 
 
-def _identity(migrate: object) -> str:
-    """Give what a callable does, without where it stands: by its name, its code and what was bound to it."""
-    if isinstance(migrate, functools.partial):
-        return f"{_identity(migrate.func)} {_bound(migrate.args)} {_bound(migrate.keywords)}"
-    function = migrate if hasattr(migrate, "__code__") else vars(type(migrate)).get("__call__")
-    name = (
-        f"{getattr(migrate, '__module__', '')} {getattr(migrate, '__qualname__', type(migrate).__qualname__)}"
+def _is_server_url(url: object, schemes: Sequence[str]) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",") if parts else []
+    return bool(parts and parts.scheme in schemes and all(map(_HOST.fullmatch, hosts)) and not parts.fragment)
+
+
+def login(url: str) -> tuple[str, str]:
+    """Return the user and the password in a URL."""
+    parts = urlsplit(url)
+    return unquote(parts.username or ""), SecretStr(unquote(parts.password or ""))
+
+
+# Options of a server in a container
+
+
+def read_setting(server: RunOptions, name: str) -> str:
+    """Return the value of a variable as the image sees it: from *name*, or from the file that *name*`_FILE` names."""
+    env = {assignment.name: assignment.value for assignment in server.parsed.env}
+    path = str(env.get(f"{name}_FILE", ""))  # It is not a secret.
+    if not path:
+        return env.get(name, "")
+    if env.get(name):
+        raise InvalidOptionError(f"env: {name} and {name}_FILE are exclusive", hint="set one of them")
+    # The image's shell strips line ends at the end of the file.
+    return SecretStr(_read_file(server, name, path).rstrip("\n"))
+
+
+def _read_file(server: RunOptions, name: str, path: str) -> str:
+    """Return the content of a file that `files` puts into the container."""
+    target = posixpath.normpath(path)
+    for placed, content in server.parsed.files.items():
+        if not is_below(target, placed):
+            continue
+        try:
+            if isinstance(content, Path):
+                return (content / posixpath.relpath(target, placed)).resolve().read_text(encoding="utf-8")
+            data = content.data if isinstance(content, File) else content
+            return data if isinstance(data, str) else data.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidOptionError(
+                f"env: cannot read {name}_FILE from files[{placed!r}]: {error}"
+            ) from error
+    raise InvalidOptionError(
+        f"env: {name}_FILE is {path!r}, which is not in files",
+        hint=f"put the file there with files={{{path!r}: …}}, or set {name} instead",
     )
-    defaults = _bound([getattr(function, each, None) for each in ("__defaults__", "__kwdefaults__")])
-    # A function that a decorator wraps; other values around it may be what it counts its calls with.
-    around = []
-    for cell in getattr(function, "__closure__", None) or ():
-        with suppress(ValueError):  # empty yet
-            around += [_bound(cell.cell_contents)] * hasattr(cell.cell_contents, "__code__")
-    return f"{name} {_code(getattr(function, '__code__', None))} {defaults} {around}"
 
 
-def _bound(value: object) -> str:
-    """Give a value by what it says of itself, the same in every process: its address does not count."""
-    if code := getattr(value, "__code__", None):
-        return _code(code)
-    return re.sub(" at 0x[0-9A-Fa-f]+", "", repr(value))
+def set_variables(server: RunOptions, values: dict[str, str]) -> list[str]:
+    """Return the server's environment with these variables; images refuse one next to its `_FILE`."""
+    given = {assignment.name for assignment in server.parsed.env if assignment.value}
+    ours = {name: value for name, value in values.items() if f"{name}_FILE" not in given}
+    rest = (assignment for assignment in server.parsed.env if assignment.name not in ours)
+    return [*rest, *(Assignment(f"{name}={value}") for name, value in ours.items())]
 
 
-def _code(const: object) -> str:
-    """Give a constant of a function's code, the code itself to begin with, the same in every process."""
-    if isinstance(const, CodeType):
-        return f"{const.co_code.hex()} {const.co_names} {[_code(each) for each in const.co_consts]}"
-    return f"{sorted(map(repr, const))}" if isinstance(const, frozenset) else repr(const)
+def make_password(server: RunOptions, kind: str, *, is_lasting: bool) -> str:
+    """
+    Return a password: a random one, or for a server that others may take one that all of them can derive.
+
+    The password of this user's servers is in a file that only this user can read. That of a group follows from its name:
+    everyone who knows the name belongs to the group.
+
+    Args:
+        server: The options.
+        kind: The kind of server.
+        is_lasting: Whether other processes may use the server.
+    """
+    reuse = server.parsed.reuse
+    if reuse and reuse.group is not None:
+        return hashlib.sha256(f"dockertest {reuse.group}".encode()).hexdigest()[:32]
+    if not is_lasting:
+        return secrets.token_hex(16)
+    return _settings.private_text(os.environ, f"{kind}-password")
 
 
-def connect(url: str) -> Connection:
-    """Connect for what no database can do to itself."""
-    return psycopg.connect(url, autocommit=True, connect_timeout=5)
+def image_command(pool: Pool, server: RunOptions) -> Sequence[str]:
+    """Return the command of the server's image, which is pulled if necessary."""
+    return pool.pull(
+        server.repository, server.tag, platform=server.platform, auth=server.auth, policy=server.pull
+    ).command
 
 
-def is_broken(admin: Connection) -> bool:
-    """Whether a connection is of no use any more, as after a restart of the server."""
-    try:
-        admin.execute("SELECT 1")
-    except psycopg.OperationalError:
-        admin.close()
-        return True
-    return False
-
-
-def create(admin: Connection, name: str) -> None:
-    """Create an empty database."""
-    admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-
-
-def copy(admin: Connection, template: str, name: str, *, by_files: bool) -> None:
-    """Copy a database: file by file, which is the faster way where nothing has to reach the disk."""
-    how = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + how)
-    admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-    # What ALTER DATABASE has SET the server does not copy. Written as it is kept: lists in it need no quotes then.
-    kept = "SELECT setrole, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
-    for role, settings in admin.execute(f"{kept} WHERE datname = %s", [template]).fetchall():
-        admin.execute(
-            "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
-            [role, settings, name],
-        )
-
-
-def drop(admin: Connection, name: str) -> None:
-    """Drop a database, whoever is still connected to it."""
-    if not name.startswith((TEMPLATE, CLONE)):
-        raise ValueError(f"{name!r} is not of our making")
-    force = " WITH (FORCE)" if admin.info.server_version >= 130000 else ""
-    if not force:
-        _disconnect(admin, name)
-    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}" + force).format(sql.Identifier(name)))
-
-
-def seal(admin: Connection, name: str) -> None:
-    """Mark a database as finished: nobody may connect to it any more, since only then can it be copied."""
-    admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
-    _disconnect(admin, name)
-    admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(sql.Identifier(name)))
-
-
-def _disconnect(admin: Connection, name: str) -> None:
-    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-
-
-def is_template(admin: Connection, name: str) -> bool:
-    """Whether a database is there, and finished."""
-    found = admin.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", [name]).fetchone()
-    return bool(found and found[0])
-
-
-def mark_kept(admin: Connection, name: str) -> None:
-    """Have a clone outlive its session."""
-    admin.execute(sql.SQL("COMMENT ON DATABASE {} IS 'kept'").format(sql.Identifier(name)))
-
-
-def drop_what_the_dead_left(admin: Connection) -> None:
-    """Drop the clones of sessions that are over: the lock of a living one nobody else can take."""
-    asked = "SELECT datname FROM pg_database WHERE shobj_description(oid, 'pg_database') IS NULL"
-    names = [str(name) for (name,) in admin.execute(asked) if str(name).startswith(CLONE)]
-    for session in {name.removeprefix(CLONE).split("_")[0] for name in names}:
-        taken = admin.execute("SELECT pg_try_advisory_lock(%s)", [_number(session)]).fetchone()
-        if taken == (True,):
-            for name in names:
-                if name.startswith(f"{CLONE}{session}_"):
-                    drop(admin, name)
-            release_lock(admin, session)
-
-
-def is_in_use(admin: Connection, session: str) -> None:
-    """Say, as long as the connection lasts, that a session is living: all its connections share that lock."""
-    admin.execute("SELECT pg_advisory_lock_shared(%s)", [_number(session)])
-
-
-def release_lock(admin: Connection, name: str) -> None:
-    """Let a lock go; a connection that is lost has none any more."""
-    with suppress(psycopg.OperationalError):
-        admin.execute("SELECT pg_advisory_unlock(%s)", [_number(name)])
-
-
-@contextmanager
-def locked(admin: Connection, name: str) -> Iterator[None]:
-    """Hold a lock during the body."""
-    admin.execute("SELECT pg_advisory_lock(%s)", [_number(name)])
-    try:
-        yield
-    finally:
-        release_lock(admin, name)
-
-
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+def has_data_elsewhere(server: RunOptions, folder: str) -> bool:
+    """Return whether the user has mounted something at or below the server's data folder."""
+    mounted = (mount.target for mount in server.parsed.mounts)
+    return any(is_below(path, folder) for path in (*mounted, *server.parsed.tmpfs))

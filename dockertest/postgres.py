@@ -1,5 +1,5 @@
 """
-A PostgreSQL database of its own for every test, in tens of milliseconds: one server, one migration, many clones.
+A PostgreSQL database for each test in tens of milliseconds: one server, one migration, many copies.
 
 Needs psycopg: `pip install "dockertest-py[postgres]"`.
 """
@@ -7,297 +7,405 @@ Needs psycopg: `pip install "dockertest-py[postgres]"`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import queue
-import secrets
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from urllib.parse import quote
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self, Unpack
 
-from typing_extensions import Self, Unpack
-
-from dockertest import _template as _clones
-from dockertest import _validation as _specs
-from dockertest import _values
-from dockertest._cleanup import session as _session
-from dockertest._options import RunFields, RunOptions
+from dockertest import _template
+from dockertest._fingerprint import describe_origin
+from dockertest._options import RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
-from dockertest._template import Connection, MissingError
-from dockertest._values import EnvSpec
-from dockertest.errors import ContainerExitedError, InvalidOptionError, ResourceClosedError
+from dockertest._secret import SecretStr
+from dockertest._template import (
+    CLONE_PREFIX,
+    Clones,
+    ContainerServer,
+    RunningServer,
+    ServerFields,
+    session_of,
+)
+from dockertest._template import Database as Database
+from dockertest.errors import InvalidOptionError, PrepareError
 
-# No test needs what is on the disk after a crash of the machine, or a disk at all. A log of a gigabyte, which is the
-# default, is too much for memory.
-_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
-_MEMORY, _USUAL = "/dockertest", "/var/lib/postgresql"
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError(
+        'dockertest.postgres needs psycopg; install it with: pip install "dockertest-py[postgres]"'
+    ) from error
+from psycopg import sql
 
+_Connection = psycopg.Connection[tuple[object, ...]]
+# No test needs its data after a crash of the machine. The default for the log, one gigabyte, is too much for memory.
+_FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
+_INITDB_ARGS = "POSTGRES_INITDB_ARGS"
+_MEMORY_FOLDER, _DEFAULT_FOLDER = "/dockertest", "/var/lib/postgresql"
+_CONNECT_SECONDS = 5
 
-class ServerFields(RunFields, total=False):
-    """The fields of `RunOptions` that a server may be started with."""
-
-    env: EnvSpec
+log = logging.getLogger("dockertest")
 
 
 class TemplateDatabase:
     """
-    One PostgreSQL server with one migrated database, which `clone` copies for every test.
+    A PostgreSQL server with a migrated database, which `clone` copies for each test.
 
-    The server is started at once and removed by `close()`, at the end of a `with`, and with its pool; with `reuse` it
-    stays, migrated, for the next run and for the other workers of a test runner.
+    The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`, and with its pool. With `reuse` it
+    stays, migrated, for the next run and for the other workers of a test runner. With `shared` all processes of one test run
+    use it, and it is removed when the last of them ends.
 
     Args:
-        pool: Where to start the server.
-        migrate: Called with the URL of an empty database, to fill it. Once per *version*, however many threads,
-            processes and, with `reuse`, runs there are.
-        version: What the migration's result depends on: a `str`, a word of your own and never a path, or the
-            `pathlib.Path` of a file or folder, whose content counts, or several of both. The code of *migrate* itself
-            counts in any case; what it calls does not.
-        repository: The image.
-        tag: Its tag.
-        fast: Trade safety against a crash of the machine, which no test needs, for speed, and keep the data in memory,
-            unless `PGDATA` or something mounted below `/var/lib/postgresql` says where. A server that is stopped and
-            started again has lost them, and is migrated anew by the next clone.
-        options: The other fields of `RunOptions`.
-
-    Attributes:
-        resource: The server's container.
+        pool: Where to start the server; `None` is allowed if a server runs already.
+        migrate: Called with the URL of an empty database, to fill it. With `reuse`, `shared` or `server`, it is called once
+            for each *version*, however many threads, processes and runs there are.
+        version: What the result of the migration depends on in addition to the code of *migrate*: a `str` that you
+            change by hand, the `pathlib.Path` of a file or folder whose content counts, or several of both.
+        server: The URL of a server that runs already, `postgresql://user:password@host:5432/`, of a user who may create
+            databases. By default the environment variable `DOCKERTEST_POSTGRES_URL`. If there is one, no container is
+            started, and the options of the container are ignored.
+        repository: The image; `"postgres"` by default.
+        tag: Its tag; `"15"` by default.
+        fast: Trade durability, which no test needs, for speed, and keep the data in memory unless `PGDATA` or a mount
+            below `/var/lib/postgresql` sets another place. A server that is stopped and started again has then lost its
+            data, and the next `clone` migrates it again. True by default.
+        prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
+            migration. By default the image contains the migration if *version* is not empty, since only then it is known
+            what else the migration depends on; otherwise it contains a server that is set up. `True` stores the migration
+            in any case, and `False` starts a new server. Not with `reuse`, `fast=False`, or writable mounts.
+        options: The other fields of `RunOptions`. User and password come from `POSTGRES_USER` and `POSTGRES_PASSWORD` in
+            `env`, or from files that `POSTGRES_USER_FILE` and `POSTGRES_PASSWORD_FILE` name and `files` contains. By
+            default the user is `postgres`, and the password is one that only this user of the machine can read.
 
     Raises:
-        InvalidOptionError: An option has a value that cannot work.
-        RetryTimeoutError: The server does not answer within the pool's `max_wait`.
-        ContainerExitedError: The server has ended.
+        InvalidOptionError: An option has an invalid value.
+        RetryTimeoutError: The server does not answer within the pool's `max_wait`, or within ten seconds if it was not
+            started by this object.
+        ContainerExitedError: The server has exited.
     """
-
-    resource: Resource
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Pool | None,
         migrate: Callable[[str], object],
         *,
         version: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "",
+        server: str | None = None,
         repository: str = "postgres",
         tag: str | None = "15",
         fast: bool = True,
+        prepared: bool | None = None,
         **options: Unpack[ServerFields],
     ) -> None:
-        self._pool = pool
-        self._migrate = migrate
-        self._fast = fast
-        self._session = secrets.token_hex(6)
-        self._idle: dict[int, queue.LifoQueue[Connection]] = {}  # by process: a forked child has its own
-        self._clones: dict[str, Database] = {}
-        self._closed = False
-        self._template = _clones.template_name(migrate, version)
-        self._user, self._password, options["env"] = _credentials(pool, options)
-        if fast:
-            _keep_in_memory(options)
-        server = RunOptions(repository=repository, tag=tag, **options)
-        image, about = pool._obtain(server)
-        if fast:
-            # The image's own command may load what its extensions need; an entrypoint of one's own replaces it.
-            of_image = ["postgres"] if server.entrypoint else (about.get("Config") or {}).get("Cmd") or []
-            settings = [word for each in _FAST for word in ("-c", each)]
-            server = replace(server, cmd=[*(server.cmd or of_image), *settings])
-        self.resource = pool._run(server, about, image, image, ())
         try:
-            with self._admin() as admin:
-                _clones.drop_what_the_dead_left(admin)
-                self._fill(admin)
+            container = RunOptions(repository=repository, tag=tag, **options)
+            server = SecretStr(server) if isinstance(server, str) else server
+        finally:
+            del options  # Tools that print the variables of a traceback must not show secrets.
+        name = _template.template_name(migrate, version)
+        found: ContainerServer | RunningServer | None = _template.find_server(
+            pool, server, "DOCKERTEST_POSTGRES_URL", ("postgresql", "postgres")
+        )
+        if not found:
+            migration = _Migration(name, migrate, describe_origin(migrate, version))
+            with_migration = bool(version) if prepared is None else prepared
+            found = _start(
+                pool,
+                container,
+                migration if with_migration else None,
+                fast=fast,
+                prepare=prepared is not False,
+            )
+        by_files = fast and isinstance(found, ContainerServer)
+        self._clones: Clones[_Connection] = Clones(found, _Backend(by_files=by_files), name, migrate)
+        try:
+            self._clones.prepare()
         except BaseException:
             self.close()
             raise
 
     def __repr__(self) -> str:
-        return f"<TemplateDatabase on {self.resource!r}{' (closed)' if self._closed else ''}>"
+        return repr(self._clones)
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._clones.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def resource(self) -> Resource:
+        """
+        The server's container.
+
+        Raises:
+            InvalidOptionError: There is none, since the server was not started by dockertest.
+        """
+        return self._clones.server.resource
+
     def clone(self) -> Database:
         """
-        Make a database of its own: a copy of the migrated one, dropped when it or this is closed.
+        Return a new database, a copy of the migrated one; it is dropped when it or this object is closed.
 
         May be called from any thread.
 
         Raises:
-            ResourceClosedError: This is closed.
-            ContainerExitedError: The server has ended.
+            ResourceClosedError: This object is closed.
+            ContainerExitedError: The server has exited.
         """
-        self._check_open()
-        name = f"{_clones.CLONE}{self._session}_{secrets.token_hex(4)}"
-        with self._admin() as admin:
-            try:
-                _clones.copy(admin, self._template, name, by_files=self._fast)
-            except MissingError:  # the server was stopped, and had its data in memory
-                self._fill(admin)
-                _clones.copy(admin, self._template, name, by_files=self._fast)
-        self._clones[name] = database = Database(name, self._url(name), self)
-        return database
+        return self._clones.open(self._clones.copy, self._clones.drop)
 
     def close(self) -> None:
         """
-        Drop the clones that are left, and remove the server; with `reuse`, it stays. Closing twice is nothing.
+        Drop the remaining clones and remove the server; with `reuse`, `shared` or `server`, the server stays.
+
+        Closing twice does nothing.
 
         Raises:
             EngineError: The engine did not remove the server; call again to try again.
         """
-        if not self._closed and (self.resource._reused or self._pool.keep):  # else they go with the server
-            for each in list(self._clones.values()):
-                with suppress(ContainerExitedError):  # an end of the server is no failure to close this
-                    each.close()
-        self._closed = True
-        idle = self._idle.pop(os.getpid(), None)
-        while idle and not idle.empty():
-            idle.get_nowait().close()
-        self.resource.close()
-
-    def _fill(self, admin: Connection) -> None:
-        """Have the template there: made by whoever comes first, while the others wait."""
-        with _clones.locked(admin, self._template):
-            if not _clones.is_template(admin, self._template):
-                _clones.drop(admin, self._template)  # half-made, by one that was killed
-                _clones.create(admin, self._template)
-                self._migrate(self._url(self._template))
-                _clones.seal(admin, self._template)
-
-    def _drop(self, database: Database) -> None:
-        if not self.resource._removed:
-            with self._admin() as admin:
-                _clones.drop(admin, database.name)
-        self._clones.pop(database.name, None)
-
-    def _keep(self, database: Database) -> None:
-        """Have a clone outlive this, and its server as well."""
-        with self._admin() as admin:
-            _clones.mark_kept(admin, database.name)
-        self._clones.pop(database.name, None)
-        self.resource._keep = True
-
-    @contextmanager
-    def _admin(self) -> Iterator[Connection]:
-        """Lend a connection for what no database can do to itself; threads do not share one."""
-        idle = self._idle.setdefault(os.getpid(), queue.LifoQueue())
-        connection = None
-        with suppress(queue.Empty):
-            connection = idle.get_nowait()
-        if connection is None or _clones.is_broken(connection):
-            connection = self.resource.retry(lambda: _clones.connect(self._url("postgres")))
-            _clones.is_in_use(connection, self._session)
-        try:
-            yield connection
-        finally:
-            idle.put(connection)
-
-    def _url(self, database: str) -> str:
-        who = f"{quote(self._user, safe='')}:{quote(self._password, safe='')}"
-        return f"postgresql://{who}@{self.resource.get_host_port(5432)}/{database}"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ResourceClosedError(f"{self!r} is closed")
+        self._clones.close()
 
 
-class Database:
+@dataclass(frozen=True)
+class _Migration:
     """
-    One database, dropped by `close()`, at the end of a `with`, and with its `TemplateDatabase`.
+    What fills a server that becomes a prepared image.
 
     Attributes:
-        name: Its name.
-        url: The URL to connect to it, password included.
+        name: The template, whose name depends on everything that the migration depends on.
+        migrate: The user's function.
+        origin: Where it is, so that a later version of it replaces the image.
     """
 
-    def __init__(self, name: str, url: str, owner: TemplateDatabase) -> None:
-        self.name = name
-        self.url = url
-        self._owner = owner
-        self._pid = os.getpid()
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"<Database {self.name!r}{' (closed)' if self._closed else ''}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def keep(self) -> None:
-        """Leave the database and its server standing for a look afterwards, and print its URL."""
-        if not self._closed:
-            self._owner._keep(self)
-            self._closed = True
-            # Asked for, by somebody who looks at the screen.
-            print(f"kept database {self.url}", file=sys.stderr)
-
-    def close(self) -> None:
-        """
-        Drop the database, whoever is still connected to it. Closing twice is nothing.
-
-        Where the pool is to `keep` what it made, the database is kept, and its URL printed. A forked child leaves its
-        parent's alone.
-        """
-        if self._pid != os.getpid():
-            self._closed = True
-        elif self._owner._pool.keep:
-            self.keep()
-        elif not self._closed:
-            self._owner._drop(self)
-            self._closed = True
+    name: str
+    migrate: Callable[[str], object]
+    origin: str
 
 
-def _credentials(pool: Pool, options: ServerFields) -> tuple[str, str, list[str]]:
-    """Give user, password and the server's environment with them in it."""
-    given = _specs.environment("env", options.get("env", ()))
-    known = dict(each.split("=", 1) for each in given if "=" in each)
-    user = known.get("POSTGRES_USER") or "postgres"
-    password = known.get("POSTGRES_PASSWORD") or _password(pool, options.get("reuse", False))
-    ours = {"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}
-    rest = [each for each in given if each.split("=", 1)[0] not in ours]
-    return user, password, rest + [f"{key}={value}" for key, value in ours.items()]
+def _start(
+    pool: Pool | None, options: RunOptions, migration: _Migration | None, *, fast: bool, prepare: bool
+) -> ContainerServer:
+    """Start a server in a container, from a prepared image if that is wanted and possible."""
+    if pool is None:
+        raise AssertionError("find_server has checked this")
+    if prepare and fast and not options.parsed.reuse:
+        try:
+            # Two migrations may use one shared server if it has a name.
+            included = None if options.shared and options.name else migration
+            return _start_prepared(pool, options, included)
+        except InvalidOptionError as error:  # A writable mount, for example; or an option is invalid anyway.
+            log.debug("the server is not prepared: %s", error)
+        except PrepareError as error:
+            log.warning("%s; prepared=False avoids this", error)
+    login = _credentials(options, is_lasting=bool(options.parsed.reuse) or options.shared)
+    started = _configured(pool, options, login, fast=fast)
+    return _server(pool, pool.run_with_options(started), options, login)
 
 
-def _keep_in_memory(options: ServerFields) -> None:
-    """Put the data into memory, unless the user has a place for them."""
-    mounted = [each.split(":")[1] for each in options.get("mounts") or () if ":" in each]
-    tmpfs = _values.tmpfs(options.get("tmpfs") or ())
-    env = _specs.environment("env", options.get("env", ()))
-    chosen = any(f"{each}/".startswith(f"{_USUAL}/") for each in (*mounted, *tmpfs))
-    if not chosen and not any(each.startswith("PGDATA=") for each in env):
-        options["tmpfs"] = {**tmpfs, _MEMORY: ""}
-        options["env"] = [*env, f"PGDATA={_MEMORY}/data"]
+def _start_prepared(pool: Pool, options: RunOptions, migration: _Migration | None) -> ContainerServer:
+    login = _credentials(options, is_lasting=True)
+
+    def ready(resource: Resource) -> None:
+        _Backend(by_files=True).connect(_server(pool, resource, options, login).url("postgres")).close()
+
+    def fill(_origin: str, resource: Resource) -> None:
+        if migration:
+            server = _server(pool, resource, options, login)
+            clones = Clones(server, _Backend(by_files=True), migration.name, migration.migrate)
+            try:
+                clones.prepare()
+            finally:
+                clones.disconnect()
+
+    prepared = pool.prepare(
+        _configured(pool, options, login, fast=True),
+        partial(fill, migration.origin) if migration else None,
+        ready=ready,
+        version=migration.name if migration else "",
+    )
+    return _server(pool, pool.run_with_options(prepared), options, login)
 
 
-def _password(pool: Pool, reuse: bool | str) -> str:
-    """
-    Give a password: for one server a random one, for a reused server one that whoever may take it knows as well.
+def _server(pool: Pool, resource: Resource, options: RunOptions, login: tuple[str, str]) -> ContainerServer:
+    return ContainerServer(
+        pool,
+        resource,
+        lambda: _template.server_url("postgresql", *login, resource.get_host_port(5432)),
+        outlives=bool(options.parsed.reuse) or options.shared,
+    )
 
-    A user's is in a file that nobody else may read. A group's follows from its name: who knows that, is in it.
-    """
-    if isinstance(reuse, str):
-        return hashlib.sha256(f"dockertest {reuse}".encode()).hexdigest()[:32]
-    if not reuse:
-        return secrets.token_hex(16)
-    path = _session.state_folder(pool._environ) / "postgres-password"
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+
+def _configured(pool: Pool, options: RunOptions, login: tuple[str, str], *, fast: bool) -> RunOptions:
+    """Return the options to start the server with."""
+    user, password = login
+    values = {"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}
+    configured = replace(options, env=_template.set_variables(options, values))
+    if not fast:
+        return configured
+    return _made_fast(configured, _template.image_command(pool, options))
+
+
+# Options of the server
+
+
+def _credentials(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
+    """Return the server's user and password."""
+    password = _template.read_setting(server, "POSTGRES_PASSWORD") or _template.make_password(
+        server, "postgres", is_lasting=is_lasting
+    )
+    return _template.read_setting(server, "POSTGRES_USER") or "postgres", password
+
+
+def _made_fast(server: RunOptions, image_command: Sequence[str]) -> RunOptions:
+    """Return options for a server that is fast, but loses its data when the machine crashes."""
+    # The image's own command may load what its extensions need; an entrypoint of the user's replaces it.
+    command = server.cmd or (["postgres"] if server.entrypoint else image_command)
+    given = _template.read_setting(server, _INITDB_ARGS)
+    changes: dict[str, Any] = {
+        "cmd": [*command, *(word for setting in _FAST_SETTINGS for word in ("-c", setting))],
+        "env": _template.set_variables(server, {_INITDB_ARGS: f"{given} --no-sync".strip()}),
+    }
+    if not _has_own_data_directory(server):
+        changes["tmpfs"] = {**server.parsed.tmpfs, _MEMORY_FOLDER: ""}
+        changes["env"] = [*changes["env"], f"PGDATA={_MEMORY_FOLDER}/data"]
+    return replace(server, **changes)
+
+
+def _has_own_data_directory(server: RunOptions) -> bool:
+    """Return whether the user has chosen where the data is stored."""
+    is_set = any(setting.name == "PGDATA" for setting in server.parsed.env)
+    return is_set or _template.has_data_elsewhere(server, _DEFAULT_FOLDER)
+
+
+class _Backend:
+    """How PostgreSQL copies databases."""
+
+    admin_database = "postgres"  # Locks belong to a database, so that all sessions have to use the same one.
+    missing: tuple[type[Exception], ...] = (psycopg.errors.InvalidCatalogName,)
+    errors: tuple[type[Exception], ...] = (psycopg.Error,)
+
+    def __init__(self, *, by_files: bool) -> None:
+        self._by_files = by_files
+
+    def connect(self, url: str) -> _Connection:
+        """Connect for administration."""
+        return psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+
+    def hold_session(self, admin: _Connection, session: str) -> bool:
+        """Show that a session is alive; its connections share the lock."""
+        try:
+            admin.execute("SELECT pg_advisory_lock_shared(%s)", [_lock_key(session)])
+        except psycopg.OperationalError:  # The server was restarted, for example.
+            return False
+        return True
+
+    def drop_orphans(self, admin: _Connection) -> None:
+        """Drop the clones of sessions that are over, whose locks are free."""
+        query = "SELECT datname FROM pg_database WHERE shobj_description(oid, 'pg_database') IS NULL"
+        names = [str(name) for (name,) in admin.execute(query) if str(name).startswith(CLONE_PREFIX)]
+        for session in {session_of(name) for name in names}:
+            row = admin.execute("SELECT pg_try_advisory_lock(%s)", [_lock_key(session)]).fetchone()
+            if row == (True,):
+                for name in names:
+                    if session_of(name) == session:
+                        # A process that the dead one has started may still use it.
+                        with suppress(psycopg.errors.ObjectInUse):
+                            _drop_database(admin, name, force=False)
+                _release_lock(admin, session)
+
+    def ensure_template(self, admin: _Connection, name: str, migrate: Callable[[], object]) -> None:
+        """Create and migrate the template unless it exists; the first process does, and the others wait."""
+        with _advisory_lock(admin, name):
+            if not _is_template(admin, name):
+                _drop_database(admin, name)  # A process that was killed left it half-made.
+                _create_database(admin, name)
+                migrate()
+                _seal_template(admin, name)
+
+    def copy(self, admin: _Connection, template: str, name: str) -> None:
+        """Make a copy of the template."""
+        _copy_database(admin, template, name, by_files=self._by_files)
+
+    def restore(self, admin: _Connection, template: str, name: str) -> None:
+        """Reset a clone to the template's content."""
+        _drop_database(admin, name)
+        _copy_database(admin, template, name, by_files=self._by_files)
+
+    def drop(self, admin: _Connection, name: str) -> None:
+        """Drop a database, even if something is still connected to it."""
+        _drop_database(admin, name)
+
+    def mark_kept(self, admin: _Connection, name: str) -> None:
+        """Keep a clone from being dropped when its session is over."""
+        admin.execute(sql.SQL("COMMENT ON DATABASE {} IS 'kept'").format(sql.Identifier(name)))
+
+
+# SQL
+
+
+def _create_database(admin: _Connection, name: str) -> None:
+    admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def _copy_database(admin: _Connection, template: str, name: str, *, by_files: bool) -> None:
+    """Copy a database; *by_files* is faster if nothing has to reach a disk."""
+    strategy = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + strategy)
+    admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    # The server does not copy settings made with ALTER DATABASE … SET. Inserted as they are stored, lists need no quotes.
+    query = "SELECT setrole, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
+    for role, settings in admin.execute(f"{query} WHERE datname = %s", [template]).fetchall():
+        admin.execute(
+            "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
+            [role, settings, name],
+        )
+
+
+def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None:
+    """Drop a database that this module has created, even if something is still connected to it."""
+    _template.check_name(name)
+    knows_force = admin.info.server_version >= 130000
+    if force and not knows_force:
+        _disconnect_clients(admin, name)
+    suffix = " WITH (FORCE)" if force and knows_force else ""
+    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}" + suffix).format(sql.Identifier(name)))
+
+
+def _seal_template(admin: _Connection, name: str) -> None:
+    """Mark a database as finished, and refuse connections: PostgreSQL copies only what nothing is connected to."""
+    admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+    _disconnect_clients(admin, name)
+    admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(sql.Identifier(name)))
+
+
+def _disconnect_clients(admin: _Connection, name: str) -> None:
+    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+
+def _is_template(admin: _Connection, name: str) -> bool:
+    """Return whether a database exists and is finished."""
+    row = admin.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", [name]).fetchone()
+    return bool(row and row[0])
+
+
+@contextmanager
+def _advisory_lock(admin: _Connection, name: str) -> Iterator[None]:
+    admin.execute("SELECT pg_advisory_lock(%s)", [_lock_key(name)])
     try:
-        if not path.exists():
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(16))
-            with suppress(FileExistsError):
-                os.link(fresh, path)  # whole or not at all, and the first one wins
-            fresh.unlink()
-        return path.read_text(encoding="ascii")
-    except OSError as error:
-        raise InvalidOptionError(
-            f"reuse: the server's password cannot be kept in {str(path)!r}: {error.strerror}; "
-            "set XDG_STATE_HOME to a folder of your own, or give POSTGRES_PASSWORD in env"
-        ) from error
+        yield
+    finally:
+        _release_lock(admin, name)
+
+
+def _release_lock(admin: _Connection, name: str) -> None:
+    with suppress(psycopg.OperationalError):  # The connection is lost, and the lock with it.
+        admin.execute("SELECT pg_advisory_unlock(%s)", [_lock_key(name)])
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

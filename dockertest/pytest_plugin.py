@@ -1,15 +1,18 @@
 """
-The pytest plugin: a pool for the whole run, and what became of the containers where a test fails.
+The pytest plugin: a pool for the whole run, and reports of the containers when a test fails.
 
-Loaded by its entry point with every run of pytest, so it costs nothing before it is used: the package's face alone is
-imported, and a run that starts no container shows nothing of it.
+pytest loads it in every run, so it must cost nothing until it is used: at first it imports `dockertest` alone, and a run
+that starts no container shows nothing of it.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,121 +22,184 @@ import pytest
 import dockertest
 
 
-class Account(TypedDict):
-    """What one process did in the run; plain values, since workers of pytest-xdist send theirs."""
+class ProcessSummary(TypedDict):
+    """What one process did during the run, as plain values, because workers of pytest-xdist send theirs."""
 
     steps: list[dict[str, Any]]
     kept: list[str]
 
 
-_ACCOUNTS = pytest.StashKey[list[Account]]()
+_RUN_ID = "DOCKERTEST_RUN_ID"
+_OWN_RUN_ID = re.compile(r"pytest-[0-9a-f]{32}")
+_SUMMARIES = pytest.StashKey[list[ProcessSummary]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the plugin's options."""
+    """Add the command line options."""
     group = parser.getgroup("dockertest")
     group.addoption(
         "--dockertest-keep",
         action="store_true",
-        help="leave all containers and networks standing, and say at the end how to reach and remove them",
+        help="keep all containers, networks and volumes, and print at the end how to reach and remove them",
+    )
+    group.addoption(
+        "--dockertest-keep-failed",
+        action="store_true",
+        help="keep what a failed test had running, and print at the end how to reach and remove it",
     )
     group.addoption(
         "--dockertest-timeline",
         action="store_true",
-        help="show at the end how long each container took to be pulled, created, started, ready and removed",
+        help="print at the end how long each container took to pull, create, start, become ready and remove",
     )
     group.addoption(
         "--dockertest-picture",
         metavar="FILE",
-        help="draw the same into an SVG file, a line for each container and time from left to right",
+        help="draw the timeline into an SVG file, with one row for each container and time from left to right",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have every pool of the run keep what it makes, where that is asked for: the tests' own pools, too."""
-    config.stash[_ACCOUNTS] = []
+    """Set the variables for every pool of the run, including those that tests make themselves."""
+    config.stash[_SUMMARIES] = []
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setenv(_RUN_ID, _run_id(config))
     if config.getoption("dockertest_keep"):
-        patch = pytest.MonkeyPatch()
         patch.setenv("DOCKERTEST_KEEP", "1")
-        config.add_cleanup(patch.undo)
+    elif config.getoption("dockertest_keep_failed"):
+        patch.setenv("DOCKERTEST_KEEP", "failed")
+
+
+def _run_id(config: pytest.Config) -> str:
+    """
+    Return the run that this process belongs to: the controller's for a worker of pytest-xdist, else the user's or a new one.
+
+    pytest that is started by a test of pytest inherits the variable, but is a run of its own.
+    """
+    worker_input: dict[str, Any] = getattr(config, "workerinput", {})
+    given = worker_input.get("dockertest_run_id") or os.environ.get(_RUN_ID, "")
+    if given and (worker_input or not _OWN_RUN_ID.fullmatch(given)):
+        return str(given)
+    return f"pytest-{os.urandom(16).hex()}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Send the run to a worker of pytest-xdist, which may be on another host."""
+    node.workerinput["dockertest_run_id"] = os.environ[_RUN_ID]
 
 
 @pytest.fixture(scope="session")
 def dockertest_pool() -> Iterator[dockertest.Pool]:
-    """Give a connection to the container engine; what is started through it is removed at the end of the run."""
-    from dockertest import _requirement
+    """Return a connection to the container engine; everything it starts is removed at the end of the run."""
+    from dockertest import embedding
 
-    with _requirement.required_pool() as pool:
+    with embedding.pool_or_skip() as pool:
         yield pool
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure how all containers are that this process has running, and the last lines of their logs."""
-    report = yield
-    if report.failed and (process := _process()):
-        for told in process.reports(process.registry.containers(), report.longreprtext):
-            title, _, rest = told.partition("\n")
-            report.sections.append((title, rest))
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """
+    Report the user's own lines, the error, and the state and last log lines of all containers of this process.
+
+    `--full-trace` adds the frames of this package and of what it is built on.
+    """
+    # pytest keeps failures of unittest's tests here until its own hook is called, which comes after this:
+    # https://github.com/pytest-dev/pytest/blob/main/src/_pytest/unittest.py
+    of_unittest: list[pytest.ExceptionInfo[BaseException]] = getattr(item, "_excinfo", None) or []
+    with _shortened(item.config, call.excinfo or next(iter(of_unittest), None)):
+        report = yield
+    if not _is_used():
+        return report
+    from dockertest import _pool, embedding
+
+    if report.failed:
+        for container in embedding.reports(report.longreprtext):
+            title, _, details = str(container).partition("\n")
+            report.sections.append((title, details))
+    _pool.finish_test(failed=report.failed)
     return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Give the account of this process: to the run's own end, or from a worker to whoever sent it."""
-    if process := _process():
-        steps = [asdict(step) for timeline in process.registry.timelines for step in timeline.steps()]
-        account = Account(steps=steps, kept=process.registry.kept)
-        sent: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
-        if sent is None:
-            session.config.stash[_ACCOUNTS].append(account)
-        else:
-            sent["dockertest"] = account
+    """Store the summary of this process, or send it to the controller of pytest-xdist."""
+    if not _is_used():
+        return
+    from dockertest import embedding
+
+    summary = ProcessSummary(steps=[asdict(step) for step in embedding.timeline()], kept=embedding.kept())
+    worker_output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if worker_output is None:
+        session.config.stash[_SUMMARIES].append(summary)
+    else:
+        worker_output["dockertest"] = summary
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take the account of a worker of pytest-xdist; one that crashed gives none."""
-    if account := getattr(node, "workeroutput", {}).get("dockertest"):
-        node.config.stash[_ACCOUNTS].append(account)
+    """Store the summary of a worker of pytest-xdist; one that crashed has not sent any."""
+    if summary := getattr(node, "workeroutput", {}).get("dockertest"):
+        node.config.stash[_SUMMARIES].append(summary)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was started and how long it took, and what is left standing."""
-    accounts = config.stash[_ACCOUNTS]
-    steps = [dockertest.Step(**step) for account in accounts for step in account["steps"]]
-    kept = [told for account in accounts for told in account["kept"]]
-    lines = [f"dockertest: {told}" for told in kept]
-    if (started := _started(steps)) and terminalreporter.verbosity >= 0:
-        failed = terminalreporter.stats.get("failed") or terminalreporter.stats.get("error")
-        hint = "; --dockertest-keep leaves them standing for a look" if failed and not kept else ""
+    """Print the number of started containers, the time they took, and how to reach the kept ones."""
+    summaries = config.stash[_SUMMARIES]
+    steps = [dockertest.Step(**step) for summary in summaries for step in summary["steps"]]
+    kept = [message for summary in summaries for message in summary["kept"]]
+    lines = [f"dockertest: {message}" for message in kept]
+    if (started := _describe_started(steps)) and terminalreporter.verbosity >= 0:
+        has_failed = terminalreporter.stats.get("failed") or terminalreporter.stats.get("error")
+        hint = "; --dockertest-keep keeps them for inspection" if has_failed and not kept else ""
         lines.insert(0, f"dockertest: started {started}{hint}")
-    if config.getoption("dockertest_timeline"):
-        from dockertest import _timeline
-
-        lines += _timeline.table(steps)
-    if file := config.getoption("dockertest_picture"):
-        from dockertest import _timeline
-
-        try:
-            Path(file).write_text(_timeline.picture(steps), encoding="utf-8")
-        except OSError as error:
-            lines.append(f"dockertest: the timeline was not drawn: {error}")
-        else:
-            lines.append(f"dockertest: the timeline is drawn in {file}")
+    lines += _timeline_lines(config, steps)
     for line in lines:
         terminalreporter.write_line(line)
 
 
-def _started(steps: list[dockertest.Step]) -> str:
-    """Say how many containers of each image were started, and how long it took until they were ready."""
+def _timeline_lines(config: pytest.Config, steps: list[dockertest.Step]) -> list[str]:
+    file = config.getoption("dockertest_picture")
+    if not file and not config.getoption("dockertest_timeline"):
+        return []
+    from dockertest import embedding
+
+    lines = embedding.timeline_table(steps) if config.getoption("dockertest_timeline") else []
+    if file:
+        try:
+            Path(file).write_text(embedding.timeline_svg(steps), encoding="utf-8")
+        except OSError as error:
+            lines.append(f"dockertest: cannot draw the timeline: {error}")
+        else:
+            lines.append(f"dockertest: the timeline is in {file}")
+    return lines
+
+
+def _describe_started(steps: list[dockertest.Step]) -> str:
+    """Return how many containers of each image were started, and the seconds until they were ready."""
     counts = Counter(step.image for step in steps if step.kind == "start" and not step.failed)
-    return ", ".join(
-        f"{count} of {image} in {sum(each.seconds for each in steps if each.image == image and each.kind != 'close'):.2f} s"
-        for image, count in counts.items()
-    )
+    seconds = {
+        image: sum(step.seconds for step in steps if step.image == image and step.kind != "close")
+        for image in counts
+    }
+    return ", ".join(f"{count} of {image} in {seconds[image]:.2f} s" for image, count in counts.items())
 
 
-def _process() -> Any:
-    """Give the module that knows what this process has running, if anything here has used it."""
-    return sys.modules.get("dockertest._images.process")
+def _is_used() -> bool:
+    """Return whether this process can have started containers; the module of `Pool` is imported on its first use."""
+    return "dockertest._pool" in sys.modules
+
+
+def _shortened(
+    config: pytest.Config, caught: pytest.ExceptionInfo[BaseException] | None
+) -> AbstractContextManager[None]:
+    """Shorten a report that is made in the block, unless it does not concern this package."""
+    if caught is None or config.getoption("fulltrace") or "dockertest.errors" not in sys.modules:
+        return nullcontext()
+    from dockertest import _traceback
+
+    return _traceback.shortened(caught.value)

@@ -1,165 +1,592 @@
-"""What is known of common services by their images' names: where they listen, whether they answer, how to connect."""
+"""
+Known services: the names of their images, the port, a probe and the URL to connect with.
+
+`Resource.wait_ready`, `url` and `connection` look services up here. Add your own before you use them:
+
+    from dockertest import services
+
+    services.register(
+        services.Service(
+            images=("corp-search",),
+            port="9200/tcp",
+            probe=services.http_probe("/health"),
+            url=lambda settings, address: f"http://{address}/?key={settings['API_KEY']}",
+        )
+    )
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import difflib
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from dockertest import _image_name as _reference
-from dockertest import _probes
+from dockertest import _image_name, _probes, _validation
+from dockertest._engine.inspection import Inspection
+from dockertest._options import File
 from dockertest._probes import Probe
+from dockertest._probes import http_probe as http_probe
+from dockertest._public import public
+from dockertest._secret import SecretStr
+from dockertest._validation import Content, set_fields
+from dockertest.errors import InvalidOptionError
+
+_DRIVER = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """
-    A service that is known.
+    A known service.
 
     Attributes:
-        images: The last parts of the names of its images.
-        port: The container's port that it listens to.
-        is_serving: Whether it answers at an address, with its settings.
-        url: How to connect, from its settings and from address and port. It has the password in it, since whoever
-            started the service is to paste it.
-        only_with: A setting, as `K=V`, without which all of this is different.
+        images: The names of its images, without registry and tag: `"postgres"` matches `registry.corp/base/postgres:15`,
+            and `"corp/search"` matches `registry.corp/corp/search`. Each is also a value of `RunOptions.service`.
+        port: The container's port that it listens on.
+        probe: Called with `(host, port)` and the container's settings. Returns whether the service can be used; an
+            exception also means that it cannot. It must use a timeout of its own.
+        url: Called with the container's settings and `"host:port"`; returns the URL to connect with, password included.
+        dialect: SQLAlchemy's name of the service, which `Resource.url(driver=…)` needs; empty for none.
+        has_databases: Whether the path of the URL names a database, which `Resource.url(database=…)` can replace.
+        log: A regular expression for a log line that comes before the service can be used, for a protocol that does not show
+            the end of the set-up without a login; empty if the probe is enough.
+        only_with: A setting, as `K=V`, that a container must have to be recognized by its image; empty for none.
+        verified: Whether the probe has been run against the real server.
+
+    The settings are a mapping of the environment, that of the image included, and of the `--name value` pairs of the
+    command. A value that a variable `…_FILE` names is read from `RunOptions.files`.
     """
 
-    images: tuple[str, ...]
-    port: str
-    is_serving: Probe
+    images: Sequence[str]
+    port: str | int
+    probe: Probe
     url: Callable[[Mapping[str, str], str], str]
+    dialect: str = ""
+    has_databases: bool = False
+    log: str = ""
     only_with: str = ""
+    verified: bool = True
+
+    def __post_init__(self) -> None:
+        images = _validation.parse_strings("images", self.images)
+        if not images:
+            raise InvalidOptionError("images: a service needs at least one name of an image")
+        for name in ("probe", "url"):
+            if not callable(getattr(self, name)):
+                raise InvalidOptionError(
+                    f"{name} must be callable: got {_validation.format_value(getattr(self, name))}"
+                )
+        set_fields(self, images=images, port=_validation.parse_port("port", self.port))
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """
+    What is needed to connect to a service. Its `repr` does not show the password.
+
+    Attributes:
+        host: The host or address, as seen from this process.
+        port: The port, as seen from this process.
+        user: The name of the user; empty if the service needs none.
+        password: The password; empty if the service needs none.
+        database: The name or number of the database; empty if the service has none, or if none is configured.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+
+
+class Settings(Mapping[str, str]):
+    """A container's environment and the flags of its command. The `repr` hides the values."""
+
+    def __init__(self, values: Mapping[str, str], files: Mapping[str, Content | Path | File] | None) -> None:
+        """
+        Read nothing yet.
+
+        Args:
+            values: The settings.
+            files: What was put into the container; `None` if a value in a file is not needed, and counts as missing.
+        """
+        self._values = values
+        self._files = files
+
+    def __getitem__(self, name: str) -> str:
+        """
+        Return a value, also from the file that the setting *name*`_FILE` names.
+
+        Raises:
+            KeyError: It is not set.
+            InvalidOptionError: The file is not among those that were put into the container.
+        """
+        path = self._values.get(f"{name}_FILE")
+        if path and self._files is not None and not self._values.get(name):
+            return read_secret(f"{name}_FILE", path, self._files)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Settings {', '.join(self._values)}>"
+
+
+def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]) -> str:
+    """
+    Return the content of a file that a variable names, as the image reads it: without line ends at the end.
+
+    Args:
+        name: The variable, such as `"POSTGRES_PASSWORD_FILE"`.
+        path: Its value, a path in the container.
+        files: What was put into the container.
+
+    Raises:
+        InvalidOptionError: The file is missing or cannot be read.
+    """
+    target = posixpath.normpath(path)
+    for placed, content in files.items():
+        if not _validation.is_below(target, placed):
+            continue
+        try:
+            if isinstance(content, Path):
+                data = (content / posixpath.relpath(target, placed)).resolve().read_bytes()
+            else:
+                data = _validation.parse_content(
+                    "files", content.data if isinstance(content, File) else content
+                )
+            return SecretStr(data.decode().rstrip("\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidOptionError(f"env: cannot read {name} from files[{placed!r}]: {error}") from None
+    raise InvalidOptionError(
+        f"env: {name} is {path!r}, which is not in files",
+        hint=f"put the file there with files={{{path!r}: …}}, or set {name.removesuffix('_FILE')} instead",
+    )
+
+
+def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File] | None = None) -> Settings:
+    """
+    Return a container's environment, that of its image included, and the `--name value` pairs of its command.
+
+    Args:
+        attrs: The container as the engine describes it: `Resource.container.attrs`.
+        files: What was put into the container; without it, values in files count as missing.
+    """
+    inspection = Inspection.parse(attrs)
+    words = [*inspection.entrypoint, *inspection.command]
+    flags = [flag[2:].partition("=") for flag in words if flag.startswith("--") and "=" in flag]
+    flags += [
+        (flag[2:], "", value) for flag, value in pairwise(words) if flag.startswith("--") and "=" not in flag
+    ]
+    variables = [assignment.partition("=") for assignment in inspection.env if "=" in assignment]
+    return Settings({name: SecretStr(value) for name, _, value in (*flags, *variables)}, files)
+
+
+def register(service: Service) -> None:
+    """
+    Add a service, for all pools of this process. It comes before those that have an image name in common with it.
+
+    Args:
+        service: The service. Registering an equal one again does nothing.
+
+    Raises:
+        InvalidOptionError: It is not a `Service`.
+    """
+    if not isinstance(service, Service):
+        raise InvalidOptionError(f"expected a Service: got {_validation.format_value(service)}")
+    if service not in _registered:
+        _registered.insert(0, service)
+
+
+def known() -> tuple[Service, ...]:
+    """Return all known services, those that were registered last first."""
+    return (*_registered, *SERVICES)
 
 
 def find(image: str, settings: Mapping[str, str]) -> Service | None:
-    """Give what is known of an image's service, by the last part of its name."""
-    last = _reference.reference("image", image).repository.rpartition("/")[2]
-    for each in SERVICES:
-        name, _, value = each.only_with.partition("=")
-        if last in each.images and settings.get(name, "") == value:
-            return each
+    """
+    Return the service that an image contains, by the end of its name; `None` if it is unknown.
+
+    Args:
+        image: The image's name.
+        settings: The container's settings, from `settings`.
+    """
+    repository = f"/{_image_name.parse_image_name('image', image).repository}"
+    for service in known():
+        name, _, value = service.only_with.partition("=")
+        is_named = any(repository.endswith(f"/{ending}") for ending in service.images)
+        if is_named and settings.get(name, "") == value:
+            return service
     return None
 
 
-def settings(attrs: Mapping[str, Any]) -> dict[str, str]:
-    """Give a container's environment, the image's own with it, and the `--name value` pairs of its command."""
-    config = attrs.get("Config") or {}
-    env: Iterable[str] = config.get("Env") or ()
-    words = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
-    flags = {flag[2:]: value for flag, value in pairwise(words) if flag.startswith("--")}
-    return {**flags, **dict(each.split("=", 1) for each in env if "=" in each)}
+def named(name: str) -> Service:
+    """
+    Return the service that `RunOptions.service` names.
+
+    Raises:
+        InvalidOptionError: No known service has that name.
+    """
+    for service in known():
+        if name in service.images:
+            return service
+    names = sorted({image for service in known() for image in service.images})
+    close = difflib.get_close_matches(name, names, n=3)
+    raise InvalidOptionError(
+        f"service: {name!r} is not a known service",
+        hint=f"did you mean {' or '.join(map(repr, close))}?" if close else f"use one of: {', '.join(names)}",
+    )
 
 
-def _url(scheme: str, at: str, user: str = "", password: str = "", path: str = "") -> str:
-    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    return f"{scheme}://{who}{'@' if who else ''}{at}{path}"
+def url_of(
+    service: Service,
+    settings: Mapping[str, str],
+    address: str,
+    *,
+    driver: str = "",
+    database: str | None = None,
+) -> str:
+    """
+    Return the URL to connect to a service with.
+
+    Args:
+        service: The service.
+        settings: The container's settings.
+        address: `"host:port"`.
+        driver: For SQLAlchemy's form of the URL, its name of the driver.
+        database: The database to connect to instead of the configured one.
+
+    Raises:
+        InvalidOptionError: The service has no SQLAlchemy dialect or no databases, or a value is invalid.
+    """
+    if driver and not (service.dialect and _DRIVER.fullmatch(_validation.parse_str("driver", driver))):
+        problem = (
+            f"{driver!r} is not the name of a driver" if service.dialect else "SQLAlchemy does not support it"
+        )
+        raise InvalidOptionError(f"driver: {service.images[0]}: {problem}")
+    if database is not None and not service.has_databases:
+        raise InvalidOptionError(
+            f"database: {service.images[0]} has no databases in its URL", hint="leave it out"
+        )
+    path = None if database is None else "/" + quote(_validation.parse_str("database", database), safe="")
+    url = SecretStr(service.url(settings, address))
+    parts = urlsplit(url)
+    if driver:
+        parts = parts._replace(scheme=f"{service.dialect}+{driver}")
+    if path is not None:
+        parts = parts._replace(path=path)
+    return urlunsplit(parts) if driver or path else str(url)
 
 
-def _postgres(said: Mapping[str, str], at: str) -> str:
-    user = said.get("POSTGRES_USER") or "postgres"
-    database = quote(said.get("POSTGRES_DB") or user, safe="")
-    return _url("postgresql", at, user, said.get("POSTGRES_PASSWORD", ""), f"/{database}")
+def connection_of(service: Service, settings: Mapping[str, str], address: tuple[str, int]) -> Connection:
+    """Return the parts of the URL of a service that listens at *address*."""
+    url = service.url(settings, "host:1")
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    return Connection(
+        *address,
+        user=unquote(parts.username or ""),
+        password=SecretStr(unquote(parts.password or "")),
+        database=unquote(parts.path[1:]) if service.has_databases else "",
+    )
 
 
-def _mysql(said: Mapping[str, str], at: str) -> str:
+def _url(scheme: str, address: str, user: str = "", password: str = "", path: str = "") -> str:
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    return f"{scheme}://{login}{'@' if login else ''}{address}{path}"
+
+
+def _postgres(settings: Mapping[str, str], address: str) -> str:
+    user = settings.get("POSTGRES_USER") or "postgres"
+    database = quote(settings.get("POSTGRES_DB") or user, safe="")
+    return _url("postgresql", address, user, settings.get("POSTGRES_PASSWORD", ""), f"/{database}")
+
+
+def _mysql(settings: Mapping[str, str], address: str) -> str:
     def value(of: str) -> str:
-        return said.get(f"MARIADB_{of}") or said.get(f"MYSQL_{of}", "")
+        return settings.get(f"MARIADB_{of}") or settings.get(f"MYSQL_{of}", "")
 
     user = value("USER") or "root"
     password = value("PASSWORD") if user != "root" else value("ROOT_PASSWORD")
-    return _url("mysql", at, user, password, f"/{quote(value('DATABASE'), safe='')}")
+    return _url("mysql", address, user, password, f"/{quote(value('DATABASE'), safe='')}")
 
 
-def _amqp(said: Mapping[str, str], at: str) -> str:
-    user, password = said.get("RABBITMQ_DEFAULT_USER", "guest"), said.get("RABBITMQ_DEFAULT_PASS", "guest")
-    vhost = said.get("RABBITMQ_DEFAULT_VHOST")
-    return _url("amqp", at, user, password, f"/{quote(vhost, safe='')}" if vhost else "")
+def _amqp(settings: Mapping[str, str], address: str) -> str:
+    user, password = (
+        settings.get("RABBITMQ_DEFAULT_USER", "guest"),
+        settings.get("RABBITMQ_DEFAULT_PASS", "guest"),
+    )
+    vhost = settings.get("RABBITMQ_DEFAULT_VHOST")
+    return _url("amqp", address, user, password, f"/{quote(vhost, safe='')}" if vhost else "")
 
 
-def _mongo(said: Mapping[str, str], at: str) -> str:
-    user, password = said.get("MONGO_INITDB_ROOT_USERNAME", ""), said.get("MONGO_INITDB_ROOT_PASSWORD", "")
-    return _url("mongodb", at, user, password, "/?authSource=admin" if user else "/")
+def _mongo(settings: Mapping[str, str], address: str) -> str:
+    user, password = (
+        settings.get("MONGO_INITDB_ROOT_USERNAME", ""),
+        settings.get("MONGO_INITDB_ROOT_PASSWORD", ""),
+    )
+    return _url("mongodb", address, user, password, "/?authSource=admin" if user else "/")
 
 
-def _http(said: Mapping[str, str], at: str) -> str:  # noqa: ARG001 - as all of them
-    return _url("http", at)
+def _login(
+    scheme: str, user: str, password: str, *, default: str = ""
+) -> Callable[[Mapping[str, str], str], str]:
+    """Return a function for the URL of a service whose user and password are in these variables."""
+
+    def url(settings: Mapping[str, str], address: str) -> str:
+        return _url(scheme, address, settings.get(user) or default, settings.get(password, ""))
+
+    return url
 
 
-def _plain(said: Mapping[str, str], at: str) -> str:  # noqa: ARG001 - as all of them
-    return at
+def _sql_server(settings: Mapping[str, str], address: str) -> str:
+    password = settings.get("MSSQL_SA_PASSWORD") or settings.get("SA_PASSWORD", "")
+    return _url("mssql", address, "sa", password, "/master")
+
+
+def _oracle(settings: Mapping[str, str], address: str) -> str:
+    user = settings.get("APP_USER") or "system"
+    # Oracle's own image has another variable than the one that most people use.
+    password = settings.get("ORACLE_PASSWORD") or settings.get("ORACLE_PWD", "")
+    if user != "system":
+        password = settings.get("APP_USER_PASSWORD", "")
+    service = settings.get("ORACLE_DATABASE") or "FREEPDB1"
+    return _url("oracle", address, user, password, f"/?service_name={quote(service, safe='')}")
+
+
+def _clickhouse(settings: Mapping[str, str], address: str) -> str:
+    database = quote(settings.get("CLICKHOUSE_DB") or "default", safe="")
+    user, password = settings.get("CLICKHOUSE_USER") or "default", settings.get("CLICKHOUSE_PASSWORD", "")
+    return _url("clickhouse", address, user, password, f"/{database}")
+
+
+def _neo4j(settings: Mapping[str, str], address: str) -> str:
+    user, _, password = settings.get("NEO4J_AUTH", "").partition("/")
+    return _url("bolt", address, user if password else "", password)
+
+
+def _keycloak(settings: Mapping[str, str], address: str) -> str:
+    user = settings.get("KC_BOOTSTRAP_ADMIN_USERNAME") or settings.get("KEYCLOAK_ADMIN", "")
+    password = settings.get("KC_BOOTSTRAP_ADMIN_PASSWORD") or settings.get("KEYCLOAK_ADMIN_PASSWORD", "")
+    return _url("http", address, user, password)
+
+
+def _opensearch_uses_tls(settings: Mapping[str, str]) -> bool:
+    """Return whether the security plugin, which demands TLS and a login, is on; the image's own demo sets it up."""
+    return settings.get("DISABLE_SECURITY_PLUGIN", "").lower() != "true"
+
+
+def _opensearch(settings: Mapping[str, str], address: str) -> str:
+    if not _opensearch_uses_tls(settings):
+        return _url("http", address)
+    return _url("https", address, "admin", settings.get("OPENSEARCH_INITIAL_ADMIN_PASSWORD", ""))
+
+
+def _opensearch_probe(address: tuple[str, int], settings: Mapping[str, str]) -> object:
+    return http_probe("/", (200, 401), tls=_opensearch_uses_tls(settings))(address, settings)
+
+
+def _http(settings: Mapping[str, str], address: str) -> str:  # noqa: ARG001 - the signature of `Service.url`
+    return _url("http", address)
+
+
+def _plain(settings: Mapping[str, str], address: str) -> str:  # noqa: ARG001 - the signature of `Service.url`
+    return address
 
 
 SERVICES = (
     Service(
         images=("postgres", "postgis", "pgvector", "timescaledb"),
         port="5432/tcp",
-        is_serving=_probes.postgres,
+        probe=_probes.postgres,
         url=_postgres,
+        dialect="postgresql",
+        has_databases=True,
     ),
-    Service(images=("mariadb", "mysql", "percona"), port="3306/tcp", is_serving=_probes.mysql, url=_mysql),
+    Service(
+        images=("mysql", "mariadb", "percona"),
+        port="3306/tcp",
+        probe=_probes.mysql,
+        url=_mysql,
+        dialect="mysql",
+        has_databases=True,
+    ),
     Service(
         images=("redis", "valkey", "redis-stack", "redis-stack-server", "keydb", "dragonfly"),
         port="6379/tcp",
-        is_serving=_probes.redis,
-        url=lambda said, at: _url("redis", at, "", said.get("requirepass", ""), "/0"),
+        probe=_probes.redis,
+        url=lambda settings, address: _url("redis", address, "", settings.get("requirepass", ""), "/0"),
+        has_databases=True,
     ),
-    Service(images=("rabbitmq",), port="5672/tcp", is_serving=_probes.amqp, url=_amqp),
-    Service(images=("memcached",), port="11211/tcp", is_serving=_probes.memcached, url=_plain),
+    Service(images=("rabbitmq",), port="5672/tcp", probe=_probes.amqp, url=_amqp, has_databases=True),
+    Service(images=("memcached",), port="11211/tcp", probe=_probes.memcached, url=_plain),
     Service(
         images=("nats",),
         port="4222/tcp",
-        is_serving=_probes.nats,
-        url=lambda said, at: _url("nats", at, said.get("user", ""), said.get("pass", "")),
+        probe=_probes.nats,
+        url=_login("nats", "user", "pass"),
     ),
-    Service(
-        images=("etcd",), port="2379/tcp", is_serving=_probes.http_get("/health", accepted=(200,)), url=_http
-    ),
-    Service(images=("zookeeper",), port="2181/tcp", is_serving=_probes.zookeeper, url=_plain),
+    Service(images=("etcd",), port="2379/tcp", probe=http_probe("/health", accepted=(200,)), url=_http),
+    Service(images=("zookeeper",), port="2181/tcp", probe=_probes.zookeeper, url=_plain),
     Service(
         images=("eclipse-mosquitto", "mosquitto", "emqx", "nanomq"),
         port="1883/tcp",
-        is_serving=_probes.mqtt,
-        url=lambda _, at: _url("mqtt", at),
+        probe=_probes.mqtt,
+        url=lambda _, address: _url("mqtt", address),
     ),
     Service(
         images=("influxdb",),
         port="8086/tcp",
-        is_serving=_probes.http_get("/ping", accepted=(200, 204)),
+        probe=http_probe("/ping", accepted=(200, 204)),
         url=_http,
     ),
     Service(
         images=("nginx", "httpd", "caddy", "whoami"),
         port="80/tcp",
-        is_serving=_probes.http_get(),
+        probe=http_probe(),
         url=_http,
     ),
-    Service(images=("mongo",), port="27017/tcp", is_serving=_probes.mongo, url=_mongo),
-    Service(images=("cassandra",), port="9042/tcp", is_serving=_probes.cassandra, url=_plain),
+    Service(
+        images=("mongo",),
+        port="27017/tcp",
+        probe=_probes.mongo,
+        url=_mongo,
+        has_databases=True,
+        verified=False,
+    ),
+    Service(images=("cassandra",), port="9042/tcp", probe=_probes.cassandra, url=_plain, verified=False),
     Service(
         images=("cockroach",),
         port="26257/tcp",
-        is_serving=_probes.postgres,
-        url=lambda _, at: _url("postgresql", at, "root", "", "/defaultdb?sslmode=disable"),
+        probe=_probes.postgres,
+        url=lambda _, address: _url("postgresql", address, "root", "", "/defaultdb?sslmode=disable"),
+        dialect="cockroachdb",
+        has_databases=True,
+        verified=False,
     ),
     Service(
         images=("elasticsearch",),
         port="9200/tcp",
-        is_serving=_probes.http_get("/", accepted=(200,)),
+        probe=http_probe("/", accepted=(200,)),
         url=_http,
-        only_with="xpack.security.enabled=false",  # else it speaks TLS with a certificate of its own
+        verified=False,
+        only_with="xpack.security.enabled=false",  # otherwise it uses TLS with a certificate that it makes itself
     ),
     Service(
         images=("minio",),
         port="9000/tcp",
-        is_serving=_probes.http_get("/minio/health/ready", accepted=(200,)),
-        url=lambda said, at: _url(
+        probe=http_probe("/minio/health/ready", accepted=(200,)),
+        url=lambda settings, address: _url(
             "http",
-            at,
-            said.get("MINIO_ROOT_USER", "minioadmin"),
-            said.get("MINIO_ROOT_PASSWORD", "minioadmin"),
+            address,
+            settings.get("MINIO_ROOT_USER", "minioadmin"),
+            settings.get("MINIO_ROOT_PASSWORD", "minioadmin"),
         ),
+        verified=False,
     ),
+    Service(
+        images=("mssql/server", "azure-sql-edge"),
+        port="1433/tcp",
+        probe=_probes.sql_server,
+        url=_sql_server,
+        dialect="mssql",
+        has_databases=True,
+        log="Recovery is complete",  # the server accepts connections before it has upgraded its databases
+        verified=False,
+    ),
+    Service(
+        images=("oracle-free", "database/free"),
+        port="1521/tcp",
+        probe=_probes.oracle,
+        url=_oracle,
+        dialect="oracle",
+        log="DATABASE IS READY TO USE",  # the listener runs before passwords are set and users are created
+        verified=False,
+    ),
+    Service(
+        images=("clickhouse", "clickhouse-server"),
+        port="8123/tcp",
+        probe=http_probe("/ping", (200,)),
+        url=_clickhouse,
+        dialect="clickhouse",
+        has_databases=True,
+        verified=False,
+    ),
+    Service(
+        images=("neo4j",),
+        port="7687/tcp",
+        probe=_probes.bolt,
+        url=_neo4j,
+        log=r"\bStarted\.",  # connections are accepted before the databases are online
+        verified=False,
+    ),
+    Service(
+        images=("opensearch",), port="9200/tcp", probe=_opensearch_probe, url=_opensearch, verified=False
+    ),
+    Service(
+        images=("keycloak",),
+        port="8080/tcp",
+        probe=http_probe("/realms/master", (200,)),
+        url=_keycloak,
+        verified=False,
+    ),
+    Service(
+        images=("localstack", "localstack-pro"),
+        port="4566/tcp",
+        probe=http_probe("/_localstack/health", (200,)),
+        url=_http,
+        verified=False,
+    ),
+    Service(
+        images=("azurite",),
+        port="10000/tcp",
+        probe=http_probe("/devstoreaccount1?comp=list"),
+        url=lambda _, address: _url("http", address, path="/devstoreaccount1"),
+        verified=False,
+    ),
+    Service(
+        images=("vault",),
+        port="8200/tcp",
+        probe=http_probe("/v1/sys/health", (200,)),
+        url=_http,
+        verified=False,
+    ),
+    Service(
+        images=("mailpit",),
+        port="1025/tcp",
+        probe=_probes.smtp,
+        url=lambda _, address: _url("smtp", address),
+        verified=False,
+    ),
+    Service(
+        images=("qdrant",), port="6333/tcp", probe=http_probe("/readyz", (200,)), url=_http, verified=False
+    ),
+    Service(
+        images=("weaviate",),
+        port="8080/tcp",
+        probe=http_probe("/v1/.well-known/ready", (200,)),
+        url=_http,
+        verified=False,
+    ),
+    Service(images=("milvus",), port="19530/tcp", probe=http_probe(), url=_http, verified=False),
+    Service(
+        images=("chroma",),
+        port="8000/tcp",
+        probe=http_probe("/api/v2/heartbeat", (200, 404)),  # older servers have only version 1
+        url=_http,
+        verified=False,
+    ),
+    Service(images=("ollama",), port="11434/tcp", probe=http_probe("/", (200,)), url=_http, verified=False),
 )
+
+_registered: list[Service] = []

@@ -1,113 +1,141 @@
-"""Containers under `unittest`: for a whole class, or for one test."""
+"""Containers in `unittest`: for a whole class or for one test."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import unittest
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
-from dockertest import _requirement
-from dockertest._cleanup import session as _session
-from dockertest._images import process as _process
-from dockertest._options import RunFields
+from dockertest import _concurrency, _pool, _traceback, embedding
+from dockertest._options import EnvSpec, RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
-from dockertest._values import EnvSpec
 
 T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
 
-# Gives each class a pool of its own, made when it is first asked for, so that nobody has to call `super()`.
-# It costs a class a millisecond. With it, what could not be removed is told of the class that left it, and a class that
-# runs in another process, as parallel runners have it, has nothing of anyone else's.
+def require_docker() -> None:
+    """
+    Do nothing if a container engine answers; otherwise skip the test, class or module, or fail in CI.
+
+    It fails if the variable `CI` is set. `DOCKERTEST_REQUIRED=1` makes it fail and `DOCKERTEST_REQUIRED=0` makes it skip
+    anywhere. To skip is to raise `unittest.SkipTest`, which pytest also understands.
+
+    Raises:
+        DockerUnavailableError: No engine answers, and one is required.
+        InvalidOptionError: An environment variable has an invalid value.
+    """
+    embedding.pool_or_skip().close()
+
+
 class _ClassPool:
+    """
+    The pool of a test class, made when it is first used.
+
+    Thus a test class does not have to call `super().setUpClass()`. Each class has its own pool, so that a container that
+    could not be removed fails the class that started it, and classes can run in different processes.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[type[DockerTestCase], Pool] = {}
+
     def __get__(self, _test: object, owner: type[DockerTestCase]) -> Pool:
-        pool: Pool | None = owner.__dict__.get("_pool")
+        pool = self._pools.get(owner)
         if pool is None:
-            pool = owner._pool = _requirement.required_pool()
-            owner.addClassCleanup(owner._close_pool)
+            pool = self._pools[owner] = embedding.pool_or_skip()
+            owner.addClassCleanup(self._close, owner)
         return pool
+
+    def _close(self, owner: type[DockerTestCase]) -> None:
+        if pool := self._pools.pop(owner, None):
+            _pool.close_for_class(pool)
 
 
 class DockerTestCase(unittest.TestCase):
     """
-    A test case with containers, which are gone after the test or the class that started them, whatever happens.
+    A test case with containers, which are removed after the test or class that started them, even if it fails.
 
     Without an engine it is skipped, or fails in CI, as with `require_docker`. A failure shows the state and the last log
-    lines of the class's containers.
+    lines of the containers that are running.
 
     Attributes:
         pool: The class's connection to the engine, closed after its last test.
     """
 
     pool = _ClassPool()
-    _pool: Pool | None = None
     _containers: tuple[Resource, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # No result of ours is told when it fails: `run`, which has one, is called for tests alone.
+        # unittest calls `setUpClass` without `run`, where the reports are added to the failures of tests.
         if isinstance(cls.__dict__.get("setUpClass"), classmethod):
-            set_up: Any = classmethod(_telling(cls.__dict__["setUpClass"].__func__))
+            set_up: Any = classmethod(_with_reports(cls.__dict__["setUpClass"].__func__))
             cls.setUpClass = set_up  # type: ignore[method-assign]
 
     @classmethod
     @override
     def setUpClass(cls) -> None:
-        """Have the whole class skipped where there is no engine, instead of each of its tests."""
+        """Skip the whole class without an engine, instead of each of its tests."""
+        _ = cls.pool  # first: Django's does not undo itself if the rest of the set-up fails or skips
         super().setUpClass()
-        _ = cls.pool
 
     @classmethod
     def run_class_container(
         cls, repository: str, tag: str | None = None, env: EnvSpec = (), **options: Unpack[RunFields]
     ) -> Resource:
         """
-        Start a container that lives until all tests of the class are over; called from `setUpClass`.
+        Start a container that runs until all tests of the class have finished; call it in `setUpClass`.
 
         Args:
             repository: The image, `"postgres"` or `"postgres:15"`.
-            tag: The image's tag, where *repository* has none; `latest` by default.
+            tag: The image's tag, unless *repository* has one; `latest` by default.
             env: The environment, a mapping or `"K=V"` strings.
             options: The other fields of `RunOptions`.
 
         Raises:
             DockertestError: As `Pool.run` raises it.
         """
-        return cls.pool.run(repository, tag, env, **options)
+        try:
+            made = RunOptions(repository=repository, tag=tag, env=env, **options)
+        finally:
+            del env, options  # Tools that print the variables of a traceback must not show secrets.
+        return cls.pool.run_with_options(made)
 
     def run_container(
         self, repository: str, tag: str | None = None, env: EnvSpec = (), **options: Unpack[RunFields]
     ) -> Resource:
         """
-        Start a container that lives until this test is over, its `tearDown` and clean-ups included.
+        Start a container that runs until this test has finished, including its `tearDown` and cleanups.
 
         Args:
             repository: The image, `"postgres"` or `"postgres:15"`.
-            tag: The image's tag, where *repository* has none; `latest` by default.
+            tag: The image's tag, unless *repository* has one; `latest` by default.
             env: The environment, a mapping or `"K=V"` strings.
             options: The other fields of `RunOptions`.
 
         Raises:
             DockertestError: As `Pool.run` raises it.
         """
-        resource = self.pool.run(repository, tag, env, **options)
+        try:
+            made = RunOptions(repository=repository, tag=tag, env=env, **options)
+        finally:
+            del env, options  # Tools that print the variables of a traceback must not show secrets.
+        resource = self.pool.run_with_options(made)
         self._containers += (resource,)
         return resource
 
     @override
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Run the test, and remove its containers, whatever became of it."""
-        # Not by `addCleanup`: that is not done after Ctrl-C, and before Python 3.11 done before failures are told.
-        telling: Any = None if result is None else _Telling(result, type(self))
+        """Run the test, and remove its containers even if it fails."""
+        # Not with `addCleanup`: after Ctrl-C, cleanups do not run.
+        reporting: Any = None if result is None else _ReportingResult(result)
         try:
-            return super().run(telling)
+            return super().run(reporting)
         finally:
             self._remove_containers()
 
@@ -121,59 +149,58 @@ class DockerTestCase(unittest.TestCase):
 
     def _remove_containers(self) -> None:
         containers, self._containers = self._containers, ()
-        for failure in _session.side_by_side([each.close for each in containers]):
+        for failure in _concurrency.run_in_parallel([container.close for container in containers]):
             if isinstance(failure, Exception):
-                log.error(
-                    "%s", failure
-                )  # the class's pool tries again, and fails the class if it cannot either
-
-    @classmethod
-    def _close_pool(cls) -> None:
-        pool, cls._pool = cls._pool, None
-        if pool is not None:
-            pool.close()
+                # The pool tries again when it is closed. If that fails too, so does the class.
+                log.error("%s", failure)
 
 
-class _Telling:
-    """A test result that shows with each failure how the class's containers are."""
+class _ReportingResult:
+    """A proxy of a test result that adds the reports of running containers to each failure, and hides our own frames."""
 
-    def __init__(self, result: unittest.TestResult, owner: type[DockerTestCase]) -> None:
+    def __init__(self, result: unittest.TestResult) -> None:
         self._result = result
-        self._owner = owner
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._result, name)  # not every runner's result has them all
+        method = getattr(self._result, name)  # Not every runner's result has all methods.
         if name not in ("addError", "addFailure", "addSubTest"):
             return method
 
-        def told(*arguments: Any) -> Any:
-            if arguments[-1] is not None:  # as it is for a part of a test that went well
-                _tell(arguments[-1][1], self._owner)
-            return method(*arguments)
+        def add_with_reports(*arguments: Any) -> Any:
+            *others, exc_info = arguments
+            if exc_info is None:  # A subtest that passed has no failure.
+                return method(*arguments)
+            kind, failure, _ = exc_info
+            _add_reports(failure)
+            if not isinstance(
+                self._result, unittest.TestResult
+            ):  # That of pytest, whose plugin does the rest.
+                return method(*arguments)
+            with _traceback.trimmed(failure):
+                return method(*others, (kind, failure, failure.__traceback__))
 
-        return told
+        return add_with_reports
 
 
-def _telling(set_up: Callable[[type[DockerTestCase]], T]) -> Callable[[type[DockerTestCase]], T]:
+def _with_reports(set_up: Callable[[type[DockerTestCase]], T]) -> Callable[[type[DockerTestCase]], T]:
+    """Return *set_up* with the reports of running containers added to its failure."""
+
     @wraps(set_up)
-    def telling(cls: type[DockerTestCase]) -> T:
+    def set_up_with_reports(cls: type[DockerTestCase]) -> T:
         try:
             return set_up(cls)
         except Exception as failure:
-            _tell(failure, cls)
+            _add_reports(failure)
             raise
 
-    return telling
+    return set_up_with_reports
 
 
-def _tell(failure: BaseException, owner: type[DockerTestCase]) -> None:
-    """Add to a failure what became of the containers; where Python has no notes yet, print it."""
-    pool = owner.__dict__.get("_pool")
-    if pool is None or isinstance(failure, unittest.SkipTest):
+def _add_reports(failure: BaseException) -> None:
+    """Add the reports of running containers to a failure, as notes."""
+    if isinstance(failure, unittest.SkipTest):
         return
-    told = "\n".join([str(failure), *getattr(failure, "__notes__", ())])
-    for each in _process.reports(pool._owned.containers(), told):
-        if sys.version_info >= (3, 11):
-            failure.add_note(each)
-        else:
-            print(each, file=sys.stderr)
+    shown = "\n".join([str(failure), *getattr(failure, "__notes__", ())])
+    for report in embedding.reports(shown):
+        failure.add_note(str(report))
+    _pool.finish_test(failed=True)

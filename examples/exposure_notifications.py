@@ -1,8 +1,8 @@
 """
-A database of its own for a test, as Google's Exposure Notifications server gets one from Go's Dockertest.
+A separate database for a test, as in the test suite of Google's Exposure Notifications server, which uses Go's Dockertest.
 
-`new_test_database_with_config` is what a test suite would keep in its helpers; `main` uses it as a test would, stores and
-reads exposure keys, and tells what happens. Run it with `make demo`, or with any engine at hand:
+`new_test_database_with_config` would be a helper of the test suite. `main` uses it like a test: it stores and reads
+exposure keys, and prints its progress. Run it with `make demo`, or directly with any engine:
 
     python examples/exposure_notifications.py
 """
@@ -27,7 +27,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 @dataclass(frozen=True)
 class DatabaseConfig:
-    """How to reach the database."""
+    """The connection settings of the database."""
 
     name: str
     user: str
@@ -37,7 +37,7 @@ class DatabaseConfig:
     password: str = field(repr=False)
 
     def connection_url(self) -> str:
-        """Give the settings as one string for libpq."""
+        """Return the settings as a connection string for libpq."""
         return make_conninfo(
             dbname=self.name,
             user=self.user,
@@ -51,7 +51,7 @@ class DatabaseConfig:
 
 @dataclass(frozen=True)
 class Exposure:
-    """A key that a phone has sent out, and what is known of it."""
+    """A key that a phone has broadcast, with its attributes."""
 
     key: bytes
     transmission_risk: int
@@ -75,7 +75,7 @@ class ExposureDatabase:
             cursor.executemany("INSERT INTO exposures VALUES (%s, %s, %s, %s, %s)", rows)
 
     def by_region(self, region: str) -> list[Exposure]:
-        """Read the exposures of a region, the oldest first."""
+        """Return the exposures of a region, the oldest first."""
         rows = self.connection.execute(
             "SELECT exposure_key, transmission_risk, interval_number, interval_count, region"
             " FROM exposures WHERE region = %s ORDER BY interval_number",
@@ -85,20 +85,19 @@ class ExposureDatabase:
 
 
 def new_test_database_with_config(
-    cleanup: ExitStack, say: Callable[[str], object] = lambda _line: None
+    cleanup: ExitStack, log: Callable[[str], object] = lambda _line: None
 ) -> tuple[ExposureDatabase, DatabaseConfig]:
     """
-    Start a PostgreSQL server, migrate it, and give a handle on the database and its settings.
+    Start a PostgreSQL server, migrate it, and return the database and its connection settings.
 
-    Everything is removed when *cleanup* is closed. In a `unittest.TestCase` that would be `self.addCleanup`, in pytest
-    a fixture.
+    Everything is removed when *cleanup* is closed. A `unittest.TestCase` would use `self.addCleanup`, pytest a fixture.
     """
     if os.environ.get("SKIP_DATABASE_TESTS", "").lower() in ("1", "t", "true"):
         raise unittest.SkipTest("SKIP_DATABASE_TESTS is set")
 
     name, user, password = "en-server-test-db", "my-username", secrets.token_urlsafe()
     pool = cleanup.enter_context(dockertest.Pool())
-    with step(say, "started"):
+    with step(log, "started"):
         container = pool.run_with_options(
             dockertest.RunOptions(
                 repository="postgres",
@@ -107,7 +106,7 @@ def new_test_database_with_config(
             )
         )
         cleanup.callback(pool.purge, container)
-    say(f"{container} listens on {container.get_host_port('5432/tcp')}")
+    log(f"{container} listens on {container.get_host_port('5432/tcp')}")
 
     config = DatabaseConfig(
         name=name,
@@ -117,8 +116,8 @@ def new_test_database_with_config(
         ssl_mode="disable",
         password=password,
     )
-    with step(say, "ready"):
-        # Fibonacci from half a second, each pause at most ten, at most ten retries.
+    with step(log, "ready"):
+        # Fibonacci pauses from 0.5 s to at most 10 s, and at most ten retries.
         connection = container.retry(
             lambda: psycopg.connect(config.connection_url(), autocommit=True),
             on=psycopg.OperationalError,
@@ -127,42 +126,42 @@ def new_test_database_with_config(
             max_wait=120,
         )
         cleanup.callback(connection.close)
-    check_that_it_is_ours(connection, container)
-    with step(say, "migrated"):
+    check_database_is_ours(connection, container)
+    with step(log, "migrated"):
         migrate(connection)
     return ExposureDatabase(connection), config
 
 
 def half_second_fibonacci() -> Iterator[float]:
-    """Give pauses of 0.5, 0.5, 1, 1.5, 2.5, … seconds, at most 10."""
+    """Yield pauses of 0.5, 0.5, 1, 1.5, 2.5, … seconds, at most 10."""
     for pause in backoff.fibo():
-        if pause is not None:  # the generators of backoff begin with a None
+        if pause is not None:  # the first value of backoff's generators is None
             yield min(pause * 0.5, 10.0)
 
 
-def check_that_it_is_ours(connection: psycopg.Connection, container: dockertest.Resource) -> None:
-    """Fail if another server answers: ours has the container's id for a host name."""
+def check_database_is_ours(connection: psycopg.Connection, container: dockertest.Resource) -> None:
+    """Fail if another server answers: our server's host name is the container's id."""
     row = connection.execute("SELECT trim(both from pg_read_file('/etc/hostname'), E' \\n')").fetchone()
     if row is None or not container.id.startswith(row[0]):
-        raise RuntimeError(f"the database that answers is not in {container}: its host is {row}")
+        raise RuntimeError(f"the database is not in {container}: its host name is {row}")
 
 
 def migrate(connection: psycopg.Connection) -> None:
-    """Apply the SQL files, in the order of their names."""
+    """Apply the SQL files in the order of their names."""
     for file in sorted(MIGRATIONS.glob("*.sql")):
         connection.execute(file.read_bytes())
 
 
 @contextmanager
-def step(say: Callable[[str], object], done: str) -> Iterator[None]:
-    """Tell how long a step took, once it is done."""
+def step(log: Callable[[str], object], done: str) -> Iterator[None]:
+    """Log the duration of a step."""
     began = time.monotonic()
     yield
-    say(f"{done} in {time.monotonic() - began:.2f} s")
+    log(f"{done} in {time.monotonic() - began:.2f} s")
 
 
-def check_that_it_is_gone(config: DatabaseConfig) -> None:
-    """Fail if something still answers where the database was."""
+def check_database_is_gone(config: DatabaseConfig) -> None:
+    """Fail if the database still accepts connections."""
     try:
         psycopg.connect(config.connection_url()).close()
     except psycopg.OperationalError:
@@ -171,8 +170,8 @@ def check_that_it_is_gone(config: DatabaseConfig) -> None:
 
 
 def main() -> None:
-    """Store and read exposure keys in a database that was not there before, and is not there afterwards."""
-    with ExitStack() as cleanup:  # closes what is open, too, when a line below fails
+    """Store and read exposure keys in a database that exists only during this function."""
+    with ExitStack() as cleanup:  # also cleans up if a line below fails
         database, config = new_test_database_with_config(cleanup, print)
         row = database.connection.execute("SELECT version()").fetchone()
         print(f"{config.name!r} answers: {row[0] if row else None}")
@@ -183,7 +182,7 @@ def main() -> None:
         print(f"stored 15 exposure keys, read back the {len(stored)} of region US")
         with step(print, "gone"):
             cleanup.close()
-    check_that_it_is_gone(config)
+    check_database_is_gone(config)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-Cassandra with its own driver. It listens to nobody before its first start is complete, which takes half a minute.
+Cassandra with its own driver. Its first start takes half a minute, and it accepts no connections until then.
 
     python examples/run_cassandra.py
 """
@@ -11,7 +11,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a row in a database that was not there before, and read it back."""
+    """Store a row in a new database and read it back."""
     with dockertest.Pool(max_wait=180) as pool:
         cassandra = pool.run("cassandra:4.1", env={"MAX_HEAP_SIZE": "512M", "HEAP_NEWSIZE": "128M"})
 
@@ -28,7 +28,7 @@ def main() -> None:
             try:
                 return cluster, cluster.connect()
             except BaseException:
-                cluster.shutdown()  # its threads would go on
+                cluster.shutdown()  # stops the threads of the driver
                 raise
 
         cluster, session = cassandra.retry(connect, on=NoHostAvailable)

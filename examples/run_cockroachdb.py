@@ -1,5 +1,5 @@
 """
-CockroachDB with psycopg: it speaks PostgreSQL's protocol.
+CockroachDB, which speaks the PostgreSQL protocol, with psycopg.
 
     python examples/run_cockroachdb.py
 """
@@ -10,7 +10,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a row in a database that was not there before, and read it back."""
+    """Store a row in a new database and read it back."""
     with dockertest.Pool() as pool:
         cockroach = pool.run("cockroachdb/cockroach:v24.3.1", cmd=["start-single-node", "--insecure"])
         address = cockroach.get_host_port(26257)

@@ -1,5 +1,5 @@
 """
-An image of one's own, built from a Dockerfile with build arguments, run, and removed with its container.
+Build an image from a Dockerfile with build arguments, run it, and remove it together with its container.
 
     python examples/run_dockerfile.py
 """
@@ -14,7 +14,7 @@ CONTEXT = Path(__file__).with_name("dockerfile")
 
 
 def main() -> None:
-    """Build a greeting into an image, and get it from the server that runs in it."""
+    """Build an image that contains a message, and request it from the server in its container."""
     name = f"greeting-{secrets.token_hex(6)}"
     with dockertest.Pool() as pool:
         server = pool.build_and_run_with_build_options(
@@ -23,7 +23,7 @@ def main() -> None:
                 build_args={"PREFIX": pool.image_prefix or "", "GREETING": name},
                 remove_image=True,
             ),
-            # The image is called like this, too.
+            # The image has the same name.
             dockertest.RunOptions(name=name),
         )
 

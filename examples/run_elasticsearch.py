@@ -10,7 +10,7 @@ import dockertest
 
 
 def main() -> None:
-    """Index a document in a server that was not there before, and find it."""
+    """Index a document in a new server and find it."""
     with dockertest.Pool(max_wait=120) as pool:
         server = pool.run(
             "elasticsearch:8.17.0",
@@ -23,14 +23,14 @@ def main() -> None:
         with Elasticsearch(
             f"http://{server.get_host_port(9200)}", request_timeout=10, max_retries=0
         ) as client:
-            # It answers before it can store anything: yellow says that it can.
+            # The server answers before it can store documents; the status yellow means that it can.
             server.retry(
                 lambda: client.cluster.health(wait_for_status="yellow", timeout="5s"),
                 on=(ApiError, TransportError),
             )
             client.index(index="items", id="tea", document={"price": 3}, refresh="wait_for")
-            found = client.search(index="items", query={"range": {"price": {"lt": 5}}})
-            (hit,) = found["hits"]["hits"]
+            result = client.search(index="items", query={"range": {"price": {"lt": 5}}})
+            (hit,) = result["hits"]["hits"]
         assert (hit["_id"], hit["_source"]) == ("tea", {"price": 3})
         print(f"elasticsearch:8.17.0 gave back {hit['_source']!r}")
 

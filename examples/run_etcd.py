@@ -1,5 +1,5 @@
 """
-etcd with etcd3gw, by the JSON that the server speaks beside gRPC.
+etcd with etcd3gw, which uses the JSON gateway of the server.
 
     python examples/run_etcd.py
 """
@@ -11,12 +11,12 @@ from etcd3gw.exceptions import Etcd3Exception
 
 import dockertest
 
-# etcd's own images are on quay.io; a mirror that DOCKERTEST_IMAGE_PREFIX names has them without the registry's name.
+# The official images are on quay.io. A mirror in DOCKERTEST_IMAGE_PREFIX has them without the name of that registry.
 PREFIX = os.environ.get("DOCKERTEST_IMAGE_PREFIX") or "quay.io/"
 
 
 def main() -> None:
-    """Store a value in a server that was not there before, and read it back."""
+    """Store a value in a new server and read it back."""
     with dockertest.Pool(image_prefix=PREFIX) as pool:
         etcd = pool.run(
             "coreos/etcd:v3.4.23",
@@ -29,7 +29,7 @@ def main() -> None:
         client = etcd3gw.client(
             host=etcd.get_bound_ip(2379), port=etcd.get_port(2379), timeout=5, api_path="/v3/"
         )
-        # A node serves once the leader is known; before, it answers with an error.
+        # A node answers with an error until a leader is elected.
         etcd.retry(client.status, on=Etcd3Exception)
         client.put("greeting", "hello")
         (value,) = client.get("greeting")

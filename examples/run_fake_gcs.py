@@ -1,5 +1,5 @@
 """
-A fake Google Cloud Storage, with Google's own client.
+A fake Google Cloud Storage with Google's own client.
 
     python examples/run_fake_gcs.py
 """
@@ -12,7 +12,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store an object in a server that was not there before, and read it back."""
+    """Store an object in a new server and read it back."""
     with dockertest.Pool() as pool:
         server = pool.run(
             "fsouza/fake-gcs-server:1.52.2",
@@ -24,7 +24,7 @@ def main() -> None:
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": f"http://{server.get_host_port(4443)}"},
         )
-        # The client goes on by itself for two minutes: it is `retry` that notices when the server has died.
+        # The client would retry by itself for two minutes, but only our `retry` notices that the server has exited.
         once = DEFAULT_RETRY.with_timeout(0.1)
         server.retry(lambda: list(client.list_buckets(timeout=5, retry=once)))
         bucket = client.create_bucket("letters")

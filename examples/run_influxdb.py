@@ -1,5 +1,5 @@
 """
-InfluxDB 1 with its client of that time.
+InfluxDB 1 with the client for that version.
 
     python examples/run_influxdb.py
 """
@@ -12,7 +12,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a measurement in a database that was not there before, and read it back."""
+    """Store a measurement in a new database and read it back."""
     with dockertest.Pool() as pool:
         influxdb = pool.run(
             "influxdb:1.6",
@@ -37,7 +37,7 @@ def main() -> None:
                 [{"measurement": "air", "tags": {"city": "Bern"}, "fields": {"celsius": 21.5}}]
             )
             result = client.query("SELECT celsius FROM air WHERE city = 'Bern'")
-            assert isinstance(result, ResultSet)  # of one query; of several it would be a list
+            assert isinstance(result, ResultSet)  # several queries would return a list
             (point,) = result.get_points()
         assert point["celsius"] == 21.5
         print(f"influxdb:1.6 gave back {point['celsius']!r}")

@@ -1,8 +1,8 @@
 """
 Kafka with kafka-python.
 
-A broker tells its clients where to find it, and where that is from here is known only when its port is published. So the
-container is started with a command that waits for a file, and the file says where the broker is found.
+A broker advertises its address to clients, but the published port is known only after the container has started. The
+command of the container therefore waits for a file with the address.
 
     python examples/run_kafka.py
 """
@@ -15,7 +15,7 @@ import dockertest
 WAIT_AND_RUN = (
     "until [ -s /tmp/advertised ]; do sleep 0.1; done; . /tmp/advertised; exec /etc/kafka/docker/run"
 )
-# Whoever sets one of these has to set all that stands in the image's own configuration.
+# If any of these is set, the image ignores its default configuration, so all settings are needed.
 ENV = {
     "KAFKA_NODE_ID": 1,
     "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -33,7 +33,7 @@ ENV = {
 
 
 def main() -> None:
-    """Send a message through a broker that was not there before."""
+    """Send a message through a new broker."""
     with dockertest.Pool() as pool:
         kafka = pool.run(
             "apache/kafka:3.9.0", env=ENV, cmd=["sh", "-c", WAIT_AND_RUN], exposed_ports=["9092"]

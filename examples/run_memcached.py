@@ -12,7 +12,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a value in a server that was not there before, and read it back."""
+    """Store a value in a new server and read it back."""
     with dockertest.Pool() as pool:
         memcached = pool.run("memcached:1.6", cmd=["memcached", "-m", "16"])
         address = (memcached.get_bound_ip(11211), memcached.get_port(11211))

@@ -1,5 +1,5 @@
 """
-MinIO, which speaks the protocol of Amazon's S3, with its own client.
+MinIO, which is compatible with Amazon S3, with its own client.
 
     python examples/run_minio.py
 """
@@ -13,7 +13,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store an object in a server that was not there before, and read it back."""
+    """Store an object in a new server and read it back."""
     with dockertest.Pool() as pool:
         server = pool.run(
             "minio/minio:RELEASE.2025-04-22T22-12-26Z",
@@ -25,10 +25,10 @@ def main() -> None:
             access_key="admin",
             secret_key="long-secret",
             secure=False,
-            # One attempt: it is `retry` that goes on.
+            # A single attempt per call, since `retry` repeats it.
             http_client=urllib3.PoolManager(timeout=urllib3.Timeout(5), retries=False),
         )
-        # To list the buckets needs a server that knows its users and its disks.
+        # Listing the buckets succeeds only once the server has loaded its users and disks.
         server.retry(client.list_buckets)
         client.make_bucket("letters")
         client.put_object("letters", "greeting.txt", io.BytesIO(b"hello"), 5)

@@ -13,7 +13,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a document in a server that was not there before, and read it back."""
+    """Store a document in a new server and read it back."""
     with dockertest.Pool() as pool:
         mongodb = pool.run(
             "mongo:7.0",

@@ -1,5 +1,5 @@
 """
-Mosquitto, a broker of MQTT, with paho-mqtt; its configuration is copied in before the start.
+Mosquitto, an MQTT broker, with paho-mqtt. Its configuration is copied into the container before it starts.
 
     python examples/run_mosquitto.py
 """
@@ -11,11 +11,11 @@ import dockertest
 
 
 def main() -> None:
-    """Send a message through a broker that was not there before."""
+    """Send a message through a new broker."""
     with dockertest.Pool() as pool:
         mosquitto = pool.run(
             "eclipse-mosquitto:2.0",
-            # Without a configuration it listens to its own container alone.
+            # By default it listens only on the container's loopback interface.
             files={"/mosquitto/config/mosquitto.conf": "listener 1883\nallow_anonymous true\n"},
         )
 

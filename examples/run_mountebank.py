@@ -1,5 +1,5 @@
 """
-Mountebank, which plays servers that a program depends on, by the JSON that it speaks, with the standard library alone.
+Mountebank, which simulates other servers, controlled through its JSON API with the standard library.
 
     python examples/run_mountebank.py
 """
@@ -22,7 +22,7 @@ IMPOSTER = {
 
 
 def call(url: str, data: bytes | None = None) -> bytes:
-    """Get, or post JSON."""
+    """Send a GET request, or a POST request if *data* is set."""
     request = urllib.request.Request(url, data, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=5) as response:
         body: bytes = response.read()
@@ -30,9 +30,9 @@ def call(url: str, data: bytes | None = None) -> bytes:
 
 
 def main() -> None:
-    """Have it play a server, and ask that server."""
+    """Define a simulated server and send it a request."""
     with dockertest.Pool() as pool:
-        # The ports that it will play servers on have to be known beforehand.
+        # The ports of the simulated servers have to be published in advance.
         mountebank = pool.run("bbyars/mountebank:2.9.1", exposed_ports=["2525", "4545"])
         url = f"http://{mountebank.get_host_port(2525)}/imposters"
         mountebank.retry(lambda: json.loads(call(url)), on=OSError)

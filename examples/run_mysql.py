@@ -1,5 +1,5 @@
 """
-MySQL with PyMySQL. Its image begins with a server that listens to nobody, so that whoever is let in meets the real one.
+MySQL with PyMySQL. The image's setup server accepts no network connections, so the first connection is to the real one.
 
     python examples/run_mysql.py
 """
@@ -10,10 +10,10 @@ import dockertest
 
 
 def main() -> None:
-    """Store a row in a database that was not there before, and read it back."""
+    """Store a row in a new database and read it back."""
     with dockertest.Pool() as pool:
         mysql = pool.run(
-            "mysql:8.4",
+            "mysql:9.7",
             env={
                 "MYSQL_ROOT_PASSWORD": "secret",
                 "MYSQL_DATABASE": "orders",
@@ -39,7 +39,7 @@ def main() -> None:
             cursor.execute("SELECT * FROM items")
             row = cursor.fetchone()
         assert row == ("tea", 3)
-        print(f"mysql:8.4 gave back {row!r}")
+        print(f"mysql:9.7 gave back {row!r}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-NATS with nats-py, which is asyncio's: the wait is `retry_async`.
+NATS with nats-py, which uses asyncio, and `retry_async`.
 
     python examples/run_nats.py
 """
@@ -12,12 +12,12 @@ import dockertest
 
 
 async def main() -> None:
-    """Send a message through a server that was not there before, and keep another in its stream."""
+    """Send a message through a new server, and store a value in a JetStream bucket."""
     with dockertest.Pool() as pool:
         server = pool.run("nats:2.9", cmd=["--jetstream"])
 
         async def is_serving() -> bool:
-            """Wait for the server's first word: the client would tell each attempt that fails."""
+            """Wait for the server's first message. The client would log every failed attempt."""
             reader, writer = await asyncio.open_connection(server.get_bound_ip(4222), server.get_port(4222))
             try:
                 return (await reader.readline()).startswith(b"INFO ")

@@ -1,5 +1,5 @@
 """
-nginx with the standard library's HTTP; its pages are copied in, before the start and while it runs.
+nginx with the standard library's HTTP client. Pages are copied into the container before it starts and while it runs.
 
     python examples/run_nginx.py
 """
@@ -12,7 +12,7 @@ PAGES = "/usr/share/nginx/html"
 
 
 def main() -> None:
-    """Put pages into a server that was not there before, and get them back."""
+    """Copy pages to a new server and request them."""
     with dockertest.Pool() as pool:
         nginx = pool.run("nginx:1.22", files={f"{PAGES}/index.html": "welcome\n"})
         url = f"http://{nginx.get_host_port(80)}"
@@ -23,10 +23,10 @@ def main() -> None:
                 return page
 
         assert nginx.retry(lambda: get("/"), on=OSError) == b"welcome\n"
-        nginx.write_file(f"{PAGES}/greeting.txt", "hello\n")
-        page = get("/greeting.txt")
+        nginx.write_file(f"{PAGES}/hello.txt", "hello\n")
+        page = get("/hello.txt")
         assert page == b"hello\n"
-        nginx.wait_for_log("GET /greeting.txt", max_wait=10)
+        nginx.wait_for_log("GET /hello.txt", max_wait=10)
         print(f"nginx:1.22 gave back {page!r}")
 
 

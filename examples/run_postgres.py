@@ -10,7 +10,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a row in a database that was not there before, and read it back."""
+    """Store a row in a new database and read it back."""
     with dockertest.Pool() as pool:
         postgres = pool.run(
             "postgres:15",

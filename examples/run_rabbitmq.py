@@ -11,7 +11,7 @@ import dockertest
 
 
 def main() -> None:
-    """Send a message through a broker that was not there before."""
+    """Send a message through a new broker."""
     with dockertest.Pool() as pool:
         rabbitmq = pool.run(
             "rabbitmq:3.10",
@@ -32,7 +32,7 @@ def main() -> None:
             channel = connection.channel()
             channel.queue_declare("orders", exclusive=True)
             channel.basic_publish(exchange="", routing_key="orders", body=b"tea")
-            # Not basic_get, which says at once that a queue is empty: a message may still be on its way.
+            # Unlike `basic_get`, `consume` waits for a message that is still on its way.
             _, _, body = next(channel.consume("orders", auto_ack=True, inactivity_timeout=10))
             channel.cancel()
         assert body == b"tea"

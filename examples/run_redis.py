@@ -10,7 +10,7 @@ import dockertest
 
 
 def main() -> None:
-    """Store a value in a server that was not there before, and read it back."""
+    """Store a value in a new server and read it back."""
     with dockertest.Pool() as pool:
         server = pool.run("redis:7.0", cmd=["redis-server", "--requirepass", "secret"])
         url = f"redis://:secret@{server.get_host_port(6379)}/0"

@@ -11,11 +11,11 @@ from rethinkdb import RethinkDB
 
 import dockertest
 
-FIRST_WORD = struct.pack("<L", 0x34C2BDC3)  # the number of the protocol's version 1.0
+MAGIC_NUMBER = struct.pack("<L", 0x34C2BDC3)  # version 1.0 of the protocol
 
 
 def main() -> None:
-    """Store a document in a database that was not there before, and read it back."""
+    """Store a document in a new database and read it back."""
     r = RethinkDB()
     with dockertest.Pool() as pool:
         rethinkdb = pool.run("rethinkdb:2.4")
@@ -23,9 +23,9 @@ def main() -> None:
         address = rethinkdb.get_bound_ip(28015), rethinkdb.get_port(28015)
 
         def is_serving() -> bool:
-            """Begin the handshake: the driver would tell each attempt that fails."""
+            """Begin the handshake. The driver would log every failed attempt."""
             with socket.create_connection(address, timeout=5) as connection:
-                connection.sendall(FIRST_WORD)
+                connection.sendall(MAGIC_NUMBER)
                 return b'"success":true' in connection.recv(1024)
 
         rethinkdb.retry(is_serving, on=OSError)

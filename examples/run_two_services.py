@@ -1,5 +1,5 @@
 """
-Two services on a network of their own: nginx, which answers from what memcached holds.
+Two services on a separate network: nginx serves pages from memcached.
 
     python examples/run_two_services.py
 """
@@ -24,10 +24,10 @@ server {
 
 
 def main() -> None:
-    """Store a page in the one, and get it from the other."""
+    """Store a page in memcached and request it from nginx."""
     with dockertest.Pool() as pool:
         network = pool.create_network()
-        # First, since nginx wants to know at its start who is called `store`.
+        # memcached comes first, since nginx resolves the name `store` when it starts.
         memcached = pool.run("memcached:1.6", networks=[network], network_aliases=["store"])
         nginx = pool.run(
             "nginx:1.22", networks=[network], files={"/etc/nginx/conf.d/default.conf": CONFIGURATION}

@@ -13,12 +13,12 @@ import dockertest
 
 
 def main() -> None:
-    """Store a value in a server that was not there before, and read it back."""
+    """Store a value in a new server and read it back."""
     with dockertest.Pool() as pool:
         zookeeper = pool.run("zookeeper:3.8", env={"ZK_SERVER_HEAP": "128"})
 
         def is_serving() -> bool:
-            """Ask in four letters: kazoo would go on trying by itself, and tell each failure."""
+            """Send the command `srvr`. kazoo would retry by itself and log every failure."""
             address = (zookeeper.get_bound_ip(2181), zookeeper.get_port(2181))
             with socket.create_connection(address, timeout=5) as connection:
                 connection.sendall(b"srvr")

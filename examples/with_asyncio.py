@@ -1,5 +1,5 @@
 """
-A real PostgreSQL under asyncio: starting it blocks nothing, and other tasks go on while one waits for it.
+A real PostgreSQL with asyncio. Neither the start nor the wait for the server blocks other tasks.
 
     python examples/with_asyncio.py
 """
@@ -19,7 +19,7 @@ async def main() -> None:
         first = await pool.retry_async(
             lambda: psycopg.AsyncConnection.connect(url),
             on=psycopg.OperationalError,
-            attempt_timeout=5,  # seconds for one call, where the driver has no limit of its own
+            attempt_timeout=5,  # seconds per call, for drivers without their own timeout
             watch=(postgres,),
         )
         async with first:
@@ -31,7 +31,7 @@ async def main() -> None:
 
 
 async def visit(url: str, task: int) -> None:
-    """Store a row through a connection of one's own."""
+    """Insert a row through a separate connection."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute("INSERT INTO visits VALUES (%s)", [task])
 

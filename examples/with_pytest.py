@@ -1,10 +1,10 @@
 """
-A real PostgreSQL under pytest, with this package's plugin: installed with it, and used by naming `dockertest_pool`.
+A real PostgreSQL with pytest and this package's plugin, which provides the fixture `dockertest_pool`.
 
     python -m pytest examples/with_pytest.py
 
-A test that fails shows the server's state and the last lines of its log. Without an engine the tests are skipped, and fail
-in CI. With `-n 4` of pytest-xdist each worker has a server of its own.
+The report of a failed test contains the server's state and its last log lines. Without an engine the tests are skipped,
+but fail in CI. With `-n 4` of pytest-xdist, each worker has its own server.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import dockertest
 
 @pytest.fixture(scope="session")
 def url(dockertest_pool: dockertest.Pool) -> str:
-    """Start one server for all tests; the plugin's pool removes it at the end."""
+    """Start one server for all tests, which the plugin's pool removes at the end."""
     postgres = dockertest_pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
     url = f"postgresql://postgres:secret@{postgres.get_host_port(5432)}/postgres?connect_timeout=5"
     with postgres.retry(lambda: psycopg.connect(url)) as connection:
@@ -29,19 +29,19 @@ def url(dockertest_pool: dockertest.Pool) -> str:
 
 @pytest.fixture
 def connection(url: str) -> Iterator[psycopg.Connection]:
-    """Give a connection for one test, and undo everything that the test did."""
+    """Open a connection for one test, and roll back its changes afterwards."""
     with psycopg.connect(url) as connection, connection.transaction(force_rollback=True):
         yield connection
 
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
 def test_a_balance_is_kept(connection: psycopg.Connection, name: str) -> None:
-    """What was stored is read back, and nothing of another test's."""
+    """Only the row of this test is read back."""
     connection.execute("INSERT INTO accounts VALUES (%s, 10)", [name])
     assert connection.execute("SELECT * FROM accounts").fetchall() == [(name, 10)]
 
 
 def test_a_balance_is_never_negative(connection: psycopg.Connection) -> None:
-    """The server's own check holds: a mock would not have told."""
+    """The server enforces the check, which a mock would not."""
     with pytest.raises(psycopg.errors.CheckViolation):
         connection.execute("INSERT INTO accounts VALUES ('carol', -1)")

@@ -1,5 +1,5 @@
 """
-A real PostgreSQL in a plain script: no framework, one `with`.
+A real PostgreSQL in a plain script, without a framework.
 
     python examples/with_script.py
 """
@@ -10,7 +10,7 @@ import dockertest
 
 
 def main() -> None:
-    """Start a server, wait until it answers, store and read a row; the end of the `with` removes the server."""
+    """Start a server, wait until it is ready, and store and read a row. Leaving the `with` block removes the server."""
     with dockertest.Pool() as pool:
         postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         url = f"postgresql://postgres:secret@{postgres.get_host_port(5432)}/postgres?connect_timeout=5"

@@ -1,5 +1,5 @@
 """
-SQLAlchemy's classes against a real PostgreSQL, where constraints and transactions are the server's own.
+SQLAlchemy with a real PostgreSQL, which enforces constraints and transactions.
 
     python examples/with_sqlalchemy.py
 """
@@ -12,11 +12,11 @@ import dockertest
 
 
 class Base(DeclarativeBase):
-    """What the tables have in common."""
+    """The base class of all tables."""
 
 
 class Account(Base):
-    """An account, which is never in debt."""
+    """An account, whose balance is never negative."""
 
     __tablename__ = "accounts"
     __table_args__ = (CheckConstraint("balance >= 0"),)
@@ -26,7 +26,7 @@ class Account(Base):
 
 
 def engine_for(pool: dockertest.Pool) -> Engine:
-    """Start a server, and give SQLAlchemy's engine for it, with the tables made."""
+    """Start a server, create the tables, and return SQLAlchemy's engine for it."""
     postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
     url = URL.create(
         "postgresql+psycopg",
@@ -37,13 +37,13 @@ def engine_for(pool: dockertest.Pool) -> Engine:
         database="postgres",
     )
     engine = create_engine(url, connect_args={"connect_timeout": 5})
-    # Making the tables needs a connection, so it is a ping as good as any, and what failed half way is rolled back.
+    # Creating the tables is also the readiness check: it needs a connection, and a partial failure is rolled back.
     postgres.retry(lambda: Base.metadata.create_all(engine), on=OperationalError)
     return engine
 
 
 def main() -> None:
-    """Store and read accounts, and see that one in debt is refused."""
+    """Store and read accounts, and show that a negative balance is rejected."""
     with dockertest.Pool() as pool:
         engine = engine_for(pool)
         with Session(engine) as session, session.begin():
@@ -55,7 +55,7 @@ def main() -> None:
             print("carol is refused")
         with Session(engine) as session:
             print(*session.scalars(select(Account.name).order_by(Account.name)))
-        engine.dispose()  # before the server is gone, so that no connection is left to break
+        engine.dispose()  # close the connections before the server is removed
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-A real PostgreSQL under `unittest`: by `DockerTestCase`, and with nothing but the standard library's own ways.
+A real PostgreSQL with `unittest`, using `DockerTestCase` or only the standard library.
 
     python -m unittest examples/with_unittest.py
 """
@@ -13,13 +13,13 @@ from dockertest.testcase import DockerTestCase
 
 
 class SharedServerTest(DockerTestCase):
-    """One server for the whole class: cheaper, where tests do not get into each other's way."""
+    """One server for the whole class, which is cheaper if the tests do not interfere with each other."""
 
     connection: psycopg.Connection
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start a server, gone after the last test even if a line here fails; then no test runs."""
+        """Start a server that is removed after the last test, or if a line here fails."""
         super().setUpClass()
         postgres = cls.run_class_container("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         cls.connection = postgres.retry(lambda: connect(postgres))
@@ -33,21 +33,21 @@ class SharedServerTest(DockerTestCase):
         self.connection.execute("TRUNCATE accounts")
 
     def test_a_balance_is_kept(self) -> None:
-        """What was stored is read back."""
+        """A stored balance is read back."""
         self.connection.execute("INSERT INTO accounts VALUES ('alice', 10)")
         self.assertEqual(self.connection.execute("SELECT * FROM accounts").fetchall(), [("alice", 10)])
 
     def test_a_balance_is_never_negative(self) -> None:
-        """The server's own check holds: a mock would not have told."""
+        """The server enforces the check, which a mock would not."""
         with self.assertRaises(psycopg.errors.CheckViolation):
             self.connection.execute("INSERT INTO accounts VALUES ('bob', -1)")
 
 
 class OwnServerTest(DockerTestCase):
-    """One server for one test, where it is to be stopped, broken or filled to the brim."""
+    """One server for one test, which may stop it, break it or fill its disk."""
 
-    def test_a_server_that_is_started_again_has_its_rows(self) -> None:
-        """What was committed is there after a stop."""
+    def test_committed_rows_survive_a_restart(self) -> None:
+        """A restarted server still has its rows."""
         postgres = self.run_container("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         with postgres.retry(lambda: connect(postgres)) as connection:
             connection.execute("CREATE TABLE accounts AS SELECT 'alice' AS name, 10 AS balance")
@@ -57,13 +57,13 @@ class OwnServerTest(DockerTestCase):
 
 
 class StandardLibraryTest(unittest.TestCase):
-    """The same without a base class: each clean-up is registered before anything after it can fail."""
+    """The same without a base class: each cleanup is registered before the next line can fail."""
 
     connection: psycopg.Connection
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start a server that `addClassCleanup` removes; `tearDownClass` is not called when this fails."""
+        """Start a server that `addClassCleanup` removes; `tearDownClass` is not called if this method fails."""
         dockertest.require_docker()
         pool = dockertest.Pool()
         cls.addClassCleanup(pool.close)
@@ -72,7 +72,7 @@ class StandardLibraryTest(unittest.TestCase):
         cls.addClassCleanup(cls.connection.close)
 
     def test_it_is_a_real_server(self) -> None:
-        """The server tells its version."""
+        """The server reports its version."""
         row = self.connection.execute("SHOW server_version").fetchone()
         assert row is not None
         self.assertTrue(row[0].startswith("15"))

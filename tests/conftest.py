@@ -1,12 +1,11 @@
-"""What all tests share."""
+"""Configuration for all tests."""
 
 import signal
 
 import hypothesis
 
-# The same inputs in every run: a test that fails for nobody but the machine that happened to draw one helps nobody.
-# The round of `make soak` draws new ones.
-# Nor does one that fails because the machine was busy.
+# Every run draws the same inputs, so that failures are reproducible; `make soak` draws new ones. A slow machine must not
+# make a test fail.
 hypothesis.settings.register_profile(
     "pure",
     derandomize=True,
@@ -17,8 +16,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("pure")
 
-# A shell that starts tests in the background has them ignore Ctrl-C, `nohup` the end of a terminal, and so would every
-# process that they start.
+# A shell starts background jobs with SIGINT ignored, and `nohup` ignores SIGHUP. The processes that the tests start would
+# inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

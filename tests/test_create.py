@@ -1,26 +1,31 @@
-"""From `RunOptions` to the engine's create request."""
+"""Write `RunOptions` as the engine's create request."""
 
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from dockertest import PortBinding, RunOptions
-from dockertest._containers.create import CreateRequest, Modifier, bound_ports, create_request
+from dockertest import InvalidOptionError, PortBinding, RunOptions
+from dockertest._containers.create import CreateRequest, Modifier, create_request
+from dockertest._engine.inspection import Image, parse_image
+from dockertest._engine.networks import is_special_mode
 
-POSTGRES: "dict[str, Any]" = {"Config": {"ExposedPorts": {"5432/tcp": {}}}}
+POSTGRES = parse_image({"Config": {"ExposedPorts": {"5432/tcp": {}}}})
+NOTHING = parse_image({})
 HOST = "127.0.0.1"
 
 
 def request(
     *modifiers: Modifier,
-    image: "dict[str, Any] | None" = None,
+    image: Image = NOTHING,
     publish_ip: str = HOST,
     **changes: Any,
 ) -> CreateRequest:
-    """Give the request for these options."""
+    """Return the request for these options."""
     return create_request(
         RunOptions(**{"repository": "postgres", **changes}),
-        image or {},
+        image,
         image_name="registry:5000/postgres:15",
         labels={},
         publish_ip=publish_ip,
@@ -29,27 +34,32 @@ def request(
 
 
 def host_config(*modifiers: Modifier, **changes: Any) -> "dict[str, Any]":
-    """Give the host config for these options."""
-    found: dict[str, Any] = request(*modifiers, **changes).body["HostConfig"]
-    return found
+    """Return the host configuration for these options."""
+    config: dict[str, Any] = request(*modifiers, **changes).body["HostConfig"]
+    return config
 
 
-def waited_for(made: CreateRequest) -> "tuple[str, ...]":
-    """Give the ports that will be bound."""
-    return bound_ports(made.body["HostConfig"])
+def ports_of(made: CreateRequest) -> "tuple[str, ...]":
+    """Return the ports that will be bound."""
+    config = made.body["HostConfig"]
+    if is_special_mode(str(config.get("NetworkMode") or "")):
+        return ()
+    return tuple(config.get("PortBindings") or ())
 
 
 def bound(ip: str = HOST, port: str = "") -> "dict[str, str]":
-    """Give a binding as the engine writes it."""
+    """Return the engine's form of a binding."""
     return {"HostIp": ip, "HostPort": port}
 
 
-def test_what_is_not_asked_for_is_left_to_the_image() -> None:
+def test_unset_options_are_left_to_the_image() -> None:
     """No entrypoint, command, health check, stop time or network is sent."""
     body = request().body
     assert body["Image"] == "registry:5000/postgres:15"
     assert not {"Entrypoint", "Cmd", "Healthcheck", "StopTimeout", "NetworkingConfig"} & set(body)
-    assert not {"ShmSize", "Tmpfs", "Init", "NetworkMode"} & set(body["HostConfig"])
+    assert not {"ShmSize", "Tmpfs", "Init", "NetworkMode", "Memory", "RestartPolicy"} & set(
+        body["HostConfig"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,8 +90,8 @@ def test_what_is_not_asked_for_is_left_to_the_image() -> None:
         ),
     ],
 )  # fmt: skip
-def test_an_option_has_its_place_in_the_request(changes: "dict[str, Any]", key: str, value: object) -> None:
-    """Under the engine's key, in the engine's units."""
+def test_option_is_written_to_the_request(changes: "dict[str, Any]", key: str, value: object) -> None:
+    """It has the engine's key and unit."""
     assert request(**changes).body[key] == value
 
 
@@ -99,25 +109,89 @@ def test_an_option_has_its_place_in_the_request(changes: "dict[str, Any]", key: 
         ({"init": True}, "Init", True),
         ({"tmpfs": ["/run", "/tmp"]}, "Tmpfs", {"/run": "", "/tmp": ""}),
         ({"tmpfs": {"/run": "size=64m"}}, "Tmpfs", {"/run": "size=64m"}),
+        ({"memory": "64m"}, "Memory", 64 << 20),
+        ({"cpus": 0.29}, "NanoCpus", 290_000_000),
+        ({"gpus": "all"}, "DeviceRequests", [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]),
+        ({"gpus": 2}, "DeviceRequests", [{"Driver": "", "Count": 2, "Capabilities": [["gpu"]]}]),
+        ({"ulimits": {"nofile": (1, 2)}}, "Ulimits", [{"Name": "nofile", "Soft": 1, "Hard": 2}]),
+        ({"cap_drop": ["ALL"]}, "CapDrop", ["ALL"]),
+        ({"sysctls": {"net.core.somaxconn": 9}}, "Sysctls", {"net.core.somaxconn": "9"}),
+        ({"devices": ["/dev/a:/dev/b:r"]}, "Devices",
+         [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r"}]),
+        ({"read_only": True}, "ReadonlyRootfs", True),
+        ({"pid_mode": "host"}, "PidMode", "host"),
+        ({"ipc_mode": "private"}, "IpcMode", "private"),
+        ({"restart": "always"}, "RestartPolicy", {"Name": "always", "MaximumRetryCount": 0}),
+        ({"restart": "on-failure:2"}, "RestartPolicy", {"Name": "on-failure", "MaximumRetryCount": 2}),
     ],
-)
-def test_an_option_has_its_place_in_the_host_config(
-    changes: "dict[str, Any]", key: str, value: object
-) -> None:
-    """Under the engine's key."""
+)  # fmt: skip
+def test_option_is_written_to_the_host_config(changes: "dict[str, Any]", key: str, value: object) -> None:
+    """It has the engine's key."""
     assert host_config(**changes)[key] == value
 
 
-def test_labels_are_the_users_and_ours() -> None:
-    """They cannot meet, since the user's do not begin as ours do."""
+def test_the_order_is_fields_then_mappings_then_modifiers() -> None:
+    """Each sees and may replace what came before, and nothing changes the options."""
+    made = RunOptions(
+        repository="postgres",
+        privileged=False,
+        host_config={"Privileged": True, "OomScoreAdj": 1, "Ulimits": [{"Name": "core"}]},
+        container_config={"StopSignal": "SIGINT", "ExposedPorts": {"9/udp": {}}, "Hostname": "db"},
+    )
+    seen: list[Any] = []
+
+    def modify(config: dict[str, Any]) -> None:
+        seen.append((config["Privileged"], config["OomScoreAdj"], config.get("ShmSize")))
+        config["OomScoreAdj"] = 2
+        config["Ulimits"].append({})
+
+    for _ in range(2):
+        body = create_request(
+            made, POSTGRES, image_name="x", labels={"ours": "1"}, publish_ip=HOST, modifiers=(modify,)
+        ).body
+    assert seen == [(True, 1, None)] * 2
+    assert body["HostConfig"]["OomScoreAdj"] == 2
+    assert body["HostConfig"]["Ulimits"] == [{"Name": "core"}, {}]
+    assert (body["StopSignal"], body["Hostname"]) == ("SIGINT", "db")
+    assert body["ExposedPorts"] == {"9/udp": {}, "5432/tcp": {}}
+    assert body["Labels"] == {"ours": "1"}
+
+
+def test_exposed_ports_are_published_only_if_wanted() -> None:
+    """An image may expose hundreds of ports, and each that is published takes the engine time."""
+    changes: dict[str, Any] = {"exposed_ports": [80], "port_bindings": {"90": 9090}}
+    assert ports_of(request(image=POSTGRES, **changes)) == ("5432/tcp", "80/tcp", "90/tcp")
+    assert ports_of(request(image=POSTGRES, publish_all_ports=False, **changes)) == ("80/tcp", "90/tcp")
+
+
+def test_labels_are_merged_with_ours() -> None:
+    """They do not collide, since users cannot set labels with our prefix."""
     made = create_request(
         RunOptions(repository="postgres", labels={"mine": "1"}),
-        {},
+        NOTHING,
         image_name="postgres",
         labels={"dockertest.session": "s"},
         publish_ip=HOST,
     )
     assert made.body["Labels"] == {"mine": "1", "dockertest.session": "s"}
+
+
+def test_our_labels_on_the_image_are_overwritten() -> None:
+    """Engines add an image's labels to those of the container. Our own labels count as absent if they are empty."""
+    inherited = {
+        "dockertest.expires": "1",
+        "dockertest.session": "old",
+        "dockertest": "a",
+        "com.example/x": "y",
+    }
+    made = create_request(
+        RunOptions(repository="postgres", labels={"mine": "1"}),
+        parse_image({"Config": {"Labels": inherited}}),
+        image_name="postgres",
+        labels={"dockertest.session": "new"},
+        publish_ip=HOST,
+    )
+    assert made.body["Labels"] == {"dockertest.expires": "", "dockertest.session": "new", "mine": "1"}
 
 
 @pytest.mark.parametrize(
@@ -149,56 +223,56 @@ def test_labels_are_the_users_and_ours() -> None:
 def test_every_exposed_port_is_published(
     changes: "dict[str, Any]", published: "dict[str, list[dict[str, str]]]"
 ) -> None:
-    """The image's, those asked for and those bound, on the binding's address, the options' or the pool's."""
+    """Ports come from the image, the options and the bindings; addresses from the binding, the options or the pool."""
     made = request(**changes)
     assert made.body["HostConfig"]["PortBindings"] == published
     assert made.body["ExposedPorts"] == {port: {} for port in published}
-    assert waited_for(made) == tuple(published)
+    assert ports_of(made) == tuple(published)
 
 
 @pytest.mark.parametrize(
     "image", [{}, {"Config": None}, {"Config": {}}, {"Config": {"ExposedPorts": None}}], ids=str
 )
-def test_an_image_may_expose_nothing(image: "dict[str, Any]") -> None:
-    """Engines say so in several ways."""
-    assert waited_for(request(image=image)) == ()
+def test_image_may_expose_nothing(image: "dict[str, Any]") -> None:
+    """Engines express this in several ways."""
+    assert ports_of(request(image=parse_image(image))) == ()
 
 
-def test_a_port_that_a_modifier_binds_is_exposed_and_waited_for() -> None:
-    """Engines leave out a bound port that is not exposed, without a word."""
+def test_port_bound_by_a_modifier_is_exposed() -> None:
+    """Engines silently ignore a bound port that is not exposed."""
 
     def bind(config: "dict[str, Any]") -> None:
         config["PortBindings"]["9/tcp"] = [bound()]
 
     made = request(bind, image=POSTGRES)
     assert made.body["ExposedPorts"] == {"5432/tcp": {}, "9/tcp": {}}
-    assert waited_for(made) == ("5432/tcp", "9/tcp")
+    assert ports_of(made) == ("5432/tcp", "9/tcp")
 
 
 @pytest.mark.parametrize("bindings", [None, {}])
-def test_a_modifier_may_publish_nothing(bindings: "dict[str, Any] | None") -> None:
-    """Then nothing is waited for."""
+def test_modifier_may_publish_nothing(bindings: "dict[str, Any] | None") -> None:
+    """No port is bound then."""
     made = request(lambda config: config.update(PortBindings=bindings), image=POSTGRES)
-    assert waited_for(made) == ()
+    assert ports_of(made) == ()
     assert made.body["ExposedPorts"] == {}
 
 
 @pytest.mark.parametrize("mode", ["host", "none", "container:abc"])
-def test_without_a_network_of_its_own_a_container_binds_nothing(mode: str) -> None:
-    """Whether an option or a modifier says so: no port is waited for."""
-    assert waited_for(request(image=POSTGRES, network_id=mode)) == ()
-    assert waited_for(request(lambda config: config.update(NetworkMode=mode), image=POSTGRES)) == ()
+def test_container_without_its_own_network_binds_nothing(mode: str) -> None:
+    """Either an option or a modifier may set the network mode."""
+    assert ports_of(request(image=POSTGRES, network_id=mode)) == ()
+    assert ports_of(request(lambda config: config.update(NetworkMode=mode), image=POSTGRES)) == ()
 
 
-def test_what_shares_anothers_network_exposes_nothing_by_itself() -> None:
-    """Engines would refuse it for the ports of the image alone."""
+def test_container_in_the_network_of_another_exposes_nothing() -> None:
+    """Engines would reject the ports of the image."""
     made = request(image=POSTGRES, network_id="container:abc")
     assert made.body["ExposedPorts"] == {}
     assert made.body["HostConfig"]["PortBindings"] == {}
 
 
 @pytest.mark.parametrize(
-    ("written", "mount"),
+    ("text", "mount"),
     [
         ("/a:/b", {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": False}),
         ("/a:/b:rw", {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": False}),
@@ -206,23 +280,23 @@ def test_what_shares_anothers_network_exposes_nothing_by_itself() -> None:
         ("C:\\a:/b", {"Type": "bind", "Source": "C:\\a", "Target": "/b", "ReadOnly": False}),
     ],
 )
-def test_a_plain_path_is_a_mount(written: str, mount: "dict[str, Any]") -> None:
-    """So that the engine refuses one that is not there, and makes no empty folder owned by root."""
-    config = host_config(mounts=[written])
+def test_host_path_is_sent_as_mount(text: str, mount: "dict[str, Any]") -> None:
+    """The engine rejects a path that does not exist; a bind would create a directory owned by root."""
+    config = host_config(mounts=[text])
     assert config["Mounts"] == [mount]
     assert config["Binds"] == []
 
 
-@pytest.mark.parametrize("written", ["volume:/b", "volume:/b:ro", "/a:/b:z", "/a:/b:ro,Z", "/a:/b:rslave"])
-def test_volumes_and_other_modes_are_binds(written: str) -> None:
-    """`Mounts` does not know them."""
-    config = host_config(mounts=[written])
-    assert config["Binds"] == [written]
+@pytest.mark.parametrize("text", ["volume:/b", "volume:/b:ro", "/a:/b:z", "/a:/b:ro,Z", "/a:/b:rslave"])
+def test_volumes_and_other_modes_are_sent_as_binds(text: str) -> None:
+    """`Mounts` does not support them."""
+    config = host_config(mounts=[text])
+    assert config["Binds"] == [text]
     assert config["Mounts"] == []
 
 
-def test_the_first_network_is_in_the_request_and_the_rest_come_after() -> None:
-    """An engine takes one at the creation; each is named once."""
+def test_first_network_is_in_the_request_and_the_others_follow() -> None:
+    """Engines accept one network when a container is created; duplicates are dropped."""
 
     class Net:
         id = "0123"
@@ -235,15 +309,15 @@ def test_the_first_network_is_in_the_request_and_the_rest_come_after() -> None:
     assert made.networks == ("back", "0123")
 
 
-def test_a_network_without_aliases_has_an_empty_end() -> None:
+def test_network_without_aliases_has_an_empty_endpoint() -> None:
     """`networks` alone is enough."""
     made = request(networks=["back"])
     assert made.body["NetworkingConfig"] == {"EndpointsConfig": {"back": {}}}
     assert made.networks == ()
 
 
-def test_modifiers_run_last_and_in_their_order() -> None:
-    """Each sees what the options and those before it made of the host config."""
+def test_modifiers_run_last_and_in_order() -> None:
+    """Each modifier sees the configuration written by the options and the previous modifiers."""
     seen = []
 
     def first(config: "dict[str, Any]") -> None:
@@ -261,11 +335,19 @@ def test_modifiers_run_last_and_in_their_order() -> None:
     assert config["Memory"] == 64 << 20
 
 
-def test_a_request_is_the_same_every_time() -> None:
-    """The options are not changed by it, so that they can be used again."""
+@pytest.mark.parametrize("modifier", ["ShmSize", None, {"ShmSize": 1}])
+def test_modifier_that_cannot_be_called_is_rejected(modifier: Any) -> None:
+    """The message contains its index and value."""
+    with pytest.raises(InvalidOptionError, match=r"^modifiers\[1\] must be callable: got ") as error:
+        request(lambda _: None, modifier)
+    assert repr(modifier) in str(error.value)
+
+
+def test_request_does_not_change_the_options() -> None:
+    """They can be used again."""
     options = RunOptions(repository="postgres", labels={"a": "b"}, port_bindings={80: 1}, tmpfs=["/run"])
 
-    def spoil(config: "dict[str, Any]") -> None:
+    def clear(config: "dict[str, Any]") -> None:
         config["PortBindings"].clear()
         config["Tmpfs"].clear()
 
@@ -275,11 +357,38 @@ def test_a_request_is_the_same_every_time() -> None:
         )
 
     before = make()
-    make(spoil).body["Labels"].clear()
+    make(clear).body["Labels"].clear()
     assert make() == before
-    assert POSTGRES == {"Config": {"ExposedPorts": {"5432/tcp": {}}}}
+    assert POSTGRES.exposed_ports == ("5432/tcp",)
 
 
-def test_no_environment_is_in_the_repr_of_a_request() -> None:
-    """It holds passwords."""
+def test_repr_of_a_request_hides_the_environment() -> None:
+    """The environment may contain passwords."""
     assert "hunter2" not in repr(request(env={"PASSWORD": "hunter2"}))
+
+
+def test_nothing_is_parsed_again() -> None:
+    """Options are parsed when they are created; the request only writes their typed values."""
+    made = RunOptions(
+        repository="postgres",
+        env={"A": 1},
+        mounts=["/a:/b"],
+        exposed_ports=[80],
+        networks=["back"],
+        port_bindings={81: 8081},
+        tmpfs=["/run"],
+        shm_size="64m",
+        healthcheck="true",
+    )
+    calls = []
+
+    def record(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and "parse_" in frame.f_code.co_name:
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(record)
+    try:
+        create_request(made, POSTGRES, image_name="postgres", labels={}, publish_ip=HOST)
+    finally:
+        sys.setprofile(None)
+    assert calls == []

@@ -1,4 +1,4 @@
-"""Which engine to talk to: from arguments, an environment and files."""
+"""Selection of the endpoint from arguments, environment variables and files."""
 
 import json
 import pickle
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dockertest import InvalidOptionError
-from dockertest._engine.endpoint import SCHEMES, Endpoint, candidates
+from dockertest._engine.endpoint import CERTIFICATE_FILES, SCHEMES, Endpoint, candidates
 
 SECRET = "hunter2"
 
 
-def found(
+def endpoints(
     endpoint: Any = None,
     cert_path: Any = None,
     *,
@@ -22,19 +22,19 @@ def found(
     home: str = "/no/home",
     **environ: str,
 ) -> "list[Endpoint]":
-    """Give the endpoints to try."""
+    """Return the endpoints to try."""
     return candidates(endpoint, cert_path, environ, home=home, platform=platform)
 
 
 def only(*args: Any, home: str = "/no/home", **environ: str) -> Endpoint:
-    """Give the one endpoint to try."""
-    (endpoint,) = found(*args, home=home, **environ)
+    """Return the only endpoint to try."""
+    (endpoint,) = endpoints(*args, home=home, **environ)
     return endpoint
 
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    """A folder with the three files."""
+    """A folder with the three certificate files."""
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (tmp_path / name).touch()
     return tmp_path
@@ -49,16 +49,16 @@ def certificates(tmp_path: Path) -> Path:
         (None, {"DOCKER_HOST": "", "DOCKER_URL": "tcp://c:1"}, "tcp://c:1", "DOCKER_URL"),
     ],
 )
-def test_what_a_user_named_is_the_only_one(
+def test_an_explicit_endpoint_is_the_only_candidate(
     endpoint: "str | None", environ: "dict[str, str]", url: str, why: str
 ) -> None:
-    """The argument before `DOCKER_HOST` before `DOCKER_URL`; it is never replaced by another."""
+    """The argument takes precedence over `DOCKER_HOST`, and that over `DOCKER_URL`. There is no fallback."""
     named = only(endpoint, **environ)
     assert (named.url, named.why) == (url, why)
 
 
 LINUX = [
-    ("unix:///var/run/docker.sock", "the default socket"),
+    ("unix:///var/run/docker.sock", "default socket"),
     ("unix:///run/user/5/docker.sock", "rootless Docker"),
     ("unix:///home/me/.docker/run/docker.sock", "Docker Desktop"),
     ("unix:///home/me/.docker/desktop/docker.sock", "Docker Desktop"),
@@ -69,7 +69,7 @@ LINUX = [
     ("unix:///run/podman/podman.sock", "Podman"),
 ]
 MAC = [
-    ("unix:///var/run/docker.sock", "the default socket"),
+    ("unix:///var/run/docker.sock", "default socket"),
     ("unix:///Users/me/.docker/run/docker.sock", "Docker Desktop"),
     ("unix:///Users/me/.docker/desktop/docker.sock", "Docker Desktop"),
     ("unix:///Users/me/.colima/default/docker.sock", "Colima"),
@@ -80,7 +80,7 @@ MAC = [
     ("unix:///var/folders/x/T/podman/podman-machine-default-api.sock", "Podman"),
 ]
 WINDOWS = [
-    ("npipe:////./pipe/docker_engine", "the default pipe"),
+    ("npipe:////./pipe/docker_engine", "default pipe"),
     ("npipe:////./pipe/dockerDesktopLinuxEngine", "Docker Desktop"),
     ("npipe:////./pipe/podman-machine-default", "Podman"),
 ]
@@ -94,25 +94,25 @@ WINDOWS = [
         ("win32", "C:/Users/me", {}, WINDOWS),
     ],
 )
-def test_where_engines_usually_listen(
+def test_default_locations_are_tried_in_order(
     platform: str, home: str, environ: "dict[str, str]", expected: "list[tuple[str, str]]"
 ) -> None:
-    """In this order, and each says what it is the place of."""
-    endpoints = found(platform=platform, home=home, **environ)
-    assert [(each.url, each.why) for each in endpoints] == expected
-    assert not any(each.remark for each in endpoints)
+    """Each is described by the product that listens there."""
+    places = endpoints(platform=platform, home=home, **environ)
+    assert [(place.url, place.why) for place in places] == expected
+    assert not any(place.remark for place in places)
 
 
-def test_a_place_is_where_its_variable_says() -> None:
-    """Without a runtime folder there are no rootless sockets; Colima has two variables for its own."""
-    urls = [each.url for each in found(home="/h", COLIMA_HOME="/c", XDG_CONFIG_HOME="/x")]
+def test_default_locations_depend_on_variables() -> None:
+    """Rootless sockets need a runtime folder; two variables set the folder of Colima."""
+    urls = [place.url for place in endpoints(home="/h", COLIMA_HOME="/c", XDG_CONFIG_HOME="/x")]
     assert "unix:///c/default/docker.sock" in urls
     assert "unix:///x/colima/default/docker.sock" in urls
     assert not any("None" in url or "False" in url or url.startswith("unix:///run/user") for url in urls)
 
 
 class Cli:
-    """A home with the docker CLI's folder of configuration."""
+    """A home folder with the docker CLI's configuration."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -120,11 +120,11 @@ class Cli:
         self.config.mkdir(parents=True)
 
     def use(self, name: object) -> None:
-        """Write down the current context."""
+        """Set the current context."""
         (self.config / "config.json").write_text(json.dumps({"currentContext": name, "auths": {}}))
 
     def add(self, name: str, host: str, *files: str, **docker: object) -> Path:
-        """Add a context, and give the folder for its certificates."""
+        """Add a context, and return the folder for its certificates."""
         meta = self.meta(name)
         meta.parent.mkdir(parents=True)
         meta.write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": host, **docker}}}))
@@ -135,12 +135,12 @@ class Cli:
         return tls
 
     def meta(self, name: str) -> Path:
-        """Give the file of a context."""
+        """Return the file of a context."""
         return self.config / "contexts" / "meta" / sha256(name.encode()).hexdigest() / "meta.json"
 
-    def found(self, *args: Any, **environ: str) -> "list[Endpoint]":
-        """Give the endpoints to try for who lives here."""
-        return found(*args, home=str(self.home), **environ)
+    def endpoints(self, *args: Any, **environ: str) -> "list[Endpoint]":
+        """Return the endpoints to try for the user of this home."""
+        return endpoints(*args, home=str(self.home), **environ)
 
 
 @pytest.fixture
@@ -156,60 +156,60 @@ def cli(tmp_path: Path) -> Cli:
 @pytest.mark.parametrize(
     ("current", "environ", "url", "why"),
     [
-        ("colima", {}, "unix:///x/colima.sock", "docker context 'colima', the current docker context in "),
-        ("colima", {"DOCKER_CONTEXT": ""}, "unix:///x/colima.sock", "docker context 'colima', the current"),
+        ("colima", {}, "unix:///x/colima.sock", "docker context 'colima', current context in "),
+        ("colima", {"DOCKER_CONTEXT": ""}, "unix:///x/colima.sock", "docker context 'colima', current"),
         ("colima", {"DOCKER_CONTEXT": "farm"}, "ssh://me@farm", "docker context 'farm', DOCKER_CONTEXT"),
         ("colima", {"DOCKER_CONTEXT": "büro 1"}, "tcp://10.0.0.5:2376", "docker context 'büro 1', DOCKER_CONTEXT"),
-        ("colima", {"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock", "the default socket, since DOCKER_CONTEXT"),
+        ("colima", {"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock", "default socket, DOCKER_CONTEXT=default"),
         ("colima", {"DOCKER_HOST": "tcp://localhost:1"}, "tcp://localhost:1", "DOCKER_HOST"),
         ("gone", {"DOCKER_URL": "tcp://localhost:1", "DOCKER_CONTEXT": "gone"}, "tcp://localhost:1", "DOCKER_URL"),
     ],
 )  # fmt: skip
-def test_a_context_is_what_a_user_named(
+def test_a_context_is_the_only_candidate(
     cli: Cli, current: str, environ: "dict[str, str]", url: str, why: str
 ) -> None:
-    """The variable before the configuration, both behind an endpoint; it is the only one to try."""
+    """An endpoint takes precedence over `DOCKER_CONTEXT`, and that over the current context."""
     cli.use(current)
-    (endpoint,) = cli.found(**environ)
+    (endpoint,) = cli.endpoints(**environ)
     assert endpoint.url == url
     assert endpoint.why.startswith(why)
 
 
 @pytest.mark.parametrize("current", ["", "default", None, 5])
-def test_the_default_context_is_none(cli: Cli, current: object) -> None:
-    """Then the usual places are looked at."""
+def test_the_default_context_means_the_default_locations(cli: Cli, current: object) -> None:
+    """A value that is not a name is ignored."""
     cli.use(current)
-    assert len(cli.found()) == 7
-    assert cli.found()[0].why == "the default socket"
+    assert len(cli.endpoints()) == 7
+    assert cli.endpoints()[0].why == "default socket"
 
 
-def test_the_configuration_may_be_elsewhere(cli: Cli, tmp_path: Path) -> None:
-    """Where `DOCKER_CONFIG` says."""
+def test_docker_config_sets_the_configuration_folder(cli: Cli, tmp_path: Path) -> None:
+    """It replaces `~/.docker`."""
     cli.use("farm")
-    assert len(found(home=str(tmp_path), DOCKER_CONFIG=str(cli.config))) == 1
-    assert len(cli.found(DOCKER_CONFIG=str(tmp_path))) == 7
+    assert len(endpoints(home=str(tmp_path), DOCKER_CONFIG=str(cli.config))) == 1
+    assert len(cli.endpoints(DOCKER_CONFIG=str(tmp_path))) == 7
 
 
 def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> None:
-    """Those of the environment are not for it; an argument goes before."""
+    """The certificates of the environment do not apply to it; an argument overrides them."""
     tls = cli.config / "contexts" / "tls" / cli.meta("büro 1").parent.name / "docker"
     environ = {"DOCKER_CONTEXT": "büro 1", "DOCKER_CERT_PATH": "/nowhere", "DOCKER_TLS_VERIFY": "1"}
-    (endpoint,) = cli.found(**environ)
+    (endpoint,) = cli.endpoints(**environ)
     assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (str(tls), True, True)
-    assert cli.found(None, str(certificates), **environ)[0].cert_path == str(certificates)
-    with pytest.raises(InvalidOptionError, match=r"^cert_path: no TLS is spoken over unix:///x/colima\.sock"):
-        cli.found(None, str(certificates), DOCKER_CONTEXT="colima")
+    assert cli.endpoints(None, str(certificates), **environ)[0].cert_path == str(certificates)
+    with pytest.raises(InvalidOptionError, match=r"^cert_path: unix:///x/colima\.sock does not use TLS"):
+        cli.endpoints(None, str(certificates), DOCKER_CONTEXT="colima")
     cli.add("open", "http://10.0.0.5:2375", "ca.pem")
     with pytest.raises(
-        InvalidOptionError, match=r"context 'open', DOCKER_CONTEXT: no TLS is spoken over http://"
+        InvalidOptionError, match=r"context 'open', DOCKER_CONTEXT: http://10\.0\.0\.5:2375 does not use TLS"
     ):
-        cli.found(DOCKER_CONTEXT="open")
+        cli.endpoints(DOCKER_CONTEXT="open")
 
 
-def test_certificates_stay_where_they_are(
+def test_the_path_of_certificates_is_absolute(
     cli: Cli, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative folder is the one that is seen from here, wherever the process goes later."""
+    """A relative path is resolved immediately, since the process may change its working directory later."""
     monkeypatch.chdir(certificates.parent)
     assert only("tcp://host:2376", certificates.name).cert_path == str(certificates)
     monkeypatch.chdir(cli.home)
@@ -226,12 +226,12 @@ def test_certificates_stay_where_they_are(
         (("ca.pem", "cert.pem", "key.pem"), True, True, False, True),
     ],
 )
-def test_what_a_context_says_about_tls(
+def test_a_context_determines_tls(
     cli: Cli, files: "tuple[str, ...]", skip: bool, cert_path: bool, verify: bool, tls: bool
 ) -> None:
-    """Any of the three files, or that nothing is to be verified, means TLS."""
+    """TLS is used if any of the three files exists, or if the context skips the verification."""
     folder = cli.add("it", "tcp://10.0.0.6:2376", *files, SkipTLSVerify=skip)
-    (endpoint,) = cli.found(DOCKER_CONTEXT="it")
+    (endpoint,) = cli.endpoints(DOCKER_CONTEXT="it")
     assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (
         str(folder) if cert_path else "",
         verify,
@@ -240,67 +240,67 @@ def test_what_a_context_says_about_tls(
     assert bool(endpoint.remark) is not tls
 
 
-def test_an_unknown_context_is_told_with_the_known_ones(cli: Cli) -> None:
-    """It is never silently replaced by the default one."""
-    with pytest.raises(InvalidOptionError) as caught:
-        cli.found(DOCKER_CONTEXT="frm")
-    assert str(caught.value) == (
-        "DOCKER_CONTEXT: there is no docker context 'frm'; known are: default, büro 1, colima, farm"
+def test_the_error_for_an_unknown_context_lists_the_known_ones(cli: Cli) -> None:
+    """It never falls back to the default context."""
+    with pytest.raises(InvalidOptionError) as failure:
+        cli.endpoints(DOCKER_CONTEXT="frm")
+    assert str(failure.value) == (
+        "DOCKER_CONTEXT: docker context 'frm' does not exist; use one of: default, büro 1, colima, farm"
     )
     cli.use("gone")
-    with pytest.raises(InvalidOptionError, match=r"config\.json: there is no docker context 'gone'; known"):
-        cli.found()
+    with pytest.raises(InvalidOptionError, match=r"config\.json: docker context 'gone' does not exist; use"):
+        cli.endpoints()
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("value", "reason"),
     [
-        ("{", "it is no JSON;"),
-        ("[" * 100_000, "it is no JSON;"),
-        ("[]", "it is no JSON object;"),
-        ("{}", "it names no endpoint for docker;"),
-        ('{"Endpoints": {"docker": null}}', "it names no endpoint for docker;"),
-        ('{"Endpoints": {"docker": {"Host": 5}}}', "it names no endpoint for docker;"),
-        ('{"Endpoints": {"kubernetes": {"Host": "tcp://a"}}}', "it names no endpoint for docker;"),
+        ("{", "invalid JSON;"),
+        ("[" * 100_000, "invalid JSON;"),
+        ("[]", "not a JSON object;"),
+        ("{}", "no docker endpoint in it;"),
+        ('{"Endpoints": {"docker": null}}', "no docker endpoint in it;"),
+        ('{"Endpoints": {"docker": {"Host": 5}}}', "no docker endpoint in it;"),
+        ('{"Endpoints": {"kubernetes": {"Host": "tcp://a"}}}', "no docker endpoint in it;"),
     ],
-    ids=lambda each: each[:40],
+    ids=lambda value: value[:40],
 )
-def test_a_broken_context_is_told(cli: Cli, written: str, said: str) -> None:
-    """With its file, what is wrong with it and what to do; other contexts are not touched by that."""
-    cli.meta("farm").write_text(written)
-    with pytest.raises(InvalidOptionError, match="docker context 'farm' cannot be read from ") as caught:
-        cli.found(DOCKER_CONTEXT="farm")
-    assert said in str(caught.value)
-    assert str(cli.meta("farm")) in str(caught.value)
-    assert len(cli.found(DOCKER_CONTEXT="colima")) == 1
-    with pytest.raises(InvalidOptionError, match=r"known are: default, .*colima"):
-        cli.found(DOCKER_CONTEXT="gone")
+def test_the_error_for_a_broken_context_names_its_file(cli: Cli, value: str, reason: str) -> None:
+    """Other contexts are not affected."""
+    cli.meta("farm").write_text(value)
+    with pytest.raises(InvalidOptionError, match="cannot read docker context 'farm' from ") as failure:
+        cli.endpoints(DOCKER_CONTEXT="farm")
+    assert reason in str(failure.value)
+    assert str(cli.meta("farm")) in str(failure.value)
+    assert len(cli.endpoints(DOCKER_CONTEXT="colima")) == 1
+    with pytest.raises(InvalidOptionError, match=r"use one of: default, .*colima"):
+        cli.endpoints(DOCKER_CONTEXT="gone")
 
 
 def test_a_context_without_a_host_means_the_default_socket(cli: Cli) -> None:
-    """And one whose host is no endpoint is refused with its name."""
+    """The error for an invalid host names the context."""
     cli.add("empty", "")
-    assert [each.url for each in cli.found(DOCKER_CONTEXT="empty")] == ["unix:///var/run/docker.sock"]
+    assert [place.url for place in cli.endpoints(DOCKER_CONTEXT="empty")] == ["unix:///var/run/docker.sock"]
     cli.add("wrong", "farm:2375")
     with pytest.raises(
-        InvalidOptionError, match=r"docker context 'wrong', DOCKER_CONTEXT: 'farm:2375' is no endpoint"
+        InvalidOptionError, match=r"docker context 'wrong', DOCKER_CONTEXT: invalid endpoint 'farm:2375'"
     ):
-        cli.found(DOCKER_CONTEXT="wrong")
+        cli.endpoints(DOCKER_CONTEXT="wrong")
 
 
-@pytest.mark.parametrize("written", [b"{", b"\xff\xfe", b"[]"])
-def test_a_broken_configuration_is_remarked(cli: Cli, written: bytes) -> None:
-    """As with the docker CLI, whoever has one goes on with the usual places; but knows it."""
-    (cli.config / "config.json").write_bytes(written)
-    endpoint, *_ = cli.found()
+@pytest.mark.parametrize("value", [b"{", b"\xff\xfe", b"[]"])
+def test_a_broken_configuration_causes_a_remark(cli: Cli, value: bytes) -> None:
+    """The default locations are tried, as the docker CLI does, but the user is informed."""
+    (cli.config / "config.json").write_bytes(value)
+    endpoint, *_ = cli.endpoints()
     assert endpoint.remark.startswith(
-        f"cannot read the current docker context from {cli.config}/config.json: it is no"
+        f"cannot read the current docker context from {cli.config}/config.json: "
     )
-    assert endpoint.remark.endswith("; going on with the default socket at unix:///var/run/docker.sock")
+    assert endpoint.remark.endswith("; using unix:///var/run/docker.sock (default socket)")
 
 
 @pytest.mark.parametrize(
-    ("url", "remarked"),
+    ("url", "expected"),
     [
         ("tcp://10.0.0.1:2375", True),
         ("http://docker:2375", True),
@@ -311,31 +311,33 @@ def test_a_broken_configuration_is_remarked(cli: Cli, written: bytes) -> None:
         ("unix:///x", False),
     ],
 )
-def test_an_open_engine_is_remarked(url: str, remarked: bool) -> None:
-    """Plain TCP to another host: whoever reaches that engine has its host."""
-    assert bool(only(url).remark) is remarked
-    assert ("speaks no TLS" in only(url).remark) is remarked
+def test_an_unprotected_engine_causes_a_remark(url: str, expected: bool) -> None:
+    """Anyone who can reach a plain TCP port of another host controls that host."""
+    assert bool(only(url).remark) is expected
+    assert ("does not use TLS" in only(url).remark) is expected
 
 
 @pytest.mark.parametrize(
     "url", ["unix:///x", "http://127.0.0.1:2375", "ssh://host", "npipe:////./pipe/x", ""]
 )
-def test_certificates_are_never_silently_left_out(certificates: Path, url: str) -> None:
-    """An argument that would do nothing is a mistake, and so is `DOCKER_TLS_VERIFY` for an endpoint without TLS."""
-    with pytest.raises(InvalidOptionError, match=r"^cert_path: no TLS is spoken over"):
-        found(url, str(certificates))
-    with pytest.raises(InvalidOptionError, match=r"^DOCKER_TLS_VERIFY: no TLS is spoken over http://127"):
-        found("http://127.0.0.1:2375", DOCKER_TLS_VERIFY="1")
+def test_certificates_are_never_silently_ignored(certificates: Path, url: str) -> None:
+    """An argument without effect is an error, and so is `DOCKER_TLS_VERIFY` for an endpoint without TLS."""
+    with pytest.raises(InvalidOptionError, match=r"^cert_path: .* does not use TLS"):
+        endpoints(url, str(certificates))
+    with pytest.raises(
+        InvalidOptionError, match=r"^DOCKER_TLS_VERIFY: http://127\.0\.0\.1:2375 does not use TLS"
+    ):
+        endpoints("http://127.0.0.1:2375", DOCKER_TLS_VERIFY="1")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_schemes(scheme: str) -> None:
-    """All that the docker SDK knows are taken."""
+def test_every_scheme_that_the_docker_sdk_supports_is_accepted(scheme: str) -> None:
+    """The address is not changed."""
     assert only(f"{scheme}://host:2375/x").url == f"{scheme}://host:2375/x"
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("value", "complete"),
     [
         ("tcp://docker", "tcp://docker:2375"),
         ("tcp://docker:/", "tcp://docker:2375/"),
@@ -344,66 +346,71 @@ def test_schemes(scheme: str) -> None:
         ("tcp://[fd00::1]:2380", "tcp://[fd00::1]:2380"),
     ],
 )
-def test_what_tcp_means_without_a_host_or_a_port(written: str, meant: str, certificates: Path) -> None:
-    """The same as to the docker CLI; with TLS it is another port."""
-    assert only(written).url == meant
-    assert only(written, str(certificates)).url == meant.replace("2375", "2376")
+def test_a_tcp_address_is_completed(value: str, complete: str, certificates: Path) -> None:
+    """The defaults are those of the docker CLI; TLS has a different port."""
+    assert only(value).url == complete
+    assert only(value, str(certificates)).url == complete.replace("2375", "2376")
 
 
 @pytest.mark.parametrize(
-    ("written", "lack"),
+    ("value", "reason"),
     [
-        ("https://host", "name the engine's port"),
-        ("http://[::1]/x", "name the engine's port"),
-        ("unix:///run/a#b.sock", "may have no # or \\?"),
-        ("unix:///run/a?b.sock", "may have no # or \\?"),
+        ("https://host", "it has no port; add the port of the engine"),
+        ("http://[::1]/x", "it has no port; add the port of the engine"),
+        ("unix:///run/a#b.sock", "cannot contain # or \\?"),
+        ("unix:///run/a?b.sock", "cannot contain # or \\?"),
     ],
 )
-def test_what_leads_nowhere_is_refused(written: str, lack: str) -> None:
-    """What the docker SDK would read otherwise than it is meant."""
-    with pytest.raises(InvalidOptionError, match=lack):
-        only(written)
+def test_an_ambiguous_endpoint_is_rejected(value: str, reason: str) -> None:
+    """The docker SDK would interpret it differently."""
+    with pytest.raises(InvalidOptionError, match=reason):
+        only(value)
 
 
 @pytest.mark.parametrize(
-    ("written", "hint"),
+    ("value", "suggestion"),
     [
-        ("localhost:2375", "such as tcp://localhost:2375"),
-        ("/var/run/docker.sock", "such as unix:///var/run/docker.sock"),
-        ("ftp://host", "such as tcp://…"),
-        ("tcp://", "such as tcp://…"),
-        ("unix:/var/run/docker.sock", ""),
-        ("://host", ""),
-        ("tcp://[::1", ""),
-        ("tcp://host:port", ""),
-        ("tcp://host:99999", ""),
-        ("default", ""),
+        ("localhost:2375", "tcp://localhost:2375"),
+        ("/var/run/docker.sock", "unix:///var/run/docker.sock"),
+        ("unix:/var/run/docker.sock", "unix:///var/run/docker.sock"),
+        ("unix:var/run/docker.sock", "unix:///var/run/docker.sock"),
+        ("tcp:/docker:2375", "tcp://docker:2375"),
+        ("ssh:host", "ssh://host"),
+        ("default", "tcp://default"),
+        ("ftp://host", "tcp://host:2375"),
+        ("tcp://", "tcp://host:2375"),
+        ("://host", "tcp://host:2375"),
+        ("tcp://[::1", "tcp://host:2375"),
+        ("tcp://host:port", "tcp://host:2375"),
+        ("tcp://host:99999", "tcp://host:2375"),
     ],
 )
-def test_what_is_no_endpoint_is_refused(written: str, hint: str) -> None:
-    """The text says where it was found, what it was and what to write."""
-    with pytest.raises(InvalidOptionError) as caught:
-        found(written)
-    assert str(caught.value).startswith(f"endpoint=: {written!r} is no endpoint; write a scheme of unix://, ")
-    assert hint in str(caught.value)
+def test_an_invalid_endpoint_is_rejected_with_a_suggestion(value: str, suggestion: str) -> None:
+    """The message begins with the option or variable, and shows its value and the expected forms."""
+    with pytest.raises(InvalidOptionError) as failure:
+        endpoints(value)
+    assert str(failure.value) == (
+        f"endpoint=: invalid endpoint {value!r}: expected an address that begins with unix://, tcp://, http://, https://, "
+        f"ssh:// or npipe://; write for example {suggestion}"
+    )
     with pytest.raises(InvalidOptionError, match=r"^DOCKER_HOST: "):
-        found(DOCKER_HOST=written)
+        endpoints(DOCKER_HOST=value)
 
 
-@pytest.mark.parametrize("written", ["unix:///x\r", "unix:///x\n", "tcp://host:2375 ", "tcp://ho\tst:2375"])
-def test_what_nobody_sees_is_shown(written: str) -> None:
-    """As from a file with the line ends of Windows: 'no such file' would be a riddle."""
-    with pytest.raises(InvalidOptionError) as caught:
-        found(DOCKER_HOST=written)
-    assert str(caught.value).startswith(f"DOCKER_HOST: {written!r} ")
+@pytest.mark.parametrize("value", ["unix:///x\r", "unix:///x\n", "tcp://host:2375 ", "tcp://ho\tst:2375"])
+def test_invisible_characters_are_rejected(value: str) -> None:
+    """They come from files with Windows line endings; "no such file" would not explain the failure."""
+    with pytest.raises(InvalidOptionError) as failure:
+        endpoints(DOCKER_HOST=value)
+    assert str(failure.value).startswith(f"DOCKER_HOST: invalid endpoint {value!r}: it contains a line break")
     assert only("unix:///Users/J Doe/docker.sock").url == "unix:///Users/J Doe/docker.sock"
 
 
-@pytest.mark.parametrize("written", [5, b"unix:///x", ["tcp://a"], Path("/var/run/docker.sock"), "tcp://a\0"])
-def test_what_is_no_text_is_refused(written: Any) -> None:
-    """With an error of ours."""
+@pytest.mark.parametrize("value", [5, b"unix:///x", ["tcp://a"], Path("/var/run/docker.sock"), "tcp://a\0"])
+def test_a_value_of_another_type_is_rejected(value: Any) -> None:
+    """So is a string with a NUL character."""
     with pytest.raises(InvalidOptionError, match=r"^endpoint="):
-        found(written)
+        endpoints(value)
 
 
 @pytest.mark.parametrize(
@@ -425,19 +432,19 @@ def test_what_is_no_text_is_refused(written: Any) -> None:
         ("tcp://:2375", True, "127.0.0.1"),
     ],
 )
-def test_an_engine_is_local_when_its_loopback_is_ours(url: str, local: bool, host: str) -> None:
-    """Sockets and loopback addresses; the host is what ports are reached at otherwise."""
+def test_sockets_and_loopback_addresses_are_local(url: str, local: bool, host: str) -> None:
+    """The ports of other engines are reached on their host."""
     endpoint = only(url)
     assert endpoint.is_local is local
     assert endpoint.host == host
 
 
 @pytest.mark.parametrize("url", [f"tcp://me:{SECRET}@host:2375", f"ssh://:{SECRET}@host"])
-def test_a_password_is_shown_nowhere(url: str) -> None:
-    """Neither in an error nor in a log line; engines ask for none, and the docker SDK would show it in its refusal."""
-    with pytest.raises(InvalidOptionError, match="has a password in it") as caught:
+def test_a_password_is_never_shown(url: str) -> None:
+    """Engines do not support passwords, and the docker SDK would include it in its own error."""
+    with pytest.raises(InvalidOptionError, match="it contains a password") as failure:
         only(url)
-    assert SECRET not in str(caught.value)
+    assert SECRET not in str(failure.value)
     endpoint = Endpoint(url, "a test")
     for shown in (str(endpoint), repr(endpoint), f"{[endpoint]}"):
         assert SECRET not in shown
@@ -445,7 +452,7 @@ def test_a_password_is_shown_nowhere(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written",
+    "value",
     [
         f"ftp://me:{SECRET}@host",
         f"me:{SECRET}@host",
@@ -455,28 +462,28 @@ def test_a_password_is_shown_nowhere(url: str) -> None:
         f"tcp://me:{SECRET}@host:99999",
     ],
 )
-def test_a_refused_endpoint_is_shown_without_its_password(written: str) -> None:
-    """What is wrong with it is elsewhere."""
-    with pytest.raises(InvalidOptionError) as caught:
-        found(written)
-    assert SECRET not in str(caught.value)
+def test_an_invalid_endpoint_is_shown_without_its_password(value: str) -> None:
+    """The password is hidden even if the endpoint is invalid for another reason."""
+    with pytest.raises(InvalidOptionError) as failure:
+        endpoints(value)
+    assert SECRET not in str(failure.value)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "https"])
-def test_certificates_are_those_of_the_argument(certificates: Path, scheme: str) -> None:
-    """Before `DOCKER_CERT_PATH`."""
+def test_the_argument_sets_the_certificates(certificates: Path, scheme: str) -> None:
+    """It takes precedence over `DOCKER_CERT_PATH`."""
     endpoint = only(f"{scheme}://host:2376", str(certificates), DOCKER_CERT_PATH="/nowhere")
     assert endpoint.cert_path == str(certificates)
 
 
-def test_certificates_may_be_named_by_the_environment(certificates: Path) -> None:
-    """As the docker command has it."""
+def test_the_environment_sets_the_certificates(certificates: Path) -> None:
+    """The variables are those of the docker CLI."""
     endpoint = only(DOCKER_HOST="tcp://host:2376", DOCKER_CERT_PATH=str(certificates))
     assert endpoint.cert_path == str(certificates)
 
 
-def test_verification_asks_for_the_usual_certificates(certificates: Path) -> None:
-    """`DOCKER_TLS_VERIFY` alone means the docker CLI's own folder; `~` may be written."""
+def test_docker_tls_verify_alone_uses_the_default_certificates(certificates: Path) -> None:
+    """They are in the docker CLI's configuration folder; `~` is expanded."""
     home = certificates.parent / "home"
     home.mkdir()
     usual = certificates.rename(home / ".docker")
@@ -487,8 +494,8 @@ def test_verification_asks_for_the_usual_certificates(certificates: Path) -> Non
 
 
 @pytest.mark.parametrize("environ", [{}, {"DOCKER_TLS_VERIFY": ""}, {"DOCKER_CERT_PATH": ""}], ids=str)
-def test_without_a_word_about_it_there_is_no_tls(environ: "dict[str, str]") -> None:
-    """Empty is not set."""
+def test_tls_is_off_by_default(environ: "dict[str, str]") -> None:
+    """An empty variable counts as unset."""
     assert only("tcp://host:2375", **environ).cert_path == ""
 
 
@@ -496,36 +503,60 @@ def test_without_a_word_about_it_there_is_no_tls(environ: "dict[str, str]") -> N
     "url", ["unix:///var/run/docker.sock", "npipe:////./pipe/docker_engine", "ssh://host"]
 )
 def test_a_socket_needs_no_certificates(url: str) -> None:
-    """Those of the environment are for other endpoints."""
+    """The certificates of the environment apply only to other endpoints."""
     assert only(url, DOCKER_CERT_PATH="/nowhere", DOCKER_TLS_VERIFY="1").cert_path == ""
 
 
-def test_a_folder_alone_asks_for_nothing(certificates: Path, tmp_path: Path) -> None:
-    """Some CI services set the variable anyway; but where there are some of the files, all are missed."""
+def test_a_folder_without_certificates_is_ignored(certificates: Path, tmp_path: Path) -> None:
+    """Some CI services always set the variable. An incomplete folder is an error."""
     assert only("tcp://host:2375", DOCKER_CERT_PATH=str(tmp_path / "none")).cert_path == ""
     (certificates / "key.pem").unlink()
     for more in ({}, {"DOCKER_TLS_VERIFY": "1"}):
-        with pytest.raises(InvalidOptionError, match=r"^DOCKER_CERT_PATH: .* has no key\.pem; TLS needs"):
+        with pytest.raises(
+            InvalidOptionError, match=r"^DOCKER_CERT_PATH: .* does not contain key\.pem; TLS needs"
+        ):
             only("tcp://host:2376", DOCKER_CERT_PATH=str(certificates), **more)
 
 
 def test_missing_certificates_are_named(certificates: Path) -> None:
-    """Each file that is missing, and the folder."""
+    """The message also contains the folder."""
     (certificates / "key.pem").unlink()
     (certificates / "ca.pem").unlink()
-    with pytest.raises(InvalidOptionError, match=r"has no ca\.pem, key\.pem; TLS needs") as caught:
-        found("tcp://host:2376", str(certificates))
-    assert repr(str(certificates)) in str(caught.value)
+    with pytest.raises(InvalidOptionError, match=r"does not contain ca\.pem, key\.pem; TLS needs") as failure:
+        endpoints("tcp://host:2376", str(certificates))
+    assert repr(str(certificates)) in str(failure.value)
 
 
 @pytest.mark.parametrize("folder", ["/no/such/folder", "~no-such-user-here/certs", "a\0b"])
-def test_a_missing_folder_is_named(folder: str) -> None:
-    """With all that is missing."""
-    with pytest.raises(InvalidOptionError, match=r"has no ca\.pem, cert\.pem, key\.pem"):
-        found("tcp://host:2376", folder)
+def test_a_missing_folder_lists_all_certificates(folder: str) -> None:
+    """All its files are listed as missing."""
+    with pytest.raises(InvalidOptionError, match=r"does not contain ca\.pem, cert\.pem, key\.pem"):
+        endpoints("tcp://host:2376", folder)
 
 
-def test_an_endpoint_pickles() -> None:
-    """It is a value like any other."""
+def test_an_endpoint_can_be_pickled() -> None:
+    """It can be sent to another process."""
     endpoint = only("tcp://host:2375")
     assert pickle.loads(pickle.dumps(endpoint)) == endpoint
+
+
+def test_certificates_of_one_of_several_engines(tmp_path: Path) -> None:
+    """The folder of its host comes first, then the one for all; other kinds of endpoints have none."""
+    for folder in (tmp_path, tmp_path / "a"):
+        folder.mkdir(exist_ok=True)
+        for name in CERTIFICATE_FILES:
+            (folder / name).touch()
+    (tmp_path / "b").mkdir()
+    environ = {
+        "DOCKERTEST_ENDPOINTS": "tcp://a:2376 tcp://b:2376  ssh://c unix:///d",
+        "DOCKER_CERT_PATH": str(tmp_path),
+        "DOCKER_TLS_VERIFY": "1",
+        "PYTEST_XDIST_WORKER": "gw1",
+    }
+    found = candidates(None, None, environ, home="/home/me", platform="linux")
+    assert [(one.url, one.cert_path) for one in found] == [
+        ("tcp://b:2376", str(tmp_path)),
+        ("ssh://c", ""),
+        ("unix:///d", ""),
+        ("tcp://a:2376", str(tmp_path / "a")),
+    ]

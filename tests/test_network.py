@@ -1,23 +1,22 @@
-"""From the options of a network to the engine's create request."""
+"""Write the options of a network as the engine's create request."""
 
 from typing import Any
 
 import pytest
 
-from dockertest import InvalidOptionError
-from dockertest import _validation as _specs
+from dockertest import InvalidOptionError, _validation
 from dockertest._network import network_request
 
 HUGE = 10**5000  # more digits than Python prints
 
 
 def request(**options: Any) -> "dict[str, Any]":
-    """Give the request for a network with these options."""
+    """Return the request for a network with these options."""
     return network_request("back", {"dockertest.session": "s"}, options)  # type: ignore[arg-type]
 
 
-def test_a_network_is_a_bridge_with_our_labels() -> None:
-    """Where nothing else is asked for."""
+def test_a_network_is_by_default_a_bridge_with_our_labels() -> None:
+    """All other options are left at the engine's defaults."""
     assert request() == {
         "Name": "back",
         "CheckDuplicate": True,
@@ -39,20 +38,18 @@ def test_a_network_is_a_bridge_with_our_labels() -> None:
         ("subnet", "fd00::/64", "IPAM", {"Config": [{"Subnet": "fd00::/64"}]}),
     ],
 )
-def test_an_option_has_its_place_in_the_request(
-    option: str, value: object, key: str, written: object
-) -> None:
-    """Under the engine's key."""
+def test_an_option_is_written_to_the_request(option: str, value: object, key: str, written: object) -> None:
+    """It has the engine's key."""
     assert request(**{option: value})[key] == written
 
 
 @pytest.mark.parametrize("subnet", ["", None])
-def test_without_a_subnet_the_choice_is_the_engines(subnet: "str | None") -> None:
-    """Empty and `None` are the same."""
+def test_without_a_subnet_the_engine_chooses_one(subnet: "str | None") -> None:
+    """An empty string and `None` are equivalent."""
     assert "IPAM" not in request(subnet=subnet)
 
 
-BAD: "dict[str, list[Any]]" = {
+INVALID: "dict[str, list[Any]]" = {
     "driver": [5, None, b"bridge", "a\0b", HUGE],
     "driver_options": [5, None, "a=b", {"a": 1}, {5: "a"}, {"a": "\0"}, {HUGE: HUGE}, HUGE],
     "internal": [1, None, "yes", HUGE],
@@ -65,20 +62,24 @@ BAD: "dict[str, list[Any]]" = {
     ("option", "value"),
     [
         pytest.param(option, value, id=f"{option}-{number}")
-        for option, values in BAD.items()
+        for option, values in INVALID.items()
         for number, value in enumerate(values)
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_option(option: str, value: Any) -> None:
-    """Never with another exception; the text shows what was given, or the part of it that is bad."""
+def test_an_invalid_value_is_rejected_by_the_name_of_its_option(option: str, value: Any) -> None:
+    """No other exception is raised, and the message shows the value or its invalid part."""
     with pytest.raises(InvalidOptionError) as caught:
         request(**{option: value})
     assert str(caught.value).startswith(option)
     parts = [value, *value.keys(), *value.values()] if isinstance(value, dict) else [value]
-    assert any(_specs.shown(part) in str(caught.value) for part in parts) or "NUL" in str(caught.value)
+    assert any(_validation.format_value(part) in str(caught.value) for part in parts) or "NUL" in str(
+        caught.value
+    )
 
 
-def test_a_misspelt_option_is_refused() -> None:
-    """The text lists those that there are."""
-    with pytest.raises(InvalidOptionError, match="intrenal is no option of a network; there are driver, "):
+def test_a_misspelled_option_is_rejected() -> None:
+    """The message lists the valid options."""
+    with pytest.raises(
+        InvalidOptionError, match="intrenal is not an option of a network; use one of: driver, "
+    ):
         request(intrenal=True)

@@ -1,24 +1,44 @@
-"""What became of a container, in words."""
+"""Reports: a container's state, ports and last log lines as text."""
 
 import pickle
+import time
 from typing import Any
 
 import pytest
 
-from dockertest import ContainerExitedError, Report
-from dockertest._report import health, indented, label, report
+from dockertest import ContainerExitedError, EngineError, Report
+from dockertest._containers.container import published
+from dockertest._engine.inspection import Inspection
+from dockertest._report import clean, indented, label
 
 ID = "3f2a9c1b71de" + "0" * 52
 
 
 def inspection(**state: Any) -> "dict[str, Any]":
-    """Give what an engine says of a container in this state."""
+    """Return the engine's description of a container in this state."""
     return {
         "Id": ID,
         "Name": "/pg",
         "State": {"Status": "exited", "ExitCode": 0, "OOMKilled": False, "Error": "", **state},
         "NetworkSettings": {"Ports": {}},
     }
+
+
+def report(attrs: "dict[str, Any]", image: str, logs: str) -> Report:
+    """Return the report of a container from the engine's description of it."""
+    parsed = Inspection.parse(attrs)
+    return Report(
+        name=parsed.name,
+        id=parsed.id,
+        image=image,
+        status=parsed.status,
+        exit_code=parsed.exit_code,
+        oom_killed=parsed.oom_killed,
+        error=parsed.error,
+        health=parsed.health_output,
+        ports=published(parsed),
+        logs=logs,
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,34 +57,34 @@ def inspection(**state: Any) -> "dict[str, Any]":
         ({"ExitCode": 130}, "has ended with exit code 130: ended by SIGINT"),
         ({"ExitCode": 139}, "has ended with exit code 139: ended by SIGSEGV"),
         ({"ExitCode": 143}, "has ended with exit code 143: ended by SIGTERM"),
-        ({"ExitCode": 137}, "has ended with exit code 137: killed by SIGKILL, not known to be for want of memory"),
+        ({"ExitCode": 137}, "has ended with exit code 137: killed by SIGKILL (the engine did not report an out-of-memory kill)"),
         (
             {"ExitCode": 137, "OOMKilled": True},
-            "has ended with exit code 137: out of memory, killed by the kernel; give it more, or make it need less",
+            "has ended with exit code 137: killed by the kernel because it was out of memory; raise its limit, or reduce what it needs",
         ),
         (
             {"ExitCode": 1, "OOMKilled": True},
-            "has ended with exit code 1: out of memory, killed by the kernel; give it more, or make it need less",
+            "has ended with exit code 1: killed by the kernel because it was out of memory; raise its limit, or reduce what it needs",
         ),
         ({"Status": "running", "ExitCode": 0, "OOMKilled": True}, "is running"),
     ],
 )  # fmt: skip
-def test_the_state_has_words(state: "dict[str, Any]", verdict: str) -> None:
-    """Exit codes that have a meaning say it; out of memory is said only if the engine says so."""
-    found = report(inspection(**state), "postgres:15", "")
-    assert found.verdict == verdict
-    assert str(found).startswith(f"container 'pg' (3f2a9c1b71de) of postgres:15 {verdict}\n")
+def test_the_verdict_describes_the_state(state: "dict[str, Any]", verdict: str) -> None:
+    """Known exit codes are explained; running out of memory is mentioned only if the engine reports it."""
+    actual = report(inspection(**state), "postgres:15", "")
+    assert actual.verdict == verdict
+    assert str(actual).startswith(f"container 'pg' (3f2a9c1b71de) of postgres:15 {verdict}\n")
 
 
-def test_what_runs_has_no_exit_code() -> None:
-    """Engines say 0, which would look like success."""
-    found = report(inspection(Status="running", ExitCode=0), "postgres:15", "")
-    assert found.exit_code is None
-    assert not found.oom_killed
+def test_a_running_container_has_no_exit_code() -> None:
+    """Engines report 0, which would look like success."""
+    actual = report(inspection(Status="running", ExitCode=0), "postgres:15", "")
+    assert actual.exit_code is None
+    assert not actual.oom_killed
 
 
-def test_all_that_is_known_is_told_in_order() -> None:
-    """The state first, then why, then what helps, then the log below it all."""
+def test_the_report_has_a_fixed_order() -> None:
+    """It begins with the state, followed by the causes, the hints and the log."""
     attrs = inspection(
         ExitCode=1,
         Error="exec: no such file",
@@ -74,52 +94,52 @@ def test_all_that_is_known_is_told_in_order() -> None:
         "5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}, {"HostIp": "::1", "HostPort": "49154"}],
         "80/tcp": None,
     }
-    found = report(attrs, "postgres:15", "starting\n  FATAL: no space\n")
-    assert str(found).splitlines() == [
+    actual = report(attrs, "postgres:15", "starting\n  FATAL: no space\n")
+    assert str(actual).splitlines() == [
         "container 'pg' (3f2a9c1b71de) of postgres:15 has ended with exit code 1",
-        "  the engine says: exec: no such file",
+        "  engine error: exec: no such file",
         "  health check: no response",
-        "  published: 5432/tcp -> 127.0.0.1:49153, 5432/tcp -> ::1:49154",
-        "  more: docker logs 3f2a9c1b71de; DOCKERTEST_KEEP=1 leaves it standing for a look",
+        "  published: 5432/tcp -> 127.0.0.1:49153, 5432/tcp -> [::1]:49154",
+        "  more: docker logs 3f2a9c1b71de; DOCKERTEST_KEEP=1 keeps the container",
         "    starting",
         "      FATAL: no space",
     ]
 
 
-def test_an_empty_log_is_told() -> None:
-    """Else one would look for it."""
+def test_an_empty_log_is_mentioned() -> None:
+    """Otherwise the log would seem to be missing."""
     assert str(report(inspection(), "postgres:15", "")).endswith("\n    (its log is empty)")
 
 
-def test_of_what_is_gone_there_is_no_log_to_look_for() -> None:
-    """Nor a command that would show it; whether it was empty is not known."""
+def test_the_report_of_a_removed_container_has_no_log() -> None:
+    """It suggests no command that shows the log, and does not call the log empty."""
     gone = Report(name="pg", id=ID, image="postgres:15", status="removed")
     assert str(gone) == (
-        "container 'pg' (3f2a9c1b71de) of postgres:15 is gone: it was removed, or removed itself when it ended"
+        "container 'pg' (3f2a9c1b71de) of postgres:15 is gone: it was removed, or it removed itself when it ended"
     )
 
 
 @pytest.mark.parametrize(
     "attrs", [{}, {"State": None, "NetworkSettings": None}, {"State": {"Health": None}}], ids=str
 )
-def test_an_engine_may_say_little(attrs: "dict[str, Any]") -> None:
-    """Then there is little to tell, and no error."""
+def test_missing_fields_are_accepted(attrs: "dict[str, Any]") -> None:
+    """The state is unknown then, which is not an error."""
     assert report(attrs, "postgres:15", "").verdict == "is unknown"
-    assert health(attrs) == "none"
+    assert Inspection.parse(attrs).health == "none"
 
 
 @pytest.mark.parametrize(
-    ("check", "said"),
+    ("check", "expected"),
     [(None, "none"), ({}, "none"), ({"Status": ""}, "none"), ({"Status": "none"}, "none"), ({"Status": "healthy"}, "healthy")],
     ids=str,
 )  # fmt: skip
-def test_health_has_a_word(check: Any, said: str) -> None:
-    """Some engines have an empty status where there is no health check."""
-    assert health(inspection(Health=check)) == said
+def test_the_health_status_is_parsed(check: Any, expected: str) -> None:
+    """Some engines report an empty status for a container without a health check."""
+    assert Inspection.parse(inspection(Health=check)).health == expected
 
 
-def test_a_health_check_that_never_ran_is_not_told() -> None:
-    """Its log is empty, or missing."""
+def test_a_health_check_that_never_ran_is_not_mentioned() -> None:
+    """Its log is empty or missing."""
     for check in (
         {"Status": "starting", "Log": []},
         {"Status": "starting", "Log": None},
@@ -137,35 +157,95 @@ def test_a_health_check_that_never_ran_is_not_told() -> None:
         ("one\r\n\r\n  two", "\n    one\n    \n      two"),
     ],
 )
-def test_log_lines_stand_indented_below(logs: str, below: str) -> None:
-    """What they indent themselves is kept."""
+def test_log_lines_are_indented(logs: str, below: str) -> None:
+    """Their own indentation is preserved."""
     assert indented(logs) == below
 
 
-def test_a_container_is_named_by_name_and_short_id() -> None:
-    """As the docker command shows it."""
+def test_a_label_has_the_name_and_the_short_id() -> None:
+    """The id has twelve digits, as in the output of the docker CLI."""
     assert label("pg", ID) == "container 'pg' (3f2a9c1b71de)"
     assert label("", ID) == "container 3f2a9c1b71de"
 
 
-def test_the_error_for_an_end_has_it_all() -> None:
-    """As attributes, and as text."""
-    found = report(inspection(ExitCode=137, OOMKilled=True), "postgres:15", "one\ntwo")
-    error = ContainerExitedError.of(found)
+def test_the_error_for_an_exited_container_has_the_report() -> None:
+    """The report is both in its attributes and in its message."""
+    actual = report(inspection(ExitCode=137, OOMKilled=True), "postgres:15", "one\ntwo")
+    error = ContainerExitedError.of(actual)
     assert type(error) is ContainerExitedError
     assert (error.exit_code, error.oom_killed, error.logs) == (137, True, "one\ntwo")
-    assert str(error) == str(found)
+    assert str(error) == str(actual)
 
 
-def test_a_report_pickles() -> None:
-    """It is a value like any other."""
-    found = report(inspection(ExitCode=1), "postgres:15", "one")
+def test_a_report_can_be_pickled() -> None:
+    """Reports can be sent between processes."""
+    actual = report(inspection(ExitCode=1), "postgres:15", "one")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        assert pickle.loads(pickle.dumps(found, protocol)) == found
+        assert pickle.loads(pickle.dumps(actual, protocol)) == actual
 
 
-def test_what_an_exit_code_means_can_be_asked_for() -> None:
-    """By itself, without the rest of the sentence."""
+def test_the_meaning_of_an_exit_code() -> None:
+    """It is available without the rest of the sentence."""
     assert report(inspection(ExitCode=143), "postgres:15", "").meaning == "ended by SIGTERM"
     assert report(inspection(ExitCode=3), "postgres:15", "").meaning == ""
     assert report(inspection(Status="running"), "postgres:15", "").meaning == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("plain\ttext é 漢", "plain\ttext é 漢"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text\x1b]8;;http://x\x1b\\link", "textlink"),
+        ("\x1b]0;unfinished\nnext", "0;unfinished\nnext"),
+        ("50%\r100%\x08\x00", "50% 100%"),
+        ("one\r\ntwo\r", "one\ntwo"),
+        ("\x1b(B\x1bM\x9b1m", "1m"),
+        ("a\u2028b\u202ec\u2066d", "abcd"),
+        ("\x1b", ""),
+    ],
+)
+def test_untrusted_text_is_cleaned(text: str, cleaned: str) -> None:
+    """Escape sequences and control characters are removed; tabs and line ends stay."""
+    assert clean(text) == cleaned
+    assert clean(text, newline=" ") == cleaned.replace("\n", " ")
+
+
+def test_colours_can_be_kept() -> None:
+    """Only sequences that set colours or styles are kept."""
+    assert clean("\x1b[1;31mred\x1b[0m\x1b[2J", colours=True) == "\x1b[1;31mred\x1b[0m"
+
+
+@pytest.mark.parametrize("part", ["\x1b]", "\x1b[", "\x1b[0", "\r", "\x1b]" + "a" * 999, "\x1b[" + " " * 999])
+def test_hostile_text_is_cleaned_in_linear_time(part: str) -> None:
+    """A megabyte of any text takes well below a second."""
+    began = time.monotonic()
+    clean(part * (2**20 // len(part)))
+    assert time.monotonic() - began < 5
+
+
+def test_reports_and_errors_are_cleaned() -> None:
+    """An engine's answer can neither control a terminal nor forge a line."""
+    hostile = "x\x1b[2J\r\ny"
+    actual = Report(
+        name=hostile,
+        id=ID,
+        image=hostile,
+        status=hostile,
+        error=hostile,
+        health=hostile,
+        ports=(hostile,),
+        logs=hostile,
+    )
+    lines = [
+        r"container 'x\x1b[2J\r\ny' (3f2a9c1b71de) of x y is x y",
+        "  engine error: x y",
+        "  health check: x y",
+        "  published: x y",
+        "  more: docker logs 3f2a9c1b71de; DOCKERTEST_KEEP=1 keeps the container",
+        "    x",
+        "    y",
+    ]
+    assert str(actual).split("\n") == lines
+    assert str(ContainerExitedError.of(actual)).split("\n") == lines
+    assert str(EngineError(f"cannot start: {hostile}")) == "cannot start: x\ny"

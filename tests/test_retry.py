@@ -1,10 +1,12 @@
-"""Calling something until it works: the same for functions and for coroutine functions."""
+"""`retry` and `retry_async` behave alike."""
 
 import asyncio
 import contextlib
 import gc
 import itertools
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -13,12 +15,14 @@ from typing import Any
 
 import backoff
 import pytest
+import trio
 
 from dockertest import (
     ContainerExitedError,
     EngineError,
     InvalidOptionError,
     NotInNetworkError,
+    PortNotBoundError,
     PortNotPublishedError,
     Report,
     ResourceClosedError,
@@ -32,7 +36,7 @@ Call = Callable[..., Any]
 
 
 def in_a_loop(op: Callable[[], object], **options: Any) -> object:
-    """Wait for *op* as a coroutine function, in an event loop of its own."""
+    """Call `retry_async` in an event loop of its own."""
 
     async def awaited() -> object:
         return op()
@@ -42,7 +46,7 @@ def in_a_loop(op: Callable[[], object], **options: Any) -> object:
 
 @pytest.fixture(params=[retry, in_a_loop], ids=["retry", "retry_async"])
 def call(request: pytest.FixtureRequest) -> Call:
-    """Both ways to wait; without pauses, where a test does not give some or `wait=None` for the default."""
+    """`retry` and `retry_async`, without pauses by default; `wait=None` selects the package's default pauses."""
 
     def waited(op: Callable[[], object], **options: Any) -> object:
         return request.param(op, **{"wait": no_pause, "max_wait": 5, **options})
@@ -52,11 +56,13 @@ def call(request: pytest.FixtureRequest) -> Call:
 
 class Service:
     """
-    What is waited for: fails as often as it is told, then gives its answer.
+    An operation that fails a number of times, and then returns its answer.
 
     Attributes:
-        failures: What goes wrong: an exception to raise, or a value to give; the last one for ever, if there is no answer.
-        called: When it was called, by the monotonic clock.
+        failures: For each failing call, an exception to raise or a value to return.
+        answer: The value that later calls return.
+        heals: Whether the failures end. If not, the last failure repeats.
+        called: The monotonic time of each call.
     """
 
     def __init__(self, *failures: object, answer: object = "ready", heals: bool = True) -> None:
@@ -77,36 +83,36 @@ class Service:
 
     @property
     def pauses(self) -> "list[float]":
-        """The seconds between one call and the next."""
+        """Seconds between one call and the next."""
         return [after - before for before, after in itertools.pairwise(self.called)]
 
 
 def down(failure: object = ConnectionRefusedError("refused")) -> Service:
-    """Give a service that never works."""
+    """Return a service that never works."""
     return Service(failure, heals=False)
 
 
 def no_pause() -> "Iterator[float]":
-    """Try again at once."""
+    """Return pauses of no length."""
     return itertools.repeat(0.0)
 
 
-def test_what_is_returned_is_given_back(call: Call) -> None:
-    """So that the connection which worked is the one in use."""
+def test_returns_the_result_of_the_operation(call: Call) -> None:
+    """A test can use the connection that was opened."""
     answer = object()
     assert call(Service(answer=answer)) is answer
 
 
-def test_it_goes_on_until_the_call_returns(call: Call) -> None:
-    """An exception means not yet."""
+def test_calls_again_after_an_exception(call: Call) -> None:
+    """Any exception means "not ready yet"."""
     service = Service(ConnectionRefusedError("refused"), OSError("reset"), ValueError("half a handshake"))
     assert call(service, max_wait=10) == "ready"
     assert len(service.called) == 4
 
 
 @pytest.mark.parametrize("answer", [None, 0, "", [], 0.0], ids=repr)
-def test_only_false_itself_means_not_yet(call: Call, answer: object) -> None:
-    """Zero, nothing and an empty answer are answers."""
+def test_only_false_itself_means_not_ready(call: Call, answer: object) -> None:
+    """`0`, `None` and an empty result are results."""
     service = Service(False, answer=answer)
     assert call(service) == answer
     assert len(service.called) == 2
@@ -127,60 +133,65 @@ def test_only_false_itself_means_not_yet(call: Call, answer: object) -> None:
     ids=lambda mistake: type(mistake).__name__,
 )
 class TestMistakes:
-    """Waiting does not mend the program."""
+    """Programming mistakes, which waiting cannot fix."""
 
-    def test_a_mistake_ends_the_wait_at_once(self, call: Call, mistake: Exception) -> None:
-        """As itself, after the one call."""
+    def test_a_mistake_ends_the_wait_immediately(self, call: Call, mistake: Exception) -> None:
+        """The exception is raised unchanged after one call."""
         service = down(mistake)
         with pytest.raises(type(mistake)) as caught:
             call(service, max_wait=10)
         assert caught.value is mistake
         assert len(service.called) == 1
 
-    def test_it_does_so_though_a_base_of_it_is_named(self, call: Call, mistake: Exception) -> None:
+    def test_naming_a_base_class_makes_no_difference(self, call: Call, mistake: Exception) -> None:
         """`on=ValueError` does not name `InvalidOptionError`."""
         service = down(mistake)
         with pytest.raises(type(mistake)):
             call(service, max_wait=10, on=(LookupError, OSError, ValueError, Exception))
         assert len(service.called) == 1
 
-    def test_it_means_not_yet_when_it_is_named(self, call: Call, mistake: Exception) -> None:
-        """Alone, or among others."""
+    def test_a_mistake_that_is_named_means_not_ready(self, call: Call, mistake: Exception) -> None:
+        """It may be named alone or in a tuple."""
         assert call(Service(mistake, mistake), on=type(mistake)) == "ready"
         assert call(Service(mistake, OSError()), on=(OSError, type(mistake))) == "ready"
 
 
-def test_what_is_not_named_ends_the_wait(call: Call) -> None:
-    """`on` says which exceptions mean not yet; any other comes out."""
+def test_a_port_that_is_not_bound_means_not_ready(call: Call) -> None:
+    """While a container restarts, its ports are not bound; a port that was never published is a mistake."""
+    assert call(Service(PortNotBoundError("restarting"))) == "ready"
+
+
+def test_other_exceptions_are_raised_immediately(call: Call) -> None:
+    """`on` names the exceptions that mean "not ready yet"."""
     service = Service(ConnectionError("a"), KeyError("b"))
     with pytest.raises(KeyError, match="b"):
         call(service, on=ConnectionError)
     assert len(service.called) == 2
 
 
-def test_several_may_be_named(call: Call) -> None:
-    """As a tuple, as in an `except` clause; their subclasses count."""
+def test_on_accepts_a_tuple(call: Call) -> None:
+    """Subclasses count, as in an `except` clause."""
     assert call(Service(ConnectionResetError(), KeyError("a")), on=(ConnectionError, KeyError)) == "ready"
 
 
-def test_with_none_named_only_false_means_not_yet(call: Call) -> None:
-    """An empty tuple names nothing."""
+def test_with_an_empty_tuple_only_false_means_not_ready(call: Call) -> None:
+    """Every exception is raised immediately."""
     assert call(Service(False), on=()) == "ready"
     with pytest.raises(OSError, match="down"):
         call(down(OSError("down")), on=())
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_is_no_failure(failure: "type[BaseException]") -> None:
-    """Ctrl-C ends the wait as what it is."""
+def test_an_interrupt_is_raised_immediately(failure: "type[BaseException]") -> None:
+    """Ctrl-C and `sys.exit` end the wait."""
     service = down(failure())
     with pytest.raises(failure):
         retry(service)
     assert len(service.called) == 1
 
 
-def test_giving_up_raises_the_failure_itself(call: Call) -> None:
-    """What was raised, not a time-out."""
+def test_giveup_raises_the_exception_itself(call: Call) -> None:
+    """It is not wrapped in a timeout."""
     wrong = PermissionError("password authentication failed")
     service = Service(OSError("starting up"), wrong)
     with pytest.raises(PermissionError) as caught:
@@ -189,16 +200,19 @@ def test_giving_up_raises_the_failure_itself(call: Call) -> None:
     assert len(service.called) == 2
 
 
-def test_giving_up_is_asked_of_exceptions_alone(call: Call) -> None:
-    """`False` is none; and in the caller's thread, in an event loop as well."""
-    asked: list[object] = []
+def test_giveup_is_called_with_exceptions_only(call: Call) -> None:
+    """It is called in the caller's thread, and not for `False`."""
+    arguments: list[object] = []
     first, second = OSError("a"), OSError("b")
-    call(Service(first, False, second), giveup=lambda failure: asked.extend([failure, threading.get_ident()]))
-    assert asked == [first, threading.get_ident(), second, threading.get_ident()]
+    call(
+        Service(first, False, second),
+        giveup=lambda failure: arguments.extend([failure, threading.get_ident()]),
+    )
+    assert arguments == [first, threading.get_ident(), second, threading.get_ident()]
 
 
-def test_attempts_are_counted(call: Call) -> None:
-    """After so many calls it is over, whatever time is left."""
+def test_max_attempts_limits_the_calls(call: Call) -> None:
+    """The remaining time does not matter."""
     service = down()
     with pytest.raises(RetryTimeoutError, match="3 attempts") as caught:
         call(service, max_attempts=3, max_wait=60)
@@ -208,15 +222,16 @@ def test_attempts_are_counted(call: Call) -> None:
 
 
 def test_one_attempt_is_one_call(call: Call) -> None:
-    """And no pause after it."""
+    """There is no pause after the last call."""
     with pytest.raises(
         RetryTimeoutError, match=r"gave up after \d\.\d s and 1 attempt: ConnectionRefusedError"
-    ):
+    ) as caught:
         call(down(), max_attempts=1, wait=lambda: itertools.repeat(60.0))
+    assert caught.value.hint == ""  # more time would not change it
 
 
-def test_no_time_is_one_attempt(call: Call) -> None:
-    """`max_wait=0` asks once."""
+def test_max_wait_of_zero_means_one_call(call: Call) -> None:
+    """A result of that call is returned."""
     service = down()
     with pytest.raises(RetryTimeoutError) as caught:
         call(service, max_wait=0)
@@ -225,24 +240,24 @@ def test_no_time_is_one_attempt(call: Call) -> None:
     assert call(Service(), max_wait=0) == "ready"
 
 
-def test_a_time_out_tells_attempts_seconds_and_the_last_failure(call: Call) -> None:
-    """In its text, in its attributes and as its cause."""
+def test_a_time_out_has_attempts_seconds_and_the_last_failure(call: Call) -> None:
+    """They are in its message and attributes; the failure is its cause."""
     last = ConnectionRefusedError("connection refused on 5432")
     service = Service(OSError("first"), last, heals=False)
     began = time.monotonic()
     with pytest.raises(RetryTimeoutError) as caught:
-        call(service, max_wait=0.06, wait=None)
+        call(service, max_wait=0.5, wait=None)
     assert caught.value.__cause__ is last
     assert caught.value.attempts == len(service.called)
-    assert 0.06 <= caught.value.elapsed <= time.monotonic() - began
+    assert 0.5 <= caught.value.elapsed <= time.monotonic() - began
     assert str(caught.value) == (
         f"gave up after {caught.value.elapsed:.1f} s and {caught.value.attempts} attempts: "
-        "ConnectionRefusedError: connection refused on 5432"
+        "ConnectionRefusedError: connection refused on 5432; if it only needs more time, set max_wait="
     )
 
 
 def test_a_time_out_is_a_timeout_error(call: Call) -> None:
-    """Who catches `TimeoutError` catches it, and it can be sent between processes."""
+    """`except TimeoutError` catches it, and it can be pickled."""
     with pytest.raises(TimeoutError) as caught:
         call(down(), max_attempts=1)
     copied = pickle.loads(pickle.dumps(caught.value))
@@ -250,21 +265,21 @@ def test_a_time_out_is_a_timeout_error(call: Call) -> None:
 
 
 def test_a_time_out_after_false_has_no_cause(call: Call) -> None:
-    """Not even the exception before it."""
+    """An exception of an earlier call is not the cause."""
     with pytest.raises(RetryTimeoutError, match="the call returned False") as caught:
         call(Service(OSError("before"), False, heals=False), max_attempts=2)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_an_exception_without_words_is_named(call: Call) -> None:
-    """Its class says what there is to say."""
+def test_an_exception_without_a_message_is_named(call: Call) -> None:
+    """The message contains its class."""
     with pytest.raises(RetryTimeoutError, match=r"1 attempt: TimeoutError:$"):
         call(down(TimeoutError()), max_attempts=1)
 
 
-def test_the_last_pause_is_cut_to_the_deadline(call: Call) -> None:
-    """One more call just before the time is up, and then the end."""
+def test_the_last_pause_ends_at_the_deadline(call: Call) -> None:
+    """One last call is made then."""
     service = down()
     began = time.monotonic()
     with pytest.raises(RetryTimeoutError):
@@ -274,8 +289,8 @@ def test_the_last_pause_is_cut_to_the_deadline(call: Call) -> None:
     assert service.called[1] - began >= 0.04
 
 
-def test_time_spent_in_the_call_counts(call: Call) -> None:
-    """A call that takes longer than there is time is the last."""
+def test_the_duration_of_a_call_counts_towards_max_wait(call: Call) -> None:
+    """A call that takes longer than `max_wait` is the last one."""
 
     def slow() -> bool:
         time.sleep(0.02)
@@ -292,15 +307,15 @@ def test_time_spent_in_the_call_counts(call: Call) -> None:
         (lambda: iter([0.02, 0.005]), [0.02, 0.005]),
         (lambda: [None, 0.01, None, None, 0.005, 0.01], [0.01, 0.005, 0.01]),
         (lambda: backoff.constant([0.005, 0.02]), [0.005, 0.02]),
-        (lambda: (each and each / 200 for each in backoff.fibo()), [0.005, 0.005, 0.01, 0.015]),
+        (lambda: (pause and pause / 200 for pause in backoff.fibo()), [0.005, 0.005, 0.01, 0.015]),
         (lambda: backoff.expo(factor=0.005), [0.005, 0.01, 0.02]),
         (lambda: backoff.expo(base=3, factor=0.005, max_value=0.01), [0.005, 0.01, 0.01]),
         (lambda: (0.01, 0, 0.005), [0.01, 0, 0.005]),
     ],
     ids=["iterator", "with-none", "constant", "fibo", "expo", "expo-capped", "tuple"],
 )
-def test_the_pauses_are_those_given(call: Call, wait: Any, pauses: "list[float]") -> None:
-    """In seconds; what is `None` is skipped, such as the first value of `backoff`'s generators."""
+def test_wait_determines_the_pauses(call: Call, wait: Any, pauses: "list[float]") -> None:
+    """They are seconds; `None` is skipped, which is the first value of backoff's generators."""
     service = Service(*[False] * len(pauses))
     call(service, wait=wait, max_wait=60)
     assert len(service.pauses) == len(pauses)
@@ -309,21 +324,21 @@ def test_the_pauses_are_those_given(call: Call, wait: Any, pauses: "list[float]"
         assert waited < pause + 1
 
 
-def test_pauses_begin_anew_with_every_wait(call: Call) -> None:
-    """`wait` is called for each."""
+def test_each_retry_has_its_own_pauses(call: Call) -> None:
+    """`wait` is called once per retry."""
     for _ in range(2):
         service = Service(False)
         call(service, wait=lambda: iter([0.01]), max_wait=60)
         assert service.pauses[0] >= 0.008
 
 
-def test_pauses_are_not_asked_for_where_none_is_made(call: Call) -> None:
-    """The first call may be all there is."""
+def test_wait_is_not_called_without_a_pause(call: Call) -> None:
+    """The first call may succeed."""
     assert call(Service(), wait=lambda: pytest.fail("no pause is needed")) == "ready"
 
 
-def test_the_wait_ends_with_its_pauses(call: Call) -> None:
-    """One call more than there are pauses; the last failure is the cause."""
+def test_the_wait_ends_with_the_last_pause(call: Call) -> None:
+    """There is one more call than pauses."""
     last = OSError("still down")
     service = down(last)
     with pytest.raises(RetryTimeoutError, match="3 attempts") as caught:
@@ -334,14 +349,14 @@ def test_the_wait_ends_with_its_pauses(call: Call) -> None:
 
 @pytest.mark.parametrize("pauses", [[], [None]])
 def test_without_pauses_there_is_one_call(call: Call, pauses: "list[None]") -> None:
-    """And its failure is told."""
+    """Its failure is in the error."""
     with pytest.raises(RetryTimeoutError, match="1 attempt: ConnectionRefusedError: refused"):
         call(down(), wait=lambda: pauses)
 
 
 @pytest.mark.parametrize("op", [None, True, "postgresql://user:secret@host/db"])
-def test_what_cannot_be_called_is_refused_at_once(op: Any) -> None:
-    """As after `retry(connect())`, which else fails for a minute; its value may be a secret."""
+def test_a_value_in_place_of_a_function_is_rejected(op: Any) -> None:
+    """`retry(connect())` would fail for a minute; the value may be a secret, so the message does not contain it."""
     waits: list[Callable[[], object]] = [lambda: retry(op), lambda: asyncio.run(retry_async(op))]
     for wait in waits:
         with pytest.raises(InvalidOptionError, match=r"^op must be callable: .*retry\(connect\)") as caught:
@@ -350,8 +365,8 @@ def test_what_cannot_be_called_is_refused_at_once(op: Any) -> None:
 
 
 @pytest.mark.parametrize("pause", [-1, "0.1", float("nan"), float("inf"), True, 10**400])
-def test_what_is_no_pause_is_refused(call: Call, pause: object) -> None:
-    """It is a mistake in the program."""
+def test_an_invalid_pause_is_rejected(call: Call, pause: object) -> None:
+    """It is a programming mistake."""
     with pytest.raises(InvalidOptionError, match="wait: a pause must be a number of seconds"):
         call(down(), wait=lambda: [pause])
 
@@ -359,16 +374,16 @@ def test_what_is_no_pause_is_refused(call: Call, pause: object) -> None:
 @pytest.mark.parametrize(
     "wait", [backoff.fibo(), iter([1.0]), [1.0], 0.5], ids=lambda wait: type(wait).__name__
 )
-def test_pauses_themselves_are_refused(call: Call, wait: object) -> None:
-    """A generator would be used up by the first wait; the text says what to write."""
+def test_a_generator_in_place_of_a_function_is_rejected(call: Call, wait: object) -> None:
+    """The first retry would exhaust it; the message shows the correct form."""
     with pytest.raises(InvalidOptionError, match=r"write wait=backoff\.fibo, not"):
         call(down(), wait=wait)
 
 
 @pytest.mark.parametrize("pauses", [0.5, None, 10**5000], ids=["0.5", "None", "huge"])
-def test_a_wait_that_gives_no_pauses_is_refused(call: Call, pauses: object) -> None:
-    """A number is none."""
-    with pytest.raises(InvalidOptionError, match="wait must give an iterator of seconds"):
+def test_wait_must_return_an_iterable(call: Call, pauses: object) -> None:
+    """A number is rejected."""
+    with pytest.raises(InvalidOptionError, match="wait must return an iterator of seconds"):
         call(down(), wait=lambda: pauses)
 
 
@@ -376,10 +391,10 @@ def test_a_wait_that_gives_no_pauses_is_refused(call: Call, pauses: object) -> N
 @pytest.mark.parametrize(
     "value", ["1", -1, b"", object(), 10**5000], ids=["str", "-1", "bytes", "object", "huge"]
 )
-def test_bad_options_are_refused_before_the_first_call(call: Call, option: str, value: object) -> None:
-    """By their name."""
+def test_invalid_options_are_rejected_before_the_first_call(call: Call, option: str, value: object) -> None:
+    """The message begins with the option's name."""
     if option == "max_attempts" and value == 10**5000:
-        return  # as good as for ever
+        return  # valid: practically unlimited
     service = Service()
     with pytest.raises(InvalidOptionError, match=f"^{option} must be"):
         call(service, **{option: value})
@@ -402,14 +417,14 @@ def test_bad_options_are_refused_before_the_first_call(call: Call, option: str, 
         ("on", int),
     ],
 )
-def test_other_bad_options_are_refused(call: Call, option: str, value: object) -> None:
-    """By their name."""
+def test_other_invalid_options_are_rejected(call: Call, option: str, value: object) -> None:
+    """The message begins with the option's name."""
     with pytest.raises(InvalidOptionError, match=f"^{option} must be"):
         call(Service(), **{option: value})
 
 
-def test_the_default_pauses_follow_the_time_waited() -> None:
-    """10 ms at first, then 10 ms more than a twentieth of it at most, and never more than 0.5 s."""
+def test_the_default_pauses_grow_with_the_elapsed_time() -> None:
+    """The first is 10 ms; later ones are about 5 % of the elapsed time, at most 0.5 s."""
     waited = 0.0
     pauses = [pause for pause in itertools.islice(default_wait(), 200) if pause is not None]
     assert pauses[0] == 0.01
@@ -421,8 +436,8 @@ def test_the_default_pauses_follow_the_time_waited() -> None:
 
 
 def test_a_ready_service_is_noticed_soon(call: Call) -> None:
-    """By the clock: from one call to the next it is never much longer than a twentieth of the time waited."""
-    ready_at = time.monotonic() + 0.15
+    """The time between two calls is about 5 % of the elapsed time."""
+    ready_at = time.monotonic() + 0.5
     began = time.monotonic()
     called = []
 
@@ -432,19 +447,19 @@ def test_a_ready_service_is_noticed_soon(call: Call) -> None:
 
     call(is_ready, max_wait=60, wait=None)
     late = [after - before - (0.01 + (before - began) / 20) for before, after in itertools.pairwise(called)]
-    assert sorted(late)[len(late) // 2] < 0.02  # most of it is for a busy machine
+    assert sorted(late)[len(late) // 2] < 0.1  # generous, for a busy machine
     assert len(called) >= 5
 
 
-def test_pauses_are_taken_from_the_failure_on() -> None:
-    """What is asked about containers in between does not come on top."""
+def test_a_pause_includes_the_time_of_the_check() -> None:
+    """A slow answer of the engine does not lengthen the pause."""
 
     class Slow:
-        def _check_alive(self, within: float) -> None:
+        def check_alive(self, timeout: float) -> None:
             time.sleep(0.03)
 
-        def _reports(self) -> "tuple[Report, ...]":
-            return ()
+        def report(self) -> Report:
+            pytest.fail("the operation succeeded")
 
     service = Service(False, False)
     retry(service, wait=lambda: itertools.repeat(0.03), watch=[Slow()])
@@ -452,112 +467,112 @@ def test_pauses_are_taken_from_the_failure_on() -> None:
 
 
 class Dead:
-    """Something watched that has ended, from a given question on."""
+    """A container that has ended after *checks* successful checks."""
 
-    def __init__(self, asked_before: int = 0, name: str = "pg") -> None:
-        self.alive_for = asked_before
-        self.report = Report(
+    def __init__(self, checks: int = 0, name: str = "pg") -> None:
+        self.alive_for = checks
+        self._report = Report(
             name=name, id="3f" * 32, image="postgres:15", status="exited", exit_code=3, logs="no space"
         )
-        self.within: list[float] = []
+        self.timeouts: list[float] = []
 
-    def _check_alive(self, within: float) -> None:
-        self.within.append(within)
-        if len(self.within) > self.alive_for:
-            raise ContainerExitedError.of(self.report)
+    def check_alive(self, timeout: float) -> None:
+        self.timeouts.append(timeout)
+        if len(self.timeouts) > self.alive_for:
+            raise ContainerExitedError.of(self._report)
 
-    def _reports(self) -> "tuple[Report, ...]":
-        return (self.report,)
+    def report(self) -> Report:
+        return self._report
 
 
 class TestWatching:
-    """Something whose end ends the wait."""
+    """Containers that are watched: if one of them exits, the wait ends."""
 
-    def test_an_end_ends_the_wait(self, call: Call) -> None:
-        """With what there is to tell of it, and the last failure as context."""
+    def test_a_container_that_exits_ends_the_wait(self, call: Call) -> None:
+        """The error contains its exit code and log."""
         service = down()
         with pytest.raises(ContainerExitedError, match="exit code 3") as caught:
-            call(service, watch=[Dead(asked_before=1)])
+            call(service, watch=[Dead(checks=1)])
         assert (caught.value.exit_code, caught.value.logs) == (3, "no space")
         assert len(service.called) == 2
 
-    def test_an_end_says_how_long_it_was_waited_for(self, call: Call) -> None:
-        """In its text and in its report."""
+    def test_the_error_has_the_elapsed_time(self, call: Call) -> None:
+        """It is in the message and in the report."""
         with pytest.raises(ContainerExitedError, match=r"\n  waited for: 3 attempts in 0\.\d s\n") as caught:
-            call(down(), watch=[Dead(asked_before=2)])
+            call(down(), watch=[Dead(checks=2)])
         assert caught.value.report is not None
         assert caught.value.report.attempts == 3
         assert 0 < caught.value.report.elapsed < 5
 
-    def test_an_end_without_a_report_is_told_as_it_is(self, call: Call) -> None:
-        """What is watched may be somebody else's."""
+    def test_an_error_without_a_report_is_raised_unchanged(self, call: Call) -> None:
+        """Other classes can be watched too."""
 
         class Other(Dead):
-            def _check_alive(self, within: float) -> None:
+            def check_alive(self, timeout: float) -> None:
                 raise ContainerExitedError("it is over")
 
         with pytest.raises(ContainerExitedError, match="it is over"):
             call(down(), watch=[Other()])
 
-    def test_an_end_is_told_rather_than_the_time_out(self, call: Call) -> None:
-        """Even if there was one attempt only: it is the reason."""
+    def test_the_exit_of_a_container_takes_precedence_over_the_time_out(self, call: Call) -> None:
+        """It is the cause, even after a single attempt."""
         with pytest.raises(ContainerExitedError):
             call(down(), watch=[Dead()], max_attempts=1, max_wait=0)
 
-    def test_an_answer_counts_though_the_container_has_ended(self, call: Call) -> None:
-        """Nobody asks then."""
+    def test_a_result_is_returned_even_if_the_container_has_exited(self, call: Call) -> None:
+        """Nothing is checked after a success."""
         watched = Dead()
         assert call(Service(), watch=[watched]) == "ready"
-        assert watched.within == []
+        assert watched.timeouts == []
 
-    def test_a_mistake_and_giving_up_come_first(self, call: Call) -> None:
-        """They say more about why it does not work."""
+    def test_mistakes_and_giveup_take_precedence_over_the_exit_of_a_container(self, call: Call) -> None:
+        """They explain the failure better."""
         with pytest.raises(NameError):
             call(down(NameError("psycpg")), watch=[Dead()])
         with pytest.raises(OSError, match="wrong password"):
             call(down(OSError("wrong password")), giveup=lambda _: True, watch=[Dead()])
 
-    def test_the_engine_is_given_no_more_time_than_is_left(self, call: Call) -> None:
-        """But half a second at least, so that it can answer at all."""
-        watched = Dead(asked_before=10**6)
+    def test_a_check_is_limited_to_the_remaining_time(self, call: Call) -> None:
+        """It has at least half a second, so that the engine can answer."""
+        watched = Dead(checks=10**6)
         with pytest.raises(RetryTimeoutError):
             call(down(), watch=[watched], max_wait=0.02, wait=None)
-        assert set(watched.within) == {0.5}
+        assert set(watched.timeouts) == {0.5}
         watched = Dead()
         with pytest.raises(ContainerExitedError):
             call(down(), watch=[watched], max_wait=40)
-        assert 30 < watched.within[0] <= 40
+        assert 30 < watched.timeouts[0] <= 40
 
-    def test_each_is_asked_and_heard(self, call: Call) -> None:
-        """The state and last log lines of all of them are in a time-out's text."""
-        first, second = (Dead(asked_before=10, name=name) for name in "ab")
+    def test_all_containers_are_checked_and_reported(self, call: Call) -> None:
+        """Their states and last log lines are in the message of a timeout."""
+        first, second = (Dead(checks=10, name=name) for name in "ab")
         with pytest.raises(RetryTimeoutError) as caught:
             call(down(), watch=[first, second], max_attempts=2)
-        assert len(first.within) == len(second.within) == 2
+        assert len(first.timeouts) == len(second.timeouts) == 2
         assert str(caught.value).splitlines()[1:] == [
             "  container 'a' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 keeps the container",
             "    no space",
             "  container 'b' (3f3f3f3f3f3f) of postgres:15 has ended with exit code 3",
-            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 leaves it standing for a look",
+            "  more: docker logs 3f3f3f3f3f3f; DOCKERTEST_KEEP=1 keeps the container",
             "    no space",
         ]
-        assert [each.name for each in caught.value.reports] == ["a", "b"]
-        assert {each.attempts for each in caught.value.reports} == {2}
+        assert [report.name for report in caught.value.reports] == ["a", "b"]
+        assert {report.attempts for report in caught.value.reports} == {2}
         assert caught.value.report == caught.value.reports[0]
 
-    def test_the_end_of_one_ends_the_wait_whatever_is_named(self, call: Call) -> None:
-        """`on` is about the call, not about what is watched."""
+    def test_on_does_not_apply_to_the_exit_of_a_container(self, call: Call) -> None:
+        """It names only exceptions of the operation."""
         with pytest.raises(ContainerExitedError):
             call(down(), on=(Exception, ContainerExitedError), watch=[Dead()])
 
 
 class Held:
-    """Something that an exception holds."""
+    """Something that an exception refers to."""
 
 
-def test_after_a_success_nothing_holds_the_last_failure(call: Call) -> None:
-    """Else a connection that failed, or a caller's frame, would stay open with it until the garbage is collected."""
+def test_a_success_releases_the_last_failure(call: Call) -> None:
+    """Otherwise a failed connection would stay open until the next garbage collection."""
     held: list[weakref.ref[Held]] = []
 
     def fails_once() -> str:
@@ -569,11 +584,11 @@ def test_after_a_success_nothing_holds_the_last_failure(call: Call) -> None:
 
     with without_collection():
         call(fails_once)
-        assert [each() for each in held] == [None, None]
+        assert [reference() for reference in held] == [None, None]
 
 
-def test_after_a_time_out_nothing_but_the_error_holds_the_last_failure() -> None:
-    """It goes when the error goes."""
+def test_after_a_time_out_only_the_error_refers_to_the_last_failure() -> None:
+    """The failure is released together with the error."""
 
     def fails() -> None:
         mine = Held()
@@ -589,7 +604,7 @@ def test_after_a_time_out_nothing_but_the_error_holds_the_last_failure() -> None
 
 @contextlib.contextmanager
 def without_collection() -> "Iterator[None]":
-    """Let nothing go that only the collector of cycles would find."""
+    """Disable the collector of reference cycles."""
     gc.disable()
     try:
         yield
@@ -597,23 +612,148 @@ def without_collection() -> "Iterator[None]":
         gc.enable()
 
 
-def test_the_call_is_made_in_the_callers_thread(call: Call) -> None:
+def test_the_operation_is_called_in_the_callers_thread(call: Call) -> None:
     """A connection may belong to the thread that opened it."""
     assert call(threading.get_ident, max_wait=0) == threading.get_ident()
 
 
-class TestAsync:
-    """What only a coroutine function has."""
+class Unprintable(Exception):
+    """An exception whose `str` fails, as that of some drivers does after a fork."""
 
-    def test_other_tasks_go_on(self) -> None:
-        """During a pause, and while the engine is asked."""
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+def test_an_exception_without_a_message_does_not_replace_the_time_out(call: Call) -> None:
+    """The error contains the exception's class, and the exception is its cause."""
+    failure = Unprintable()
+    with pytest.raises(RetryTimeoutError, match=r"Unprintable: \(no message: .* RuntimeError\)$") as caught:
+        call(down(failure), max_attempts=1)
+    assert caught.value.__cause__ is failure
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_retry_needs_no_file_descriptor(when: str) -> None:
+    """A late import would fail and hide the error of the operation."""
+    code = f"""
+import os, resource, sys, dockertest
+retry, files = dockertest.retry, []
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+def exhaust():
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+
+def connect():
+    if not files or {when!r} == "before":
+        exhaust()
+    raise ConnectionError("down")
+
+if {when!r} == "before":
+    try:
+        exhaust()
+    except OSError:
+        pass
+assert "backoff" not in sys.modules
+try:
+    retry(connect, max_attempts=3)
+except dockertest.RetryTimeoutError as error:
+    os.write(1, repr(error.attempts).encode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("3", "")
+
+
+class TestAsync:
+    """Behaviour that is specific to coroutine functions."""
+
+    def test_an_attempt_that_ignores_its_cancellation_ends_the_wait(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The wait ends in time; no second call is made while the first one is running."""
+        calls = 0
+
+        async def ignores_cancellation() -> None:
+            nonlocal calls
+            calls += 1
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+            raise OSError("too late")
+
+        async def main() -> None:
+            began = time.monotonic()
+            try:
+                with pytest.raises(RetryTimeoutError, match="ignored its cancellation") as caught:
+                    await retry_async(ignores_cancellation, attempt_timeout=0.05, max_wait=0.2)
+                assert 0.2 <= time.monotonic() - began < 5
+                assert caught.value.attempts == calls == 1
+            finally:
+                released.set()
+
+        released = asyncio.Event()
+        asyncio.run(main())
+        gc.collect()
+        assert not caplog.records
+
+    def test_an_attempt_that_ends_late_is_followed_by_another(self) -> None:
+        """A cancelled call may close its connection before the next one."""
+        ended = 0
+
+        async def closes_slowly() -> str:
+            nonlocal ended
+            if ended:
+                return "ready"
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                ended += 1
+            return "never"
+
+        assert asyncio.run(retry_async(closes_slowly, attempt_timeout=0.01, max_wait=30)) == "ready"
+        assert ended == 1
+
+    def test_trio_is_rejected_before_the_first_call(self) -> None:
+        """The error used to be "no running event loop", after the first failed call."""
+        service = Service()
+
+        async def wait() -> None:
+            await retry_async(awaited(service))
+
+        with pytest.raises(InvalidOptionError, match="asyncio alone") as caught:
+            trio.run(wait)
+        assert "trio.to_thread.run_sync" in caught.value.hint
+        assert not service.called
+
+    def test_trio_as_a_guest_of_asyncio_is_rejected(self) -> None:
+        """An event loop is running, but the tasks are trio's."""
+
+        async def host() -> object:
+            done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            trio.lowlevel.start_guest_run(
+                retry_async,
+                awaited(Service()),
+                run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
+                done_callback=done.set_result,
+            )
+            return (await done).unwrap()
+
+        with pytest.raises(InvalidOptionError, match="asyncio alone"):
+            asyncio.run(host())
+
+    def test_other_tasks_keep_running(self) -> None:
+        """Neither a pause nor a request to the engine blocks them."""
 
         class Slow:
-            def _check_alive(self, within: float) -> None:
+            def check_alive(self, timeout: float) -> None:
                 assert went_on.wait(10)
 
-            def _reports(self) -> "tuple[Report, ...]":
-                return ()
+            def report(self) -> Report:
+                pytest.fail("the operation succeeded")
 
         went_on = threading.Event()
 
@@ -629,8 +769,8 @@ class TestAsync:
 
         assert asyncio.run(main()) == "ready"
 
-    def test_an_attempt_that_takes_too_long_means_not_yet(self) -> None:
-        """It is cancelled, and `TimeoutError` need not be named."""
+    def test_an_attempt_that_takes_too_long_means_not_ready(self) -> None:
+        """It is cancelled, and `on` need not name `TimeoutError`."""
         cancelled: list[bool] = []
 
         async def hangs_once() -> str:
@@ -646,8 +786,8 @@ class TestAsync:
         assert asyncio.run(retry_async(hangs_once, attempt_timeout=0.01, on=OSError)) == "ready"
         assert cancelled == [True]
 
-    def test_the_last_overdue_attempt_is_the_cause(self) -> None:
-        """In words that say how long it took."""
+    def test_the_last_attempt_that_took_too_long_is_the_cause(self) -> None:
+        """The message contains the time limit."""
 
         async def hangs() -> None:
             await asyncio.Event().wait()
@@ -656,34 +796,34 @@ class TestAsync:
             asyncio.run(retry_async(hangs, attempt_timeout=0.01, max_attempts=2))
         assert isinstance(caught.value.__cause__, TimeoutError)
 
-    def test_a_time_out_of_the_callers_own_is_told_apart(self) -> None:
-        """`attempt_timeout` has nothing to do with what the call raises."""
+    def test_a_timeout_error_of_the_operation_is_raised(self) -> None:
+        """It is unrelated to `attempt_timeout`."""
         with pytest.raises(TimeoutError, match="mine") as caught:
             asyncio.run(retry_async(awaited(down(TimeoutError("mine"))), attempt_timeout=10, on=KeyError))
         assert not isinstance(caught.value, RetryTimeoutError)
 
     @pytest.mark.parametrize("value", [-1, "1", float("nan"), True, 10**400])
-    def test_a_bad_attempt_timeout_is_refused(self, value: Any) -> None:
-        """By its name."""
+    def test_an_invalid_attempt_timeout_is_rejected(self, value: Any) -> None:
+        """The message begins with the option's name."""
         with pytest.raises(InvalidOptionError, match=r"^attempt_timeout must be"):
             asyncio.run(retry_async(awaited(Service()), attempt_timeout=value))
 
     @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
-    def test_what_is_no_coroutine_function_is_refused_at_once(self, options: Any) -> None:
-        """A driver's plain function connects each time, and nobody would take the connection."""
+    def test_a_plain_function_is_rejected_immediately(self, options: Any) -> None:
+        """Each further call would open another connection."""
         service: Any = Service()
-        with pytest.raises(InvalidOptionError, match=r"^op must be a coroutine function: it gave a str"):
+        with pytest.raises(InvalidOptionError, match=r"^op must be a coroutine function: it returned a str"):
             asyncio.run(retry_async(service, **options))
         assert len(service.called) == 1
 
-    def test_a_coroutine_function_is_refused_by_retry(self) -> None:
-        """Nobody would await the first coroutine, and the wait be over before anything was asked."""
-        with pytest.raises(InvalidOptionError, match=r"^op is a coroutine function; .* retry_async$"):
+    def test_retry_rejects_a_coroutine_function(self) -> None:
+        """The coroutine would count as a result."""
+        with pytest.raises(InvalidOptionError, match=r"^op is a coroutine function; use retry_async$"):
             retry(awaited(down()))
 
     @pytest.mark.parametrize("options", [{}, {"attempt_timeout": 60}], ids=["plain", "with-attempt-timeout"])
-    def test_a_cancelled_wait_is_cancelled(self, options: Any) -> None:
-        """And the call with it."""
+    def test_cancelling_the_wait_cancels_the_call(self, options: Any) -> None:
+        """Nothing keeps running."""
         ended = []
 
         async def hangs() -> None:
@@ -703,10 +843,8 @@ class TestAsync:
         asyncio.run(main())
         assert ended == [True]
 
-    def test_what_goes_wrong_while_a_call_is_cancelled_is_nobodys_surprise(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """A driver may fail to close its connection: the loop has nothing to complain about."""
+    def test_an_error_during_cancellation_is_not_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A driver may fail to close its connection."""
 
         async def hangs() -> None:
             try:
@@ -721,7 +859,7 @@ class TestAsync:
 
 
 def awaited(op: Callable[[], object]) -> "Callable[[], Awaitable[object]]":
-    """Make a coroutine function of a function."""
+    """Return a coroutine function that calls a function."""
 
     async def call() -> object:
         return op()
@@ -729,6 +867,6 @@ def awaited(op: Callable[[], object]) -> "Callable[[], Awaitable[object]]":
     return call
 
 
-def test_an_error_of_ours_that_is_no_mistake_means_not_yet(call: Call) -> None:
-    """An engine that is busy, or not there yet, may come back."""
+def test_an_engine_error_means_not_ready(call: Call) -> None:
+    """The engine may be busy, or still starting."""
     assert call(Service(EngineError("busy", status=500))) == "ready"

@@ -1,4 +1,4 @@
-"""Things done side by side, what a process owns, and the container that it may run in."""
+"""Parallel calls, the resources that a process owns, and the container that it may run in."""
 
 import os
 import re
@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,13 +15,13 @@ import pytest
 
 from dockertest import Report, ResourceClosedError
 from dockertest._cleanup.session import (
-    Belongings,
+    Members,
     labels,
     new_session,
-    own_container_ids,
-    side_by_side,
-    state_folder,
 )
+from dockertest._concurrency import run_in_parallel
+from dockertest._engine.reachability import own_container_ids
+from dockertest._settings import state_folder
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -38,11 +37,11 @@ def raising(error: BaseException) -> "Callable[[], NoReturn]":
     return call
 
 
-class TestSideBySide:
+class TestRunInParallel:
     """Calls made at the same time."""
 
-    def test_results_come_in_the_order_of_the_calls(self) -> None:
-        """Whichever was done first."""
+    def test_results_are_in_the_order_of_the_calls(self) -> None:
+        """The order in which the calls return does not matter."""
         gate = threading.Event()
 
         def last() -> str:
@@ -53,57 +52,55 @@ class TestSideBySide:
             gate.set()
             return "first"
 
-        assert side_by_side([last, first]) == ["last", "first"]
+        assert run_in_parallel([last, first]) == ["last", "first"]
 
-    def test_they_run_at_the_same_time(self) -> None:
-        """Each waits here for all the others."""
+    def test_calls_run_at_the_same_time(self) -> None:
+        """Each call waits for all the others."""
         together = threading.Barrier(16, timeout=10)
-        assert sorted(side_by_side([together.wait] * 16)) == list(range(16))  # type: ignore[type-var]
+        assert sorted(run_in_parallel([together.wait] * 16)) == list(range(16))  # type: ignore[type-var]
 
     def test_an_error_is_a_result(self) -> None:
-        """The others are made all the same."""
+        """The other calls are still made."""
         error = ValueError("wrong")
-        assert side_by_side([returning(1), raising(error), returning(3)]) == [1, error, 3]
+        assert run_in_parallel([returning(1), raising(error), returning(3)]) == [1, error, 3]
 
     def test_there_are_no_more_threads_than_workers(self) -> None:
-        """And one of them is the caller's own."""
+        """The caller's thread is one of them."""
         used: set[int] = set()
-        assert side_by_side([lambda: used.add(threading.get_ident())] * 100, workers=3) == [None] * 100
+        assert run_in_parallel([lambda: used.add(threading.get_ident())] * 100, workers=3) == [None] * 100
         assert len(used) <= 3
 
     def test_one_worker_makes_one_call_after_another(self) -> None:
-        """In the caller's thread."""
-        assert set(side_by_side([threading.get_ident] * 5, workers=1)) == {threading.get_ident()}
+        """They run in the caller's thread."""
+        assert set(run_in_parallel([threading.get_ident] * 5, workers=1)) == {threading.get_ident()}
 
-    def test_nothing_to_do_is_nothing(self) -> None:
-        """No thread, no result."""
-        assert side_by_side([]) == []
+    def test_no_calls_have_no_results(self) -> None:
+        """No thread is started."""
+        assert run_in_parallel([]) == []
 
-    def test_all_threads_are_gone_afterwards(self) -> None:
-        """Whoever calls it can go on."""
+    def test_all_threads_have_ended_afterwards(self) -> None:
+        """None is left behind."""
         before = threading.active_count()
-        side_by_side([returning(1)] * 10)
+        run_in_parallel([returning(1)] * 10)
         assert threading.active_count() == before
 
-    def test_where_no_thread_can_be_started_calls_are_made_one_after_another(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """As while the interpreter ends."""
+    def test_calls_are_sequential_if_no_thread_can_be_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This happens while the interpreter shuts down."""
         monkeypatch.setattr(
             threading.Thread, "start", lambda _: raising(RuntimeError("can't start new thread"))()
         )
         error = ValueError("wrong")
         calls = [returning(1), raising(error), threading.get_ident]
-        assert side_by_side(calls) == [1, error, threading.get_ident()]
+        assert run_in_parallel(calls) == [1, error, threading.get_ident()]
 
-    def test_an_interrupt_in_the_callers_thread_comes_out(self) -> None:
+    def test_an_interrupt_in_the_callers_thread_is_raised(self) -> None:
         """Ctrl-C is not a result."""
         with pytest.raises(KeyboardInterrupt):
-            side_by_side([raising(KeyboardInterrupt())], workers=1)
+            run_in_parallel([raising(KeyboardInterrupt())], workers=1)
 
 
 def run(program: str, tmp_path: Path) -> "list[str]":
-    """Run a program in a new interpreter, away from the working tree, and give the lines that it prints."""
+    """Run a program in a new interpreter, outside the working tree, and return the lines that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60
     )
@@ -111,22 +108,23 @@ def run(program: str, tmp_path: Path) -> "list[str]":
     return done.stdout.splitlines()
 
 
-def test_what_is_open_at_the_end_is_closed(tmp_path: Path) -> None:
-    """The newest first, side by side or not; one that fails is logged; a forked child leaves it to its parent."""
+def test_open_objects_are_closed_at_exit(tmp_path: Path) -> None:
+    """The newest is closed first; a failure is logged; a forked child leaves them to its parent."""
     program = """
 import logging, os, sys
-from dockertest._images.process import registry
-from dockertest._cleanup.session import side_by_side
+from dockertest._cleanup.registry import registry
+from dockertest._engine.reachability import own_container_ids
+from dockertest._settings import state_folder
+from dockertest._concurrency import run_in_parallel
 
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 
 class Thing:
-    _timeline = None
     def __init__(self, name):
         self.name = name
-        registry.add(self)
+        registry.add(self, None)
     def close(self):
-        side_by_side([lambda: os.write(1, f"closed {self.name}\\n".encode())] * 2)
+        run_in_parallel([lambda: os.write(1, f"closed {self.name}\\n".encode())] * 2)
         if self.name == "second":
             raise OSError("cannot")
 
@@ -147,25 +145,45 @@ print("end", flush=True)
     ]
 
 
-def test_the_state_folder_is_one_that_can_be_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Home first; without one, or with one that is read-only, the folder for temporary files; never a relative path."""
+def test_the_state_folder_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the home directory if that is writable, else in the temporary directory; it is never a relative path."""
     temporary, home = tmp_path / "tmp", tmp_path / "home"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert state_folder({"XDG_STATE_HOME": str(home)}) == home / "dockertest"
     monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).startswith(str(home)))  # as for root
     (fallback,) = {state_folder({"XDG_STATE_HOME": str(home)}), *temporary.iterdir()}
-    monkeypatch.setattr(os.path, "expanduser", str)  # a user whom the system does not know
+    monkeypatch.setattr(os.path, "expanduser", str)  # a user without an entry in the system's user database
     monkeypatch.chdir(tmp_path)
-    for said in ({}, {"XDG_STATE_HOME": "state"}):
-        assert state_folder(said) == fallback
+    for environ in ({}, {"XDG_STATE_HOME": "state"}):
+        assert state_folder(environ) == fallback
     assert sorted(tmp_path.iterdir()) == [home, temporary]
 
 
-def test_a_system_that_cannot_be_written_to_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no lock then, and that is a warning."""
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such permissions")
+def test_a_state_folder_writable_by_others_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link or folder of another user is skipped; excessive permissions are removed."""
+    temporary, home, foreign = tmp_path / "tmp", tmp_path / "home", tmp_path / "foreign"
+    for folder in (temporary, home, foreign):
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    folder = home / "dockertest"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    assert state_folder({"XDG_STATE_HOME": str(home)}) == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    folder.symlink_to(foreign)
+    assert state_folder({"XDG_STATE_HOME": str(home)}) == folder
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)  # to whom none of these folders belong
+    assert not state_folder({"XDG_STATE_HOME": str(home)}).exists()
+
+
+def test_a_read_only_system_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The missing lock is only a warning."""
 
     def fail() -> NoReturn:
         raise FileNotFoundError("no usable temporary directory")
@@ -173,17 +191,17 @@ def test_a_system_that_cannot_be_written_to_is_no_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(tempfile, "gettempdir", fail)
     monkeypatch.setattr(os.path, "expanduser", str)
     assert not state_folder({}).exists()
-    assert state_folder({"XDG_STATE_HOME": "/proc/nothing"}) == Path("/proc/nothing/dockertest")
+    assert Path("/proc/nothing/dockertest") in state_folder({"XDG_STATE_HOME": "/proc/nothing"}).parents
 
 
-def test_a_session_is_like_no_other() -> None:
-    """Its name is random, and long enough."""
+def test_a_session_is_unique() -> None:
+    """Its name has 128 random bits."""
     assert len({new_session() for _ in range(100)}) == 100
     assert re.fullmatch("[0-9a-f]{32}", new_session())
 
 
-def test_labels_say_whose_it_is() -> None:
-    """That it is ours, of which session of whom, and, where that is asked for, until when."""
+def test_labels_identify_the_owner() -> None:
+    """They hold the session, the identity and, if requested, the expiry time."""
     ours = {"dockertest.managed": "true", "dockertest.session": "abc", "dockertest.identity": "me"}
     assert labels("abc", "me") == ours
     limited = labels("abc", "me", 60)
@@ -194,117 +212,112 @@ def test_labels_say_whose_it_is() -> None:
 class Thing:
     """Something that can be closed."""
 
-    _end_known = False
-    _expires = False
-    _removed = False
-    _reused = False
-    _was_ready = True
-
-    def __init__(self, made: "list[str]", name: str, failure: "Exception | None" = None) -> None:
-        self.id, self.name, self.made, self.failure = name, f"name of {name}", made, failure
+    def __init__(self, closed: "list[str]", name: str, failure: "Exception | None" = None) -> None:
+        self.id, self.name, self.closed, self.failure = name, f"name of {name}", closed, failure
+        self.is_spare = False
 
     def close(self) -> None:
-        self.made.append(self.id)
+        self.closed.append(self.id)
         if self.failure:
             raise self.failure
 
-    def _check_alive(self, within: float) -> None: ...
+    def keep_failed(self) -> None: ...
 
-    def _reports(self) -> "tuple[Report, ...]":
-        return ()
-
-    def _waited_for(self) -> "AbstractContextManager[None]":
-        return nullcontext()
+    def report(self) -> Report:
+        raise NotImplementedError
 
 
-class TestBelongings:
-    """What one pool made and has to remove."""
+class TestMembers:
+    """The containers and networks that a pool owns and has to remove."""
 
-    def test_networks_go_after_the_containers_in_them(self) -> None:
-        """Engines refuse the other order."""
+    def test_networks_are_removed_after_the_containers_in_them(self) -> None:
+        """Engines refuse to remove a network that is in use."""
         closed: list[str] = []
-        belongings = Belongings()
-        belongings.add_network(Thing(closed, "net"))
+        members = Members()
+        members.networks.append(Thing(closed, "net"))
         for name in "abc":
-            belongings.add_container(Thing(closed, name))
-        assert len(belongings) == 4
-        assert belongings.close(10) == []
+            members.containers.append(Thing(closed, name))
+        assert len(members) == 4
+        assert members.close(10) == []
         assert sorted(closed[:3]) == ["a", "b", "c"]
         assert closed[3:] == ["net"]
 
-    def test_one_failure_stops_nothing(self) -> None:
-        """All of them are given back."""
+    def test_a_failure_does_not_stop_the_others(self) -> None:
+        """All members are closed, and the failure is returned."""
         closed: list[str] = []
         failure = OSError("cannot")
-        belongings = Belongings()
-        belongings.add_container(Thing(closed, "a", failure))
-        belongings.add_container(Thing(closed, "b"))
-        belongings.add_network(Thing(closed, "net"))
-        assert belongings.close(10) == [failure]
+        members = Members()
+        members.containers.append(Thing(closed, "a", failure))
+        members.containers.append(Thing(closed, "b"))
+        members.networks.append(Thing(closed, "net"))
+        assert members.close(10) == [failure]
         assert sorted(closed) == ["a", "b", "net"]
 
-    def test_what_was_forgotten_is_left_alone(self) -> None:
-        """Forgetting twice, or what was never there, is nothing."""
+    def test_an_untracked_member_is_not_closed(self) -> None:
+        """Untracking twice, or an unknown member, has no effect."""
         closed: list[str] = []
-        belongings = Belongings()
+        members = Members()
         container, network = Thing(closed, "a"), Thing(closed, "n")
-        belongings.add_container(container)
-        belongings.add_network(network)
-        for each in (container, container, network, Thing(closed, "never there")):
-            belongings.forget(each)
-        assert belongings.close(10) == []
+        members.containers.append(container)
+        members.networks.append(network)
+        for member in (container, container, network, Thing(closed, "unknown")):
+            members.untrack(member, is_gone=False)
+        assert members.close(10) == []
         assert closed == []
 
-    def test_two_handles_of_one_container_are_forgotten_one_by_one(self) -> None:
-        """As when two threads take the same reused one; but once it is gone, both."""
-        belongings = Belongings()
+    def test_handles_of_one_container_are_untracked_one_by_one(self) -> None:
+        """Two threads may reuse the same container; once it is removed, all its handles are untracked."""
+        members = Members()
         handles = [Thing([], "a"), Thing([], "a"), Thing([], "a")]
-        for each in handles:
-            belongings.add_container(each)
-        belongings.forget(handles[1])
-        assert [*map(id, belongings.containers())] == [id(handles[0]), id(handles[2])]
-        handles[0]._removed = True
-        belongings.forget(handles[0])
-        assert belongings.containers() == []
+        for handle in handles:
+            members.containers.append(handle)
+        members.untrack(handles[1], is_gone=False)
+        assert [*map(id, members.containers)] == [id(handles[0]), id(handles[2])]
+        members.untrack(handles[0], is_gone=True)
+        assert members.containers == []
 
     def test_a_network_is_known_by_name_and_id(self) -> None:
-        """Whatever the user wrote."""
-        belongings = Belongings()
-        belongings.add_network(Thing([], "net"))
-        assert [belongings.owns_network(each) for each in ("net", "name of net", "ne")] == [True, True, False]
+        """Users may pass either."""
+        members = Members()
+        members.networks.append(Thing([], "net"))
+        assert [members.owns_network(network) for network in ("net", "name of net", "ne")] == [
+            True,
+            True,
+            False,
+        ]
 
-    def test_nothing_is_made_after_the_end(self) -> None:
-        """It would be left behind."""
-        belongings = Belongings()
-        belongings.close(10)
-        with pytest.raises(ResourceClosedError, match="the pool is closed"), belongings.creating():
+    def test_nothing_is_created_after_close(self) -> None:
+        """It would never be removed."""
+        members = Members()
+        members.close(10)
+        with pytest.raises(ResourceClosedError, match="the pool is closed"), members.creating():
             pytest.fail("nothing is created any more")
 
-    def test_the_end_waits_for_what_is_just_being_made(self) -> None:
-        """So that it is removed as well."""
+    def test_close_waits_for_a_running_creation(self) -> None:
+        """The new container is removed as well."""
         closed: list[str] = []
-        belongings = Belongings()
+        members = Members()
         begun, ending = threading.Event(), threading.Event()
 
         def create() -> None:
-            with belongings.creating():
+            with members.creating():
                 begun.set()
                 assert ending.wait(10)
-                belongings.add_container(Thing(closed, "late"))
+                members.containers.append(Thing(closed, "late"))
 
         def close() -> None:
             assert begun.wait(10)
             threading.Timer(0.02, ending.set).start()
-            assert belongings.close(10) == []
+            assert members.close(10) == []
 
-        assert [each for each in side_by_side([create, close]) if isinstance(each, Exception)] == []
+        assert [result for result in run_in_parallel([create, close]) if isinstance(result, Exception)] == []
         assert closed == ["late"]
 
-    def test_but_not_for_ever(self) -> None:
-        """An engine may be stuck."""
-        belongings = Belongings()
-        with belongings.creating():
-            assert belongings.close(0.01) == []
+    def test_close_does_not_wait_forever(self) -> None:
+        """The engine may hang."""
+        members = Members()
+        with members.creating():
+            assert members.close(0.01) == []
 
 
 MOUNTS = """
@@ -331,10 +344,10 @@ MOUNTS = """
         ("\0\udcff", "\0", "", []),
     ],
 )  # fmt: skip
-def test_the_container_that_this_process_may_run_in(
+def test_the_container_of_this_process_is_detected(
     mountinfo: "str | None", cgroup: "str | None", hostname: str, ids: "list[str]", tmp_path: Path
 ) -> None:
-    """By the files that engines mount, by cgroup v1, by the host name; never by another container's mounts."""
+    """Its id comes from mounts by the engine, cgroup v1 or the host name, but not from other containers' mounts."""
     for name, text in (("mountinfo", mountinfo), ("cgroup", cgroup)):
         if text is not None:
             written = text.replace("{one}", ONE).replace("{two}", TWO)
@@ -342,7 +355,7 @@ def test_the_container_that_this_process_may_run_in(
     assert own_container_ids(tmp_path, hostname) == ids
 
 
-def test_by_default_it_is_this_process() -> None:
-    """Whatever it finds looks like an id."""
-    for each in own_container_ids():
-        assert re.fullmatch("[0-9a-f]{64}|[0-9a-f]{12}", each)
+def test_the_current_process_is_inspected_by_default() -> None:
+    """Each candidate looks like an id."""
+    for candidate in own_container_ids():
+        assert re.fullmatch("[0-9a-f]{64}|[0-9a-f]{12}", candidate)

@@ -1,4 +1,4 @@
-"""What a pool did and when: as data, as a table, as a picture."""
+"""The timeline of a pool as data, as a table and as a drawing."""
 
 from xml.etree import ElementTree
 
@@ -9,17 +9,17 @@ from dockertest._timeline import KINDS, Timeline, picture, table
 
 
 def step(kind: str, began: float, seconds: float, name: str = "pg", image: str = "postgres:15") -> Step:
-    """Make a step of a container that is called as its id is."""
+    """Return a step of a container."""
     return Step(kind=kind, image=image, container=f"id of {name}", name=name, began=began, seconds=seconds)
 
 
-def test_steps_are_noted_with_what_the_body_found_out() -> None:
-    """In the order of their beginnings; an earlier step learns the name that came later."""
+def test_steps_are_recorded() -> None:
+    """They are ordered by their start; all steps of a container have its latest name."""
     timeline = Timeline()
-    with timeline.step("create", "postgres:15") as said:
-        said["container"] = "1"
-    with timeline.step("start", "postgres:15") as said:
-        said |= {"container": "1", "name": "pg"}
+    with timeline.step("create", "postgres:15") as known:
+        known["container"] = "1"
+    with timeline.step("start", "postgres:15") as known:
+        known |= {"container": "1", "name": "pg"}
     first, second = timeline.steps()
     assert (first.kind, first.name, first.failed) == ("create", "pg", False)
     assert (second.kind, second.name) == ("start", "pg")
@@ -27,16 +27,16 @@ def test_steps_are_noted_with_what_the_body_found_out() -> None:
     assert 0 <= first.seconds < 5
 
 
-def test_a_step_that_fails_is_noted_as_well() -> None:
-    """It took its time, too; the error goes on."""
+def test_a_failed_step_is_recorded() -> None:
+    """The error is raised."""
     timeline = Timeline()
     with pytest.raises(ZeroDivisionError), timeline.step("pull", "postgres:15"):
         raise ZeroDivisionError
-    assert [(each.kind, each.failed) for each in timeline.steps()] == [("pull", True)]
+    assert [(step.kind, step.failed) for step in timeline.steps()] == [("pull", True)]
 
 
-def test_the_table_has_a_line_for_each_container() -> None:
-    """The slowest first; what nobody did has no column."""
+def test_the_table_has_a_row_for_each_container() -> None:
+    """The slowest row is first, and empty columns are left out."""
     steps = [
         step("create", 0, 0.01),
         step("start", 0.01, 0.25),
@@ -51,13 +51,14 @@ def test_the_table_has_a_line_for_each_container() -> None:
         "redis:7 cache      0.02              0.30     0.32",
     ]
     assert table([]) == []
+    assert table([step("start", 0, 1, name="a\x1b[2J\nb")])[1].startswith("postgres:15 a b ")
 
 
-def test_the_picture_is_svg() -> None:
-    """With a bar for each step, a line for each container, and nothing of a name that would be markup."""
-    steps = [step(kind, index, 1, name="<&>") for index, kind in enumerate(KINDS)]
+def test_the_drawing_is_svg() -> None:
+    """It has a bar for each step and a row for each container; names are escaped."""
+    steps = [step(kind, index, 1, name="<&\x1b[2J>") for index, kind in enumerate(KINDS)]
     root = ElementTree.fromstring(picture(steps))
-    titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == [f"{kind} 1.00 s" for kind in KINDS]
-    assert "postgres:15 <&>" in [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "postgres:15 <&>" in [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     ElementTree.fromstring(picture([]))

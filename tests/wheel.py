@@ -1,12 +1,16 @@
 """
-Test the built wheel where there is no source beside it: `make test-wheel`.
+Test the built wheel without the sources next to it: `make test-wheel`, `make test-pythons`.
 
-    python tests/wheel.py dist/….whl
+    python -m tests.wheel [--all] dist/….whl
 
-The pure tests run on every CPython from 3.10 on that this machine has, those with an engine on the oldest and the newest.
-The oldest has the oldest of what the package needs, too.
+The tests that need no engine run on every CPython on this machine, from version 3.11 on. Some of those that need one run
+on the oldest, and fewer of them on the newest. The oldest Python uses the oldest supported versions of the dependencies.
+
+With `--all`, every version in the classifiers of pyproject.toml is tested with and without an engine, with the newest
+dependencies. Versions that this machine lacks are taken from Debian unstable, as root on Debian.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -24,21 +28,30 @@ ROOT = Path(__file__).parent.parent
 VENVS = ROOT / "build" / "wheel-venvs"
 COPIED = (".ci", "tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
 PURE = ("tests", "--ignore=tests/integration")
-# What may differ from one Python to the next: threads, processes, archives, certificates, frameworks. The rest of what
-# talks to an engine talks to it in the same way with each, and is done by `make test`.
-WITH_ENGINE = tuple(
-    f"tests/integration/test_{each}.py"
-    for each in (
-        "conformance", "endpoints", "exec", "files", "retry_async", "reaper", "threads_and_forks", "reuse", "postgres",
-        "frameworks", "pytest_plugin", "testcase",
-    )
-)  # fmt: skip
-OLDEST = (3, 10)
-BELOW = "requests<2.29"  # and with it urllib3 1: the docker SDK takes them, and distributions have them
-# requests before 2.29 does not read the answer of an engine that refuses an upload in the midst of it.
-UNFIT = "--deselect=tests/integration/test_files.py::test_where_all_is_read_only_the_engine_says_so"
+# Tests of behaviour that may depend on the versions of Python and the dependencies: requests, streams, archives, threads.
+# `make test` runs the rest.
+WITH_ENGINE = (
+    "-n2",
+    *(
+        f"tests/integration/test_{name}.py"
+        for name in ("conformance", "exec", "files", "retry_async", "threads_and_forks")
+    ),
+)
+# `make test` runs with the newest versions of the dependencies, too, so that a newer Python needs fewer tests.
+SHORT = ("-n2", *(f"tests/integration/test_{name}.py" for name in ("conformance", "threads_and_forks")))
+OLDEST = (3, 11)
+# Distributions still ship these versions of requests, which come with urllib3 1. The docker SDK supports them.
+OLD_REQUESTS = "requests<2.29"
+# requests before 2.29 ignores the answer of an engine that rejects an upload before its end.
+UNFIT_FOR_OLD_REQUESTS = [
+    f"--deselect=tests/integration/test_files.py::test_{name}"
+    for name in ("no_connection_is_left_open", "a_read_only_container_reports_the_error_of_the_engine")
+]
 
-# Free-threaded builds and early releases lack the wheels of what the tests need.
+# In Debian's files, for the versions that this machine lacks. The tests also need the docker CLI.
+DEBIAN = ("ca-certificates", "docker-cli", "procps")
+
+# Some dependencies of the tests have no wheels for free-threaded builds and pre-releases.
 PROBE = """
 import sys, sysconfig
 fit = sys.implementation.name == "cpython" and sys.version_info.releaselevel == "final"
@@ -46,11 +59,13 @@ if fit and not sysconfig.get_config_var("Py_GIL_DISABLED"):
     import ensurepip, venv
     print(*sys.version_info[:2])
 """
-WHERE = "import dockertest, sysconfig; print(dockertest.__file__, sysconfig.get_path('purelib'), sep='\\n')"
+LOCATIONS = (
+    "import dockertest, sysconfig; print(dockertest.__file__, sysconfig.get_path('purelib'), sep='\\n')"
+)
 
 
 class FailedError(Exception):
-    """A step failed; the text has its output."""
+    """A step failed; the message contains its output."""
 
 
 @dataclass(frozen=True)
@@ -61,55 +76,87 @@ class Python:
     Attributes:
         minor: Its version, `(3, 12)`.
         base: The interpreter as installed on the machine.
+        prefix: The beginning of every command, for an interpreter in another root filesystem.
     """
 
     minor: tuple[int, int]
     base: Path
+    prefix: tuple[str | Path, ...] = ()
 
     @property
     def name(self) -> str:
-        """Its version in words."""
+        """Its display name."""
         return f"Python {self.minor[0]}.{self.minor[1]}"
 
     @property
     def executable(self) -> Path:
-        """Give the interpreter of its own environment, in which the wheel is installed."""
+        """The interpreter of its virtual environment, in which the wheel is installed."""
         return VENVS / f"{self.minor[0]}.{self.minor[1]}" / "bin" / "python"
 
 
 def main() -> int:
-    """Run all tests that the wheel has to pass; say which Python failed."""
-    (wheel,) = sys.argv[1:]
+    """Test the wheel with all Pythons and report those that failed."""
+    parser = argparse.ArgumentParser(description="Test the built wheel.")
+    parser.add_argument("--all", action="store_true", help="test all supported versions of Python")
+    parser.add_argument("wheel", type=Path)
+    arguments = parser.parse_args()
+    wheel, is_all = arguments.wheel, arguments.all
     pythons = find_pythons()
-    print(f"testing {Path(wheel).name} with {', '.join(each.name for each in pythons)}", flush=True)
+    if is_all:
+        pythons = add_missing(pythons)
+    print(f"testing {wheel.name} with {', '.join(python.name for python in pythons)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dockertest wheel ") as folder:
-        copy = Path(folder)
-        failed = side_by_side(pythons, partial(install_and_test, Path(wheel).resolve(), copy))
-        ends = [each for each in dict.fromkeys([*pythons[:1], *pythons[-1:]]) if each not in failed]
-        failed += side_by_side(ends, partial(run_tests, copy, WITH_ENGINE))
+        copies = Path(folder)
+        failed = run_in_parallel(
+            pythons, partial(install_and_test, wheel.resolve(), copies, has_old=not is_all)
+        )
+        chosen = pythons if is_all else list(dict.fromkeys([*pythons[:1], *pythons[-1:]]))
+        failed += run_in_parallel(
+            [python for python in chosen if python not in failed],
+            partial(run_tests_with_engine, copies, has_old=not is_all),
+        )
     if failed:
-        print(f"FAILED with {', '.join(each.name for each in failed)}", file=sys.stderr)
+        print(f"FAILED with {', '.join(python.name for python in failed)}", file=sys.stderr)
     return 1 if failed or not pythons else 0
 
 
 def find_pythons() -> list[Python]:
-    """Give the machine's CPythons from the oldest supported on, one of each minor version, the oldest first."""
-    named = [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30)]
+    """Return one CPython of each supported minor version on this machine, the oldest first."""
+    on_path = [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30)]
     candidates = [
         Path(sys.executable).resolve(),
-        *(Path(each) for each in named if each),
+        *(Path(path) for path in on_path if path),
         *sorted(Path.home().glob(".pyenv/versions/*/bin/python3")),
     ]
-    found: dict[tuple[int, int], Python] = {}
+    pythons: dict[tuple[int, int], Python] = {}
     for candidate in candidates:
         minor = probe(candidate)
         if minor and minor >= OLDEST:
-            found.setdefault(minor, Python(minor, candidate))
+            pythons.setdefault(minor, Python(minor, candidate))
+    return [pythons[minor] for minor in sorted(pythons)]
+
+
+def add_missing(pythons: list[Python]) -> list[Python]:
+    """Return the supported versions, those that this machine lacks from Debian unstable."""
+    from tests.engines import others, start
+
+    supported = re.findall(r"Python :: 3\.(\d+)", (ROOT / "pyproject.toml").read_text())
+    found = {python.minor: python for python in pythons}
+    missing = [(3, int(minor)) for minor in supported if (3, int(minor)) not in found]
+    if missing:
+        names = [f"python{major}.{minor}" for major, minor in missing]
+        packages = (*DEBIAN, *(f"{name}-venv" for name in names))
+        files = others.Other(name="pythons", number=0, suite="unstable", packages=packages, scheme="unix")
+        start.require_tools()
+        start.make_tree(files)
+        prefix = ("unshare", "--mount", ROOT / "tests/in_tree.sh", files.tree)
+        for minor, name in zip(missing, names, strict=True):
+            found[minor] = Python(minor, Path("/usr/bin") / name, prefix)
     return [found[minor] for minor in sorted(found)]
 
 
 def probe(executable: Path) -> tuple[int, int] | None:
-    """Ask an interpreter for its version; `None` if it is none to test with, such as a shim that leads nowhere."""
+    """Return an interpreter's version, or `None` if it cannot be tested with, such as a shim without a target."""
     done = subprocess.run([executable, "-c", PROBE], capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         return None
@@ -117,57 +164,66 @@ def probe(executable: Path) -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
-def side_by_side(pythons: Sequence[Python], step: Callable[[Python], str]) -> list[Python]:
-    """Take a step with every Python, a few at a time; give those that failed."""
+def run_in_parallel(pythons: Sequence[Python], step: Callable[[Python], str]) -> list[Python]:
+    """Run a step with every Python, as many at a time as there are cores, and return those that failed."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        results = threads.map(lambda python: attempt(python, step), pythons)
-        return [each for failed in results for each in failed]
+        succeeded = list(threads.map(lambda python: succeeds(python, step), pythons))
+    return [python for python, success in zip(pythons, succeeded, strict=True) if not success]
 
 
-def attempt(python: Python, step: Callable[[Python], str]) -> list[Python]:
-    """Take a step and tell how it went; give the Python again if it failed."""
+def succeeds(python: Python, step: Callable[[Python], str]) -> bool:
+    """Run a step, report its result, and return whether it succeeded."""
     began = time.monotonic()
     try:
-        told = step(python)
+        result = step(python)
     except FailedError as error:
         print(f"{python.name}: FAILED\n{error}", flush=True)
-        return [python]
-    print(f"{python.name}: {told} ({time.monotonic() - began:.0f} s in all)", flush=True)
-    return []
+        return False
+    print(f"{python.name}: {result} ({time.monotonic() - began:.0f} s in all)", flush=True)
+    return True
 
 
-def install_and_test(wheel: Path, copies: Path, python: Python) -> str:
-    """Install the wheel into a new environment and run the pure tests."""
+def install_and_test(wheel: Path, copies: Path, python: Python, *, has_old: bool) -> str:
+    """Install the wheel into a new environment and run the tests that need no engine."""
     environment = python.executable.parent.parent
-    call([python.base, "-m", "venv", "--clear", environment], ROOT)
-    pins = oldest_dependencies() if python.minor == OLDEST else []
-    call([python.executable, "-m", "pip", "install", "--quiet", f"{wheel}[test]", *pins], ROOT)
-    return run_tests(copies, PURE, python)
+    call([*python.prefix, python.base, "-m", "venv", "--clear", environment], ROOT)
+    pins = oldest_dependencies() if has_old and python.minor == OLDEST else []
+    install = ("-m", "pip", "install", "--quiet", f"{wheel}[test]", *pins)
+    call([*python.prefix, python.executable, *install], ROOT)
+    return run_tests(copies, PURE, python, has_old=has_old)
 
 
 def oldest_dependencies() -> list[str]:
-    """Give what pip is to install for the oldest versions that the package allows."""
-    (listed,) = re.findall(
+    """Return requirements for the oldest versions that the package allows."""
+    (dependencies,) = re.findall(
         r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
     )
-    return [*re.findall(r'"(.+)"', listed.replace(">=", "==")), BELOW]
+    return [*re.findall(r'"(.+)"', dependencies.replace(">=", "==")), OLD_REQUESTS]
 
 
-def run_tests(copies: Path, tests: Sequence[str], python: Python) -> str:
-    """Run tests in a copy without the package's source; give pytest's last line."""
-    copy = copies / f"{python.name} {tests[-1].strip('-').replace('/', ' ')}"
+def run_tests(copies: Path, arguments: Sequence[str], python: Python, *, has_old: bool) -> str:
+    """Run pytest in a copy without the sources of the package, and return its last line."""
+    kind = "pure" if arguments is PURE else "engine"
+    copy = copies / f"{python.name} {kind}"
     for name in COPIED:
         copy_to(ROOT / name, copy / name)
     check_is_installed(python, copy)
-    unfit = [UNFIT] if python.minor == OLDEST else []
-    output = call([python.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *unfit, *tests], copy)
-    return (
-        f"{next(each for each in tests if not each.startswith('--'))}: {output.splitlines()[-1].strip('= ')}"
-    )
+    is_old = has_old and python.minor == OLDEST
+    deselected = UNFIT_FOR_OLD_REQUESTS if is_old else []
+    strict = () if is_old else ("-X", "dev", "-W", "error")
+    pytest = (python.executable, *strict, "-m", "pytest", "-p", "no:cacheprovider", "-q")
+    output = call([*python.prefix, *pytest, *deselected, *arguments], copy)
+    return f"{kind} tests: {output.splitlines()[-1].strip('= ')}"
+
+
+def run_tests_with_engine(copies: Path, python: Python, *, has_old: bool) -> str:
+    """Run the tests that need an engine."""
+    arguments = WITH_ENGINE if has_old and python.minor == OLDEST else SHORT
+    return run_tests(copies, arguments, python, has_old=has_old)
 
 
 def copy_to(source: Path, target: Path) -> None:
-    """Copy a file or a folder, without what interpreters left in it."""
+    """Copy a file or a folder, except for caches and hidden files in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
@@ -176,18 +232,20 @@ def copy_to(source: Path, target: Path) -> None:
 
 
 def check_is_installed(python: Python, folder: Path) -> None:
-    """Fail if another `dockertest` than the installed one would be tested."""
-    imported, site_packages = call([python.executable, "-c", WHERE], folder).splitlines()
+    """Fail if the tests would import another `dockertest` than the installed one."""
+    command = [*python.prefix, python.executable, "-c", LOCATIONS]
+    imported, site_packages = call(command, folder).splitlines()
     if not Path(imported).is_relative_to(site_packages):
-        raise FailedError(f"dockertest comes from {imported}, not from {site_packages}")
+        raise FailedError(f"dockertest is imported from {imported}, not from {site_packages}")
 
 
 def call(command: Sequence[str | Path], folder: Path) -> str:
-    """Run a command and give its output, which is in the error if it fails."""
+    """Run a command and return its output, which is part of the error if it fails."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
     }
-    # One Python's tests must not recover what the other's left dead on purpose: to each, the other's sessions are unknown.
+    # Some tests leave containers behind on purpose. With separate state folders, the runs do not recover each other's
+    # sessions.
     environment["XDG_STATE_HOME"] = str(folder / "state")
     done = subprocess.run(
         command,
@@ -201,7 +259,7 @@ def call(command: Sequence[str | Path], folder: Path) -> str:
     )
     if done.returncode:
         shown = " ".join(map(str, command))
-        raise FailedError(f"{shown} ended with {done.returncode}:\n{done.stdout}")
+        raise FailedError(f"{shown} failed with exit code {done.returncode}:\n{done.stdout}")
     return done.stdout
 
 

@@ -1,273 +1,834 @@
-"""What ties the reaper to this process: who we are, the lock that says we live, and the pipe that ends when we do."""
+"""
+The user's side of the reaper: who this process is, the locks that prove that it is alive, and the socket to the reaper.
+
+`reaper` describes what the reaper does. The socket is written to before the reaper has started, so that the first
+session is in it before the first create request leaves. What depends on the reaper, such as a deadline, is confirmed
+by it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import importlib.util
 import json
 import logging
 import os
+import secrets
+import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from dockertest._cleanup import reaper as _reaper
-from dockertest._cleanup import session as _session
-from dockertest._engine.client import Engine
-from dockertest._engine.sdk import border
-from dockertest._images import process as _process
-from dockertest.errors import EngineError
+from dockertest import _clock
+from dockertest._cleanup import reaper
+from dockertest._cleanup.reaper import Evidence, Hold, Records
+from dockertest._cleanup.registry import registry
+from dockertest._engine.client import EngineClient
+from dockertest._engine.sdk import translate_errors
+from dockertest._settings import prepared_unused, state_folder
+from dockertest.errors import DockertestError, EngineError
 
+T = TypeVar("T")
 log = logging.getLogger("dockertest")
 
-PATIENCE = 5.0  # seconds that a reaper may take to listen
+CONFIRM_SECONDS = 5.0  # The reaper has this long to confirm a message, its own start included.
+UNRESPONSIVE_SECONDS = 0.1  # And this long once it has failed to.
+_MULTICAST_BIT = 1 << 40  # In a hardware address: uuid.getnode() made it up, see RFC 4122, section 4.5.
+_DARWIN_SO_NOSIGPIPE = 0x1022  # sys/socket.h; Python has no name for it.
 
 
-def identity() -> str:
-    """Give user, machine, boot and PID namespace, in four words: only within all four can a process be known to be dead."""
+def identity(folder: Path) -> str:
+    """
+    Return user, machine, boot and PID namespace, joined by full stops.
+
+    Only a process with the same four can be known to have ended.
+
+    Args:
+        folder: The state folder, where an id is kept for a machine that has none.
+    """
     user = (
         str(os.getuid())
         if hasattr(os, "getuid")
         else hashlib.sha256(str(Path.home()).encode()).hexdigest()[:16]
     )
-    machine = _first_line("/etc/machine-id") or f"{uuid.getnode():x}"
+    machine = hashlib.sha256(_machine_id(folder).encode()).hexdigest()[:16]
     boot = _first_line("/proc/sys/kernel/random/boot_id").replace("-", "")
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
-    return f"{user}.{hashlib.sha256(machine.encode()).hexdigest()[:16]}.{boot}.{namespace}"
+    return f"{user}.{machine}.{boot}.{namespace}"
 
 
-class Lifeline:
+def _machine_id(folder: Path) -> str:
+    """Return the system's own id of the machine, else a network card's address, else an id that is made up once."""
+    written = _first_line("/etc/machine-id")
+    if written and written != "uninitialized":  # systemd writes that on a first boot.
+        return written
+    address = uuid.getnode()
+    return f"{address:x}" if not address & _MULTICAST_BIT else _generated_machine_id(folder)
+
+
+def _generated_machine_id(folder: Path) -> str:
+    path = folder / "machine-id"
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        if not path.exists():
+            fresh.write_text(secrets.token_hex(16), encoding="ascii")
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)  # The first one wins, and is never seen half-written.
+            fresh.unlink()
+    except OSError as error:
+        log.debug("cannot write an id of this machine to %s: %s", path, error)
+    return _first_line(str(path)) or f"{uuid.getnode():x}"
+
+
+class Descriptor:
+    """
+    An open file that knows whether its number still means that file.
+
+    A program that closes all descriptors, as daemons do, may get the same number for a file of its own.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._file = self._identify()
+
+    def is_ours(self) -> bool:
+        """Return whether it is still open as it was."""
+        return self._file is not None and self._identify() == self._file
+
+    def close(self) -> None:
+        """Close it, unless the number means another file by now."""
+        if self.is_ours():
+            with contextlib.suppress(OSError):
+                os.close(self.number)
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = os.fstat(self.number)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+class Channel:
+    """
+    The connection to a reaper: lines of JSON both ways.
+
+    On Windows, where a socket cannot be the standard input of a process, it is a pipe, and nothing is confirmed.
+
+    Attributes:
+        far: The other end, for the reaper; to be closed once it has started.
+    """
+
+    def __init__(self) -> None:
+        """
+        Open both ends.
+
+        Raises:
+            OSError: There are no descriptors left.
+        """
+        self._socket: socket.socket | None = None
+        if os.name == "nt":
+            far, near = os.pipe()
+        else:
+            self._socket, far_socket = socket.socketpair()
+            self._socket.setblocking(False)  # A reaper that is stopped must not stop this process.
+            if sys.platform == "darwin":
+                self._socket.setsockopt(socket.SOL_SOCKET, _DARWIN_SO_NOSIGPIPE, 1)
+            near, far = self._socket.fileno(), far_socket.detach()
+        self.far = Descriptor(far)
+        self._near = Descriptor(near)
+        self._unsent = b""
+        self._unread = b""
+
+    def send(self, message: Mapping[str, Any], timeout: float) -> bool:
+        """
+        Send a message; return `False` if the buffer stays full for *timeout* seconds.
+
+        Raises:
+            OSError: The reaper has ended, or this process has closed the descriptor.
+        """
+        line = json.dumps(message).encode() + b"\n"
+        deadline = _clock.monotonic() + timeout
+        while not self._write(self._unsent + line):
+            if _clock.monotonic() > deadline:
+                return False
+            _clock.sleep(0.02)
+        return True
+
+    def _write(self, data: bytes) -> bool:
+        """Write as much as fits into the buffer and remember the rest; return `False` if nothing fits."""
+        self._check()
+        if self._socket is None:
+            return os.write(self._near.number, data) > 0
+        try:
+            # No SIGPIPE if the reaper has ended: its default action would end this process.
+            sent = self._socket.send(data, getattr(socket, "MSG_NOSIGNAL", 0))
+        except BlockingIOError:
+            return False
+        self._unsent = data[sent:]
+        return True
+
+    def answers(self, timeout: float) -> Iterator[dict[str, Any]]:
+        """
+        Yield the reaper's answers; stop when there has been none for *timeout* seconds.
+
+        Raises:
+            OSError: The reaper has ended, or this process has closed the descriptor.
+        """
+        deadline = _clock.monotonic() + timeout
+        while self._socket is not None:
+            while b"\n" in self._unread:
+                line, _, self._unread = self._unread.partition(b"\n")
+                yield json.loads(line)
+            self._check()
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(max(0.0, deadline - _clock.monotonic()) * 1000):
+                return
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("it has ended")
+            self._unread += data
+
+    def close(self) -> None:
+        """Close both ends: for the reaper, this process has ended."""
+        self.far.close()
+        if self._socket is None:
+            self._near.close()
+        elif self._near.is_ours():
+            self._socket.close()
+        else:
+            self._socket.detach()
+
+    def _check(self) -> None:
+        if not self._near.is_ours():
+            raise BrokenPipeError("its descriptor was closed by this process")
+
+
+class ReaperClient:
     """
     The reaper of one engine, for all pools of this process that use it.
 
-    It runs from the first thing that is made until the last pool is closed.
+    It runs from the first session that wants it until the last one has ended.
+
+    Attributes:
+        failure: Why there is no reaper, if one was needed and does not work; else empty.
     """
 
-    def __init__(self, engine: Engine, environ: Mapping[str, str]) -> None:
+    def __init__(self, engine: EngineClient, environ: Mapping[str, str]) -> None:
+        self.failure = ""
+        self._reason: object = ""  # in the failure
         self._address = engine.address()
-        # What Python needs to start at all, and ssh to be the one that the user has; nothing else has to be known.
-        wanted: tuple[str, ...] = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-        wanted += ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
-        self._environ = {"PATH": os.defpath, **{each: environ[each] for each in wanted if each in environ}}
-        self._local = engine.endpoint.is_local
-        self._where = str(engine.endpoint)
-        self._state = _session.state_folder(environ)
-        # The reaper works elsewhere.
-        self._log_file = os.path.abspath(file) if (file := environ.get("DOCKERTEST_REAPER_LOG")) else ""  # noqa: PTH100
+        self._obstacle = engine.address_obstacle()
+        self._engine_name = str(engine.endpoint)
+        # Python needs the first two to start at all, and ssh the others to be the one that the user has.
+        names: tuple[str, ...] = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+        names += ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
+        self._environ = {"PATH": os.defpath, **{name: environ[name] for name in names if name in environ}}
+        self._records = Records(state_folder(environ))
+        self._unused = prepared_unused(environ)
+        log_file = environ.get("DOCKERTEST_REAPER_LOG")
+        self._log_file = os.path.abspath(log_file) if log_file else ""  # noqa: PTH100 - the reaper runs elsewhere
+        self._is_engine_here: bool | None = None
         self._lock = threading.RLock()
-        self._locks: dict[str, int | None] = {}  # the open lock file of each session
-        self._pipe: int | None = None
-        self._deaf = False  # whether the reaper has not heard the last that was said
+        self._locks: dict[str, Descriptor | None] = {}  # by session that has begun
+        self._sessions: set[str] = set()  # those of them that want the reaper
+        self._holds: dict[str, set[Hold]] = {}  # by session
+        self._deadlines: dict[str, float] = {}  # by container
+        self._idle: dict[Hold, float] = {}  # when a container may be removed that no session holds any more
+        self._programs: set[int] = set()
+        self._channel: Channel | None = None
+        self._is_unresponsive = False
+        self._last_number = 0
         self._process: subprocess.Popen[bytes] | None = None
-        os.register_at_fork(after_in_child=self._let_go) if hasattr(os, "register_at_fork") else None
+        os.register_at_fork(after_in_child=self._release_in_child) if hasattr(
+            os, "register_at_fork"
+        ) else None
+
+    @property
+    def identity(self) -> str:
+        """The identity of this process as far as this engine is concerned; see `reaper.Evidence.is_dead`."""
+        if self._is_engine_here is None:
+            self._is_engine_here = reaper.is_engine_behind(self._url)
+        return identity(self._records.folder) + ("" if self._is_engine_here else reaper.ELSEWHERE)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine's address; one that leads to the same socket is the same."""
+        scheme, _, path = self._url.partition("://")
+        return f"unix://{os.path.realpath(path)}" if scheme == "unix" else self._url
+
+    @property
+    def records(self) -> Records:
+        """The records of this user's sessions."""
+        return self._records
+
+    @property
+    def engine_url(self) -> str:
+        """The engine's address, as it stands in the records."""
+        return self._url
+
+    @property
+    def _url(self) -> str:
+        return str((self._address or {}).get("url", self._engine_name))
+
+    def warn_of_obstacle(self) -> None:
+        """Log once if a reaper could not reach the engine as the client of this process does."""
+        if self._obstacle and not self.failure:
+            self._fail(
+                "does not work", f"it cannot reach {self._engine_name} as the client does: {self._obstacle}"
+            )
+
+    # Sessions
 
     def begin(self, session: str, *, reaper: bool) -> None:
         """
-        Have what *session* makes removed when this process is gone.
+        Make sure that what *session* makes is removed if this process is killed.
 
-        The session is in the pipe when this returns: the first create request may leave. Without a reaper there is
-        only the lock, so that the next session's reaper knows when this one is dead.
+        When this returns, the first create request may leave.
+
+        Args:
+            reaper: Whether the reaper does it; else only the lock lets a later session do it.
         """
         with self._lock:
-            if session in self._locks:
+            needs_reaper = reaper and session not in self._sessions
+            if session in self._locks and not needs_reaper:
                 return
-            lock = self._take_lock(session)
-            if reaper and (self._pipe is not None or self._start()):
-                self._tell({"begin": session})
-            self._locks[session] = lock  # after Ctrl-C in between it is begun anew
+            lock = self._locks[session] if session in self._locks else self._take_lock(session)
+            if needs_reaper:
+                self._sessions.add(session)
+                try:
+                    self._introduce(session)
+                except BaseException:
+                    self._sessions.discard(session)
+                    raise
+            self._locks[session] = lock  # After Ctrl-C before this line it is begun again.
+
+    def _introduce(self, session: str) -> None:
+        """Send a session to the reaper; start one if there is none, or none any more."""
+        if self._channel is not None:
+            self._tell({"message": "begin", "session": session})
+        if self._channel is None:
+            self._start()
 
     def end(self, session: str, *, doubtful: bool = False) -> None:
-        """Forget a session that has removed what it made; *doubtful* where the engine may still be making something."""
+        """
+        Forget a session that has removed what it made.
+
+        Args:
+            doubtful: Whether the engine may still be creating something, so that the reaper has to look again.
+        """
         with self._lock:
             if session not in self._locks:
                 return
             lock = self._locks.pop(session)
-            if self._pipe is not None:
-                self._tell({"dead" if doubtful else "end": session})
-            _close(lock)
+            self._sessions.discard(session)
+            self._holds.pop(session, None)
+            self._tell({"message": "abandon" if doubtful else "end", "session": session})
+            if lock is not None:
+                lock.close()
             if not doubtful:
-                with contextlib.suppress(OSError):
-                    self._lock_path(session).unlink()
+                self._records.remove_lock(session)
             if not self._locks:
                 self._stop()
 
-    @property
-    def has_reaper(self) -> bool:
-        """Whether one runs, and hears what is said."""
-        return self._pipe is not None and not self._deaf
+    def ensure_listening(self) -> bool:
+        """
+        Return whether the reaper confirms that it works; one that has ended is replaced first.
 
-    def settle(self) -> None:
-        """Let go of the process that was started, once it has ended; say so if the reaper did not come up."""
+        This waits for up to `CONFIRM_SECONDS`.
+        """
         with self._lock:
-            if self._process is None or self._process.poll() is None:
+            # One that has died a moment ago is replaced.
+            return self._confirm({"message": "ping"}) or (
+                self._channel is None
+                and bool(self._sessions)
+                and self._start()
+                and self._confirm({"message": "ping"})
+            )
+
+    def check_start(self) -> None:
+        """Log a warning if the reaper is known to have failed at its start; this does not wait for it."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                code = self._process.returncode
+                self._process = None
+                if code:
+                    self._fail("cannot start", f"{sys.executable} ended with exit code {code}")
+            self._read_answers(0.0)
+
+    # What several sessions hold; see the top of `reaper`
+
+    def hold(self, session: str, hold: Hold, timeout: float) -> None:
+        """
+        Hold a container for a session that has begun, so that no other session removes it.
+
+        Args:
+            timeout: Seconds that another process may take to remove it just now.
+
+        Raises:
+            BlockingIOError: It takes longer.
+            OSError: Holds cannot be recorded.
+        """
+        with self._lock:
+            if self._locks.get(session) is None:
+                raise OSError(errno.ENOLCK, "the session has no lock", str(self._records.folder))
+            holds = self._holds.setdefault(session, set())
+            if hold in holds:
                 return
-            if code := self._process.returncode:
-                _warn("cannot start", f"{sys.executable} ended with exit code {code}")
-                self._stop()
-            self._process = None
+            holds.add(hold)
+            # The reaper knows it first. Otherwise the hold would stay if this process died in between.
+            if session in self._sessions:
+                self._tell({"message": "hold", "session": session, **hold._asdict()})
+        try:
+            self._pass_gate(lambda: self._records.begin_hold(hold.key, session, self._url), timeout)
+        except BaseException:
+            holds.discard(hold)
+            raise
+
+    def is_held(self, hold: Hold, *, beside: str) -> bool:
+        """Return whether a living session other than *beside* holds a container."""
+        return self._records.is_held(hold.key, beside=beside)
+
+    def shares(self, session: str) -> bool:
+        """Return whether a session holds a container that a test run shares."""
+        return any(hold.label == reaper.SHARED for hold in self._holds.get(session, ()))
+
+    def let_go(self, engine: EngineClient, session: str, timeout: float) -> list[Exception]:
+        """
+        End the holds of a session, and remove what no living session holds any more; return the failures.
+
+        Args:
+            timeout: Seconds to wait for other processes that change their holds at this moment.
+        """
+        failures: list[Exception] = []
+        boot = reaper.boot_of(self.identity)
+        for hold in list(self._holds.get(session, ())):
+            end = partial(reaper.release, _request(engine), self._records, hold, session=session, boot=boot)
+            try:
+                seconds, _ = self._pass_gate(end, timeout)
+            except (DockertestError, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                which = f"label={hold.label}={hold.key}"
+                failures.append(
+                    EngineError(
+                        f"the container that others could take may still be there: {reason}",
+                        hint=f"remove it with: docker rm -f -v $(docker ps -aq --filter {which})",
+                    )
+                )
+                continue
+            self._holds[session].discard(hold)
+            if seconds is not None and session in self._sessions:
+                with self._lock:
+                    self._idle[hold] = _clock.monotonic() + seconds
+                    self._tell({"message": "idle", "seconds": seconds, **hold._asdict()})
+        return failures
+
+    def replace(self, engine: EngineClient, labels: Mapping[str, str], container: str) -> bool | None:
+        """
+        Remove a container for reuse that has other options than wanted.
+
+        Returns:
+            Whether it is gone; `None` if a living session holds it, and `False` if that cannot be known.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        key = labels.get(reaper.REUSE, "")
+        is_known = bool(key) and reaper.is_ours(labels) and self._records.has_gate(key)
+        if not is_known or labels[reaper.IDENTITY].split(".")[:2] != self.identity.split(".")[:2]:
+            return False
+
+        def remove() -> bool | None:
+            with self._records.gate(key) as gate:
+                if self._records.is_held(key):
+                    return None
+                engine.remove(container)
+                gate.remove()
+                return True
+
+        try:
+            return self._pass_gate(remove, engine.timeout)
+        except OSError:
+            return False
+
+    @staticmethod
+    def _pass_gate(act: Callable[[], T], timeout: float) -> T:
+        """Call *act* until the gate that it locks is free, and what it removes is gone."""
+        deadline = _clock.monotonic() + timeout
+        pause = 0.005
+        while True:
+            try:
+                return act()
+            except BlockingIOError:
+                if _clock.monotonic() > deadline:
+                    raise
+                pause = min(2 * pause, 0.1)
+                _clock.sleep(pause)
+
+    @contextmanager
+    def ends(self, process: int) -> Iterator[None]:
+        """
+        Let the reaper end a program if this process is killed within the body, before it looks for leftovers.
+
+        Args:
+            process: The id of the program's first process, which leads a session of its own.
+        """
+        with self._lock:
+            self._programs.add(process)
+            self._tell({"message": "program", "process": process, "is_running": True})
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._programs.discard(process)
+                self._tell({"message": "program", "process": process, "is_running": False})
+
+    # Deadlines
 
     def expire(self, container: str, seconds: float | None) -> bool:
-        """Have a container removed in *seconds*, whatever becomes of this process; say whether a reaper is there."""
+        """
+        Set the deadline of a container, which holds even if this process ends.
+
+        Args:
+            seconds: From now; `None` for never.
+
+        Returns:
+            Whether the reaper has confirmed it. If not, `failure` has the reason.
+        """
         with self._lock:
-            if self._pipe is None and seconds is not None and not self._start():
+            if self._channel is None and seconds is not None and not self._start():
                 return False
-            _reaper.write_deadline(self._state, container, seconds)  # for the reapers of others, too
-            return self._pipe is not None and self._tell({"expire": container, "in": seconds})
+            # For the reapers of other processes too.
+            self._records.set_deadline(container, self._url, reaper.boot_of(self.identity), seconds)
+            if seconds is None:
+                self._deadlines.pop(container, None)
+            else:
+                self._deadlines[container] = _clock.monotonic() + seconds
+            return self._confirm({"message": "expire", "container": container, "seconds": seconds})
 
-    def expired(self, container: str) -> None:
-        """Forget the time of a container that is gone."""
+    def forget_deadline(self, container: str) -> None:
+        """Cancel the deadline of a container that is gone."""
         with self._lock:
-            _reaper.forget_deadline(self._state, container)
-            if self._pipe is not None:
-                self._tell({"expire": container, "in": None})
+            self._records.forget_deadline(container)
+            self._deadlines.pop(container, None)
+            self._tell({"message": "expire", "container": container, "seconds": None})
 
-    def prune(self, engine: Engine, *, reused: bool = False) -> list[str]:
-        """Remove what dead sessions left on this engine, and give the ids of it."""
-        return _reaper.recover(_asking(engine), identity(), self._state, local=self._local, reused=reused)
+    # What is kept
 
-    def is_dead(self, labels: Mapping[str, str]) -> bool:
-        """Whether the session that put these labels on a thing is known to be over, or the thing's own time."""
-        return _reaper.time_is_up(labels) or _reaper.is_dead(
-            labels, identity(), self._state, local=self._local
-        )
+    def mark_kept(self, container: str, *, needed: Iterable[str] = ()) -> bool:
+        """
+        Write down that a container, with its networks and volumes, is to stay until a person removes it.
+
+        No reaper and no later session of this user removes it, not even when `DOCKERTEST_TTL` or a deadline has passed.
+
+        Args:
+            container: Its whole id; or that of a network, or of a session if all that it makes is to stay.
+            needed: The whole ids of the networks that it needs, and the `reaper.record_name` of the volumes.
+
+        Returns:
+            Whether that worked; else a warning is logged.
+        """
+        is_written = [self._records.keep(thing, self._url) for thing in (container, *needed)]
+        if not all(is_written):
+            log.warning(
+                "cannot write to %s that %s is to be kept; a later session may remove it: set XDG_STATE_HOME to a folder "
+                "that can be written to",
+                self._records.folder,
+                container[:12],
+            )
+        return all(is_written)
+
+    def is_kept(self, thing: str) -> bool:
+        """Return whether a container, network, session or, by its `reaper.record_name`, volume was marked as kept."""
+        return self._records.is_kept({"Id": thing})
+
+    # Other sessions
+
+    def prune(self, engine: EngineClient, *, reused: bool, prepared: bool, unused: float) -> list[str]:
+        """
+        Remove what dead sessions left on this engine, and return the ids.
+
+        Args:
+            reused: Remove also the containers that this user started for reuse on this machine.
+            prepared: Remove also all prepared images of this user on this machine that are not in use.
+            unused: Seconds after its last use when a prepared image is removed in any case.
+        """
+        evidence = self._evidence(engine)
+        return reaper.recover(_request(engine), evidence, reused=reused, prepared=prepared, unused=unused)
+
+    def sweep(self, engine: EngineClient, session: str) -> list[str]:
+        """Remove everything with the label of a session, except for what the user keeps; return the ids."""
+        return reaper.remove_sessions(_request(engine), [session], self._records)
+
+    def is_dead_or_expired(self, labels: Mapping[str, str]) -> bool:
+        """Return whether the session that wrote these labels has provably ended, or they have expired."""
+        return reaper.is_expired(labels) or self._evidence().is_dead(labels)
 
     def standing(self, labels: Mapping[str, str], *, is_created: bool = False) -> str:
         """
-        Say what is known of the session that put these labels on a thing.
+        Return the status of the session that wrote these labels.
 
-        It is `"dead"`; `"living"`; `"reused"`, and outlives its session unless it was only *is_created*; `"kept"`, left
-        behind on purpose by a session of ours; or `"elsewhere"`, of another user, machine or PID namespace.
+        Returns:
+            `"dead"`; `"living"`; `"reused"`, if it outlives its session; `"kept"`, if a session of this user left it on
+            purpose; or `"elsewhere"`, if it belongs to another user, machine or PID namespace.
         """
-        if _reaper.REUSE in labels and not is_created:
-            return "reused"
-        if self.is_dead(labels):
-            return "dead"
-        if labels.get(_reaper.IDENTITY) != identity():
+        if not reaper.is_ours(labels):
             return "elsewhere"
-        return "living" if self._lock_path(labels.get(_reaper.SESSION, "")).exists() else "kept"
+        if labels.get(reaper.SHARED):
+            return self._standing_of_shared(labels)
+        if labels.get(reaper.REUSE) and not is_created:
+            return "reused"
+        if self.is_kept(labels[reaper.SESSION]):
+            return "kept"
+        if self.is_dead_or_expired(labels):
+            return "dead"
+        if not reaper.is_same_place(labels[reaper.IDENTITY], self.identity):
+            return "elsewhere"
+        return "living" if self._records.lock_path(labels[reaper.SESSION]).exists() else "kept"
+
+    def _standing_of_shared(self, labels: Mapping[str, str]) -> str:
+        """Return the status of a test run, which lives as long as one of its sessions that hold the container."""
+        if self.is_kept(labels[reaper.SESSION]):
+            return "kept"
+        if reaper.is_expired(labels) or self._evidence().sees_holders(labels):
+            return "living" if self._records.is_held(labels[reaper.SHARED]) else "dead"
+        return "elsewhere"
+
+    def _evidence(self, engine: EngineClient | None = None) -> Evidence:
+        """Return the evidence; without an engine to ask, only its socket can prove that it runs on this boot."""
+        request = _request(engine) if engine else _unanswered
+        return reaper.gather_evidence(self.identity, self._records, self._url, request)
+
+    # The reaper itself
 
     def close(self) -> None:
-        """End the pipe, at the interpreter's end: what still has a session is the reaper's then."""
+        """Hang up when the interpreter ends. The reaper removes what still has a session."""
         with self._lock:
             self._stop()
 
     def _start(self) -> bool:
-        """Start the reaper: its first lines are in the pipe before it is."""
+        """Start the reaper, with all that it has to know waiting for it; return whether that worked so far."""
         if self._address is None:
-            _warn("does not work", f"it cannot reach {self._where}")
+            self.warn_of_obstacle()
             return False
-        reading = None
         try:
-            if not sys.executable or getattr(sys, "frozen", False):
-                raise FileNotFoundError("there is no Python to run it with, going by sys.executable")
-            reading, self._pipe = os.pipe()
-            if hasattr(os, "set_blocking"):
-                os.set_blocking(self._pipe, False)  # a reaper that is stopped must not stop this process
-            said = {"engine": self._address, "identity": identity(), "state": str(self._state)}
-            self._tell({**said, "local": self._local, "log": self._log_file})
-            self._process = subprocess.Popen(  # noqa: S603 - Python itself, and a file of this package
-                [sys.executable, "-I", "-S", str(Path(_reaper.__file__).resolve())],
-                stdin=reading,
-                stdout=subprocess.DEVNULL,
+            self._channel = Channel()
+            self._channel.send(self._first_message(self._address), CONFIRM_SECONDS)
+            for message in self._state_messages():
+                self._channel.send(message, CONFIRM_SECONDS)
+            self._run(self._channel.far)
+        except BaseException as error:
+            self._stop()
+            if not isinstance(error, OSError):
+                raise
+            self._fail("cannot start", error)
+            return False
+        self._channel.far.close()
+        self._is_unresponsive = False
+        return True
+
+    def _first_message(self, address: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "message": "engine",
+            "address": address,
+            "identity": self.identity,
+            "state": str(self._records.folder),
+            "log": self._log_file,
+            "unused": self._unused,
+        }
+
+    def _state_messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what a reaper has to know that takes the place of one that is gone."""
+        for session in self._sessions:
+            yield {"message": "begin", "session": session}
+            for hold in self._holds.get(session, ()):
+                yield {"message": "hold", "session": session, **hold._asdict()}
+        for hold, at in self._idle.items():
+            yield {"message": "idle", "seconds": max(0.0, at - _clock.monotonic()), **hold._asdict()}
+        for process in self._programs:
+            yield {"message": "program", "process": process, "is_running": True}
+        for container, at in self._deadlines.items():
+            yield {"message": "expire", "container": container, "seconds": at - _clock.monotonic()}
+
+    def _run(self, connection: Descriptor) -> None:
+        """
+        Run the reaper's code in a process of its own.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        if getattr(sys, "frozen", False) and sys.platform == "linux":
+            with _blocked_signals():
+                reaper.run_in_fork(connection.number)
+            return
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise FileNotFoundError("there is no Python to run it with, according to sys.executable")
+        with _blocked_signals():  # Until the reaper ignores them.
+            self._process = subprocess.Popen(  # noqa: S603 - Python itself, and code of this package
+                [sys.executable, "-I", "-S", *_program(), str(os.getpid())],
+                stdin=connection.number,
+                stdout=subprocess.DEVNULL if os.name == "nt" else connection.number,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 env=self._environ,
                 start_new_session=True,
             )
-        except BaseException as error:
-            self._stop()
-            if not isinstance(error, OSError):
-                raise
-            _warn("cannot start", error)
-            return False
-        finally:
-            _close(reading)
-        return True
 
-    def _tell(self, message: dict[str, Any]) -> bool:
-        """Say something to the reaper; `False`, after a warning, if it does not hear it."""
-        line = json.dumps(message).encode() + b"\n"
-        deadline = time.monotonic() + (0.0 if self._deaf else PATIENCE)
+    def _tell(self, message: Mapping[str, Any]) -> bool:
+        """Send a message to the reaper if there is one; return whether it is in the socket."""
+        if self._channel is None:
+            return False
         try:
-            while not self._write(line):
-                if time.monotonic() > deadline:
-                    # The pipe stays open: its end would tell a reaper that goes on later that this process is dead.
-                    if not self._deaf:
-                        log.warning("the reaper does not listen, so what a killed process leaves may stay")
-                    self._deaf = True
-                    return False
-                time.sleep(0.02)
+            is_sent = self._channel.send(message, self._patience())
         except OSError as error:
-            _warn("is gone", error)
-            self._stop()
+            self._fail("has ended", error)
             return False
-        self._deaf = False
-        return True
+        if not is_sent:
+            self._warn_unresponsive()
+        return is_sent
 
-    def _write(self, line: bytes) -> bool:
-        """Write a line, which is less than PIPE_BUF: all of it or nothing; `False` if the pipe is full."""
-        with contextlib.suppress(BlockingIOError):
-            return os.write(-1 if self._pipe is None else self._pipe, line) > 0
+    def _confirm(self, message: Mapping[str, Any]) -> bool:
+        """Send a message and wait until the reaper has acted on it."""
+        self._last_number += 1
+        if not self._tell({**message, "confirm": self._last_number}):
+            return False
+        if self._channel is not None and os.name == "nt":
+            return self._process is None or self._process.poll() is None
+        if self._read_answers(self._patience(), until=self._last_number):
+            self._is_unresponsive = False
+            return True
+        if self._channel is not None:
+            self._warn_unresponsive()
         return False
 
+    def _read_answers(self, timeout: float, until: int | None = None) -> bool:
+        """Read what the reaper has answered; return whether the message of that number is confirmed."""
+        if self._channel is None:
+            return False
+        try:
+            for answer in self._channel.answers(timeout):
+                if trouble := answer.get("trouble"):
+                    self._fail_softly(trouble)
+                if until is not None and answer.get("confirmed") == until:
+                    return True
+        except OSError as error:
+            self._fail("has ended", self._reason or error)
+        return False
+
+    def _patience(self) -> float:
+        return UNRESPONSIVE_SECONDS if self._is_unresponsive else CONFIRM_SECONDS
+
+    def _warn_unresponsive(self) -> None:
+        """Log once that the reaper is stopped. The socket stays open: its end would mean that this process is gone."""
+        if not self._is_unresponsive:
+            self.failure = "the reaper is not responding"
+            log.warning(
+                "the reaper is not responding; containers may be left behind if this process is killed"
+            )
+        self._is_unresponsive = True
+
+    def _fail_softly(self, reason: str) -> None:
+        self.failure, self._reason = f"the reaper has a problem: {reason}", reason
+        log.warning("%s; containers may be left behind if this process is killed", self.failure)
+
+    def _fail(self, what: str, reason: object) -> None:
+        """Log that there is no reaper."""
+        self.failure, self._reason = f"the reaper {what}: {reason}", reason
+        log.warning("%s; containers may be left behind if this process is killed", self.failure)
+        self._stop()
+
     def _stop(self) -> None:
-        """End the pipe; the process that was started has long made way for one that is nobody's child."""
-        _close(self._pipe)
-        self._pipe = None
+        """Hang up, and wait for the process that was started, which ends as soon as it has forked the reaper."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
         if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=5)
+            _clock.wait_for_exit(self._process, CONFIRM_SECONDS)
             self._process = None
 
-    def _take_lock(self, session: str) -> int | None:
-        """Hold the lock that says that this session lives; the system releases it when this process is gone."""
+    def _take_lock(self, session: str) -> Descriptor | None:
+        """Lock the file that proves that this session is alive. The system unlocks it when this process ends."""
+        path = self._records.lock_path(session)
+        fresh = path.with_suffix(f".{os.getpid()}")
         try:
-            descriptor = os.open(self._lock_path(session), os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:  # the next session cannot know that this one is dead, and leaves it alone
-            log.warning("there is no lock for this session, since %s: %s", self._state, error.strerror)
+            lock = Descriptor(os.open(fresh, os.O_CREAT | os.O_RDWR, 0o600))
+            os.write(lock.number, self._url.encode())
+            with contextlib.suppress(ImportError):
+                import fcntl
+
+                fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fresh.replace(path)  # It is locked from the moment at which others see it.
+        except (
+            OSError
+        ) as error:  # A later session cannot know that this one is dead, and leaves its things alone.
+            log.warning("cannot lock a file for this session in %s: %s", self._records.folder, error.strerror)
             return None
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
+        return lock
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
-
-    def _lock_path(self, session: str) -> Path:
-        return self._state / f"{session}.lock"
-
-    def _let_go(self) -> None:
-        """In a forked child: neither keep the reaper from acting nor the lock from being free when the parent is gone."""
+    def _release_in_child(self) -> None:
+        """In a forked child, neither keep the reaper from acting nor the locks from being free."""
         self._lock = threading.RLock()
-        for descriptor in (*self._locks.values(), self._pipe):
-            _close(descriptor)
+        for lock in self._locks.values():
+            if lock is not None:
+                lock.close()
+        if self._channel is not None:
+            self._channel.close()
         if self._process is not None:
-            self._process.returncode = 0  # it is not this process's to wait for
-        self._locks, self._pipe, self._process, self._deaf = {}, None, None, False
+            self._process.returncode = 0  # It is not this process's child.
+        self._locks, self._sessions, self._deadlines, self._programs = {}, set(), {}, set()
+        self._holds, self._idle = {}, {}
+        self._channel, self._process, self._is_unresponsive = None, None, False
 
 
-def lifeline(engine: Engine, environ: Mapping[str, str]) -> Lifeline:
-    """Give this process's lifeline for an engine: one for all pools."""
-    key = f"{engine.address()}"
-    found = _process.registry.lifelines.get(key)
-    if not isinstance(found, Lifeline):
-        found = _process.registry.lifelines.setdefault(key, Lifeline(engine, environ))
-    return cast("Lifeline", found)
+def reaper_client(engine: EngineClient, environ: Mapping[str, str]) -> ReaperClient:
+    """Return this process's client for the reaper of an engine: one for all pools with the same state folder."""
+    key = f"{engine.address() or engine.endpoint} {environ.get('XDG_STATE_HOME', '')}"
+    client = registry.reaper_clients.get(key)
+    if not isinstance(client, ReaperClient):
+        client = registry.reaper_clients.setdefault(key, ReaperClient(engine, environ))
+    return cast("ReaperClient", client)
 
 
-def sweep(engine: Engine, session: str) -> list[str]:
-    """Remove all that has the label of a session, and give the ids of it."""
-    return _reaper.remove_all(_asking(engine), [session])
+def _program() -> list[str]:
+    """Return Python's arguments that run the reaper: its file, or its text if this package is in an archive."""
+    file = Path(reaper.__file__ or "")
+    if file.is_file():
+        return [str(file.resolve())]
+    spec = importlib.util.find_spec(reaper.__name__)
+    source = cast("Any", spec.loader).get_source(reaper.__name__) if spec and spec.loader else None
+    if not source:
+        raise FileNotFoundError(f"there is neither a file {file} nor its source text")
+    return ["-c", source]
 
 
-def _asking(engine: Engine) -> _reaper.Request:
-    """Give the engine in the form that the reaper's own code speaks to one."""
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Start a process in which the signals are blocked that the reaper will ignore."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, reaper.ignored_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _request(engine: EngineClient) -> reaper.Request:
+    """Return the engine in the form in which the reaper's code talks to one."""
     what = "remove what a session left"
 
     def request(method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -278,21 +839,14 @@ def _asking(engine: Engine) -> _reaper.Request:
             if error.status is None:
                 raise
             return error.status, None
-        with border(engine.timeout, what):
+        with translate_errors(engine.timeout, what):
             return response.status_code, response.json() if response.content else None
 
     return request
 
 
-def _warn(what: str, why: object) -> None:
-    log.warning("the reaper %s, so what a killed process leaves has to be removed by hand: %s", what, why)
-
-
-def _close(descriptor: int | None) -> None:
-    """Close what is open; somebody who closes all that a process has open was faster, then."""
-    if descriptor is not None:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+def _unanswered(_method: str, _path: str, _body: Any) -> tuple[int, Any]:
+    return 503, None
 
 
 def _first_line(path: str) -> str:

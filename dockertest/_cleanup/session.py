@@ -1,267 +1,514 @@
-"""Who owns what: the labels on what is made, and what one pool has to remove."""
+"""
+What one pool has made in one process, and its removal.
+
+Everything gets the session's labels. The session is begun, by a message to the reaper and by a lock file, before the first
+thing is created, so that it is removed however the process ends. A forked child has a session of its own.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import re
 import secrets
-import socket
-import tempfile
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
-from dockertest._retry import Watched
+from dockertest import _clock
+from dockertest._cleanup import inventory
+from dockertest._cleanup.inventory import InventoryItem
+from dockertest._cleanup.prepared import PreparedRecords
+from dockertest._cleanup.reaper import EXPIRES, IDENTITY, MANAGED, SESSION, Hold, record_name, short
+from dockertest._cleanup.reaper_client import ReaperClient
+from dockertest._cleanup.registry import Closable, Reporting, registry
+from dockertest._concurrency import run_in_parallel
+from dockertest._engine.client import EngineClient
+from dockertest._interruption import interrupts_package
+from dockertest._settings import Defaults
+from dockertest._timeline import Timeline
 from dockertest.errors import (
+    CleanupError,
     ContainerCreateError,
+    DockertestError,
+    EngineError,
+    InvalidOptionError,
     ResourceClosedError,
 )
 
-T = TypeVar("T")
-
 log = logging.getLogger("dockertest")
 
-MANAGED = "dockertest.managed"
-SESSION = "dockertest.session"
-IDENTITY = "dockertest.identity"
-EXPIRES = "dockertest.expires"
-REUSE = "dockertest.reuse"
-_CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+SWEEP_SECONDS = 5.0  # how long the engine may take to remove what it created without telling us
+INTERRUPTION_SECONDS = 5.0  # how long a close in a signal handler waits for threads that create something
 
 
-class Closable(Protocol):
-    """What has to be closed before the interpreter ends."""
+class Owned(Closable, Protocol):
+    """A container or network, as far as its session is concerned."""
 
-    def close(self) -> None: ...
+    @property
+    def id(self) -> str: ...
 
-
-class Thing(Protocol):
-    """The handle of a container or network, as far as its session has to know it."""
-
-    id: str
-    name: str
-    _removed: bool
+    @property
+    def name(self) -> str: ...
 
 
-class Removable(Thing, Closable, Protocol):
-    """What is removed by closing it."""
+class OwnedVolume(Closable, Protocol):
+    """A volume, as far as its session is concerned."""
+
+    @property
+    def name(self) -> str: ...
 
 
-class Container(Removable, Watched, Protocol):
+class OwnedContainer(Owned, Reporting, Protocol):
+    """A container, as far as its session is concerned."""
+
+    @property
+    def is_spare(self) -> bool: ...
+
+
+class Members:
     """
-    A container's handle, as far as its session has to know it.
+    What one process has made through one pool.
 
     Attributes:
-        _end_known: Whether its end was asked for, waited for, or told already; until it is started again.
+        session: The random id in the labels of all of it.
+        is_closed: Whether nothing more may be made.
+        has_unconfirmed: Whether the engine may have made something whose answer was lost.
     """
 
-    _end_known: bool
-    _expires: bool
-    _reused: bool
-    _was_ready: bool
-
-    def _waited_for(self) -> AbstractContextManager[None]:
-        """Take note of the first successful wait for it."""
-        ...
-
-
-class Belongings:
-    """
-    What one pool made in one process and has to remove: containers side by side, then the networks that they were in.
-
-    Attributes:
-        session: The random name that is written on all of it.
-        closed: Whether nothing more is to be made.
-        doubtful: Whether the engine may have made something that nobody was told of.
-    """
-
-    def __init__(self, *, closed: bool = False) -> None:
+    def __init__(self, *, is_closed: bool = False) -> None:
         self.session = new_session()
-        self.closed = closed
-        self.doubtful = False
+        self.is_closed = is_closed
+        self.has_unconfirmed = False
+        self.containers: list[OwnedContainer] = []  # A reused one may be in it twice.
+        self.networks: list[Owned] = []
+        self.volumes: list[OwnedVolume] = []
+        self.closed_volumes: set[str] = set()  # the names of those that are gone
         self._changed = threading.Condition()
-        self._containers: list[Container] = []  # one that is reused may be there twice
-        self._networks: list[Removable] = []
-        self._creating: list[int] = []  # by which threads
+        self._creating: list[int] = []  # the threads that are creating something
 
     def __len__(self) -> int:
-        return len(self._containers) + len(self._networks)
+        return len(self.containers) + len(self.networks) + len(self.volumes)
 
     @contextmanager
     def creating(self) -> Iterator[None]:
-        """Hold off a `close` while something is created, so that nothing is made behind its back."""
+        """Hold off `close` while something is created, so that nothing appears after it."""
         with self._changed:
             self.check_open()
             self._creating.append(threading.get_ident())
         try:
             yield
         except BaseException as error:
-            refused = isinstance(error, ContainerCreateError) or getattr(error, "status", None) is not None
-            self.doubtful = self.doubtful or not refused
+            is_refusal = isinstance(error, ContainerCreateError) or getattr(error, "status", None) is not None
+            self.has_unconfirmed = self.has_unconfirmed or not is_refusal
             raise
         finally:
             with self._changed:
                 self._creating.remove(threading.get_ident())
                 self._changed.notify_all()
 
-    def add_container(self, handle: Container) -> None:
-        """Own a container."""
-        with self._changed:
-            self._containers.append(handle)
-
-    def add_network(self, handle: Removable) -> None:
-        """Own a network."""
-        with self._changed:
-            self._networks.append(handle)
-
-    def forget(self, handle: Thing) -> None:
-        """Stop caring for what was let go of; where it is gone, for other handles of it as well."""
-
-        def is_left(each: Thing) -> bool:
-            return each is not handle and not (handle._removed and each.id == handle.id)
-
-        with self._changed:
-            self._containers = [each for each in self._containers if is_left(each)]
-            self._networks = [each for each in self._networks if is_left(each)]
-
-    def owns_network(self, named: str) -> bool:
-        """Whether a network, by its name or id, goes with this pool."""
-        with self._changed:
-            return any(named in (each.id, each.name) for each in self._networks)
-
-    def containers(self) -> list[Container]:
-        """Give the handles of the containers that are left, the oldest first."""
-        with self._changed:
-            return list(self._containers)
-
     def check_open(self) -> None:
         """
-        Refuse to go on after the end.
+        Raise an error if nothing more may be made.
 
         Raises:
             ResourceClosedError: The pool is closed.
         """
-        if self.closed:
-            raise ResourceClosedError("the pool is closed")
+        if self.is_closed:
+            raise ResourceClosedError(
+                "the pool is closed", hint="use it before its with block or fixture ends"
+            )
+
+    def untrack(self, owned: Owned, *, is_gone: bool) -> None:
+        """Drop *owned*; if it is gone from the engine, drop other handles of it too."""
+
+        def stays(other: Owned) -> bool:
+            return other is not owned and not (is_gone and other.id == owned.id)
+
+        self.containers = [one for one in self.containers if stays(one)]
+        self.networks = [one for one in self.networks if stays(one)]
+
+    def owns_network(self, network: str) -> bool:
+        """Return whether a network, given by name or id, is among them."""
+        return any(network in (one.id, one.name) for one in self.networks)
 
     def close(self, timeout: float) -> list[Exception]:
-        """Remove everything, and give what could not be; wait up to *timeout* seconds for what is just being created."""
-        with self._changed:
-            self.closed = True
-            # Not for this thread itself, which may be in the midst of it, and this a signal's handler.
-            own = {threading.get_ident()}
-            self._changed.wait_for(lambda: own.issuperset(self._creating), timeout=timeout)
-            self.doubtful = self.doubtful or bool(self._creating)
-        # Containers first: nothing that is in a network can be removed together with it.
-        return [*self._close_all(lambda: self._containers), *self._close_all(lambda: self._networks)]
+        """
+        Close everything and return the failures.
 
-    def _close_all(self, things: Callable[[], Sequence[Closable]]) -> list[Exception]:
-        """Go on as long as it helps: an engine may refuse to remove what another one still needs."""
-        with self._changed:  # they may have grown
-            calls = [each.close for each in reversed(things())]
-        failures = [each for each in side_by_side(calls) if isinstance(each, Exception)]
-        refused = any(getattr(each, "status", None) is not None for each in failures)
-        return self._close_all(things) if refused and len(things()) < len(calls) else failures
+        Args:
+            timeout: Seconds to wait for other threads that are creating something.
+        """
+        is_interruption = interrupts_package()
+        with self._changed:
+            self.is_closed = True
+            # This thread itself may be creating something when a signal handler calls this.
+            own = {threading.get_ident()}
+            limit = min(timeout, INTERRUPTION_SECONDS) if is_interruption else timeout
+            self._changed.wait_for(lambda: own.issuperset(self._creating), timeout=limit)
+            self.has_unconfirmed = self.has_unconfirmed or bool(self._creating)
+        # Containers first: neither a network nor a volume can be removed while a container uses it.
+        workers = 1 if is_interruption else 16
+        return [
+            *self._close_all(lambda: self.containers, workers),
+            *self._close_all(lambda: self.networks, workers),
+            *self._close_all(lambda: self.volumes, workers),
+        ]
+
+    def _close_all(self, listed: Callable[[], Sequence[Closable]], workers: int) -> list[Exception]:
+        """Close as long as it helps: an engine may refuse to remove what another container still needs."""
+        calls = [one.close for one in reversed(listed())]
+        failures = [result for result in run_in_parallel(calls, workers) if isinstance(result, Exception)]
+        is_refused = any(getattr(failure, "status", None) is not None for failure in failures)
+        return self._close_all(listed, workers) if is_refused and len(listed()) < len(calls) else failures
+
+
+class Session:
+    """
+    The owner of everything that a pool makes in this process.
+
+    A forked child that uses the same pool gets a session of its own, and leaves its parent's things alone.
+    """
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        reaper: ReaperClient,
+        timeline: Timeline,
+        defaults: Defaults,
+        *,
+        use_reaper: bool,
+        ttl: float | None,
+    ) -> None:
+        """
+        Make nothing and contact nothing yet.
+
+        Args:
+            use_reaper: Whether the reaper is to remove what a killed process leaves.
+            ttl: Seconds after which any later session may remove the containers and networks; `None` for never.
+        """
+        self.ttl = ttl
+        self.use_reaper = use_reaper
+        self._engine = engine
+        self._reaper = reaper
+        self._timeline = timeline
+        self._defaults = defaults
+        self._prepared = PreparedRecords(reaper)
+        self._members: dict[int, Members] = {}  # by process id
+        if use_reaper:
+            reaper.warn_of_obstacle()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def members(self) -> Members:
+        """What this process has made."""
+        pid = os.getpid()
+        if pid not in self._members:
+            is_closed = any(members.is_closed for members in list(self._members.values()))
+            self._members.setdefault(pid, Members(is_closed=is_closed))
+        return self._members[pid]
+
+    @property
+    def id(self) -> str:
+        """The random id of this process's session, which is in the labels of all that it makes."""
+        return self.members.session
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the pool is closed."""
+        return self.members.is_closed
+
+    def check_open(self) -> None:
+        """
+        Raise an error if the pool is closed.
+
+        Raises:
+            ResourceClosedError: It is.
+        """
+        self.members.check_open()
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels for something that is created now."""
+        return labels(self.id, self._reaper.identity, self.ttl)
+
+    @contextmanager
+    def creating(self) -> Iterator[None]:
+        """Hold off `close` while the body creates something."""
+        with self.members.creating():
+            yield
+
+    def begin(self) -> None:
+        """Make sure, before the first create request, that the reaper knows this session."""
+        registry.add(self, self._timeline)
+        if self._defaults.keep:
+            self._reaper.mark_kept(self.id)
+        else:
+            self._reaper.begin(self.id, reaper=self.use_reaper)
+
+    def hold(self, hold: Hold, timeout: float) -> None:
+        """
+        Keep others from removing a container until this session is closed; only then look for the container.
+
+        Args:
+            timeout: Seconds that another process may take to remove it just now.
+
+        Raises:
+            BlockingIOError: It takes longer.
+            OSError: Holds cannot be recorded.
+        """
+        if hold.idle is None:
+            registry.add(self, self._timeline)
+            self._reaper.begin(self.id, reaper=False)  # It would have nothing to do.
+        else:
+            self.begin()
+            self._reaper.begin(self.id, reaper=self.use_reaper)
+        self._reaper.hold(self.id, hold, timeout)
+
+    def is_held(self, hold: Hold) -> bool:
+        """Return whether another living session holds a container."""
+        return self._reaper.is_held(hold, beside=self.id)
+
+    def replace(self, labels: Mapping[str, str], container: str) -> bool | None:
+        """
+        Remove a container that was started for reuse with other options.
+
+        Returns:
+            Whether it is gone; `None` if a living session holds it, and `False` if that cannot be known.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        return self._reaper.replace(self._engine, labels, container)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine's address, as other processes of this host know it."""
+        return self._reaper.engine_name
+
+    @property
+    def identity(self) -> str:
+        """User, machine, boot and PID namespace."""
+        return self._reaper.identity
+
+    def add(self, container: OwnedContainer) -> None:
+        """Close *container* with this session."""
+        registry.add(self, self._timeline)
+        self.members.containers.append(container)
+
+    def add_network(self, network: Owned) -> None:
+        """Close *network* with this session, after the containers."""
+        self.members.networks.append(network)
+
+    def add_volume(self, volume: OwnedVolume) -> None:
+        """Close *volume* with this session, after the containers."""
+        self.members.closed_volumes.discard(volume.name)
+        self.members.volumes.append(volume)
+
+    def untrack_volume(self, volume: OwnedVolume) -> None:
+        """Drop a closed volume."""
+        members = self.members
+        if any(one is volume for one in members.volumes):
+            members.volumes = [one for one in members.volumes if one is not volume]
+            members.closed_volumes.add(volume.name)
+
+    def owns_volume(self, name: str) -> bool:
+        """Return whether a volume is removed with this session."""
+        return any(name == one.name for one in self.members.volumes)
+
+    def owned_volumes(self, names: Iterable[str]) -> list[str]:
+        """
+        Return those of the volumes that are removed with this session.
+
+        Raises:
+            ResourceClosedError: One of them was created by this session, and is closed. The engine would create another one
+                of that name, which stays.
+        """
+        owned = []
+        for name in names:
+            if name in self.members.closed_volumes:
+                raise ResourceClosedError(f"volume {name!r} is closed")
+            if self.owns_volume(name):
+                owned.append(name)
+        return owned
+
+    def untrack(self, owned: Owned, *, is_gone: bool) -> None:
+        """Drop a closed container or network; if it is gone from the engine, drop other handles of it too."""
+        self.members.untrack(owned, is_gone=is_gone)
+
+    def containers(self) -> list[OwnedContainer]:
+        """Return the containers in use that are not closed yet, oldest first; spares are left out."""
+        return [one for one in self.members.containers if not one.is_spare]
+
+    def owns_network(self, network: str) -> bool:
+        """Return whether a network, given by name or id, is removed with this session."""
+        return self.members.owns_network(network)
+
+    def ends(self, process: int) -> AbstractContextManager[None]:
+        """Let the reaper end a program, which leads a session of its own, if this process is killed within the body."""
+        return self._reaper.ends(process)
+
+    def ensure_reaper(self) -> bool:
+        """Return whether the reaper runs and responds; one that has ended is replaced first."""
+        return self._reaper.ensure_listening()
+
+    def check_reaper_start(self) -> None:
+        """Log a warning if the reaper is known to have failed at its start."""
+        self._reaper.check_start()
+
+    def expire(self, container: str, seconds: float | None) -> None:
+        """
+        Schedule the removal of a container by the reaper in *seconds*; `None` cancels it.
+
+        Raises:
+            InvalidOptionError: The reaper is turned off, or does not work.
+        """
+        is_set = self.use_reaper and self._reaper.expire(container, seconds)
+        if is_set or seconds is None:
+            return
+        if not self.use_reaper:
+            raise InvalidOptionError(
+                "expire needs the reaper, which is turned off",
+                hint="leave reaper=True, and DOCKERTEST_REAPER unset",
+            )
+        raise InvalidOptionError(
+            f"expire needs the reaper, which does not work: {self._reaper.failure}",
+            hint="dockertest doctor checks it",
+        )
+
+    def keep(self, container: str, networks: Iterable[str], volumes: Iterable[str]) -> None:
+        """
+        Protect a container, and those of its *networks* and *volumes* that are ours, from every removal by this library.
+
+        Args:
+            container: The container's id.
+            networks: The ids of all networks that it is connected to.
+            volumes: The names of all volumes that it uses.
+        """
+        connected, mounted = set(networks), set(volumes)
+        # Podman 4 reports the names in the place of the ids.
+        kept = [network for network in self.members.networks if {network.id, network.name} & connected]
+        kept_volumes = [volume for volume in self.members.volumes if volume.name in mounted]
+        records = [volume_record(volume.name) for volume in kept_volumes]
+        self._reaper.mark_kept(container, needed=[*(network.id for network in kept), *records])
+        for network in kept:
+            self.untrack(network, is_gone=False)
+        self.members.volumes = [volume for volume in self.members.volumes if volume not in kept_volumes]
+
+    def postpones(self, pool: Closable, failure: BaseException) -> bool:
+        """Return whether to close *pool* later because a `with` body has failed; see `PoolRegistry.postpones`."""
+        return self._defaults.keep_failed and registry.postpones(pool, failure, self.containers())
+
+    def forget_deadline(self, container: str) -> None:
+        """Cancel the deadline of a container that is gone."""
+        self._reaper.forget_deadline(container)
+
+    @property
+    def prepared(self) -> PreparedRecords:
+        """The records of the prepared images on this engine."""
+        return self._prepared
+
+    def is_dead_or_expired(self, labels: Mapping[str, str]) -> bool:
+        """Return whether the session that wrote *labels* has provably ended, or their time is up."""
+        return self._reaper.is_dead_or_expired(labels)
+
+    def inventory(self) -> list[InventoryItem]:
+        """
+        Return what any session has made on the engine.
+
+        Raises:
+            EngineError: The engine cannot be asked.
+        """
+        self.check_open()
+        return inventory.list_items(
+            self._engine, self._standing, self._reaper.records, self._prepared.owner()
+        )
+
+    def prune(self, *, reused: bool, prepared: bool, unused: float) -> list[str]:
+        """
+        Remove what dead sessions left on the engine, and return its ids.
+
+        Raises:
+            EngineError: The engine cannot be asked.
+        """
+        self.check_open()
+        try:
+            return self._reaper.prune(self._engine, reused=reused, prepared=prepared, unused=unused)
+        except OSError as error:
+            raise EngineError(f"cannot remove the leftovers of dead sessions: {error}") from error
+
+    def close(self, *, keeps_shared: bool = False) -> None:
+        """
+        Remove everything, then close the engine's connections.
+
+        Args:
+            keeps_shared: Whether shared containers stay in use until the process ends.
+
+        Raises:
+            CleanupError: Something is left. Everything was tried; close again to try again.
+        """
+        members = self.members
+        self._prepared.release_all()
+        try:
+            failures = members.close(self._engine.timeout)
+        except KeyboardInterrupt:
+            # The reaper removes the rest, so the process may end without the engine.
+            if self._reaper.ensure_listening():
+                registry.discard(self)
+            raise
+        if members.has_unconfirmed and not self._defaults.keep:
+            failures += self._sweep()
+        is_waiting = keeps_shared and self._reaper.shares(members.session)
+        if not is_waiting:
+            failures += self._reaper.let_go(self._engine, members.session, self._engine.timeout)
+        if failures:
+            raise self._cleanup_error(failures)
+        if is_waiting:
+            return
+        self._reaper.end(members.session, doubtful=members.has_unconfirmed)
+        registry.discard(self)
+        self._engine.close()
+
+    def _standing(self, thing: str, labels: Mapping[str, str], is_created: bool) -> str:
+        if self._reaper.is_kept(thing):
+            return "kept"
+        return self._reaper.standing(labels, is_created=is_created)
+
+    def _cleanup_error(self, failures: list[Exception]) -> CleanupError:
+        label = f"label={SESSION}={self.id}"
+        evidence = "".join(f"\n  {failure}" for failure in failures)
+        return CleanupError(
+            f"cannot remove {len(failures)} of the pool's containers, networks and volumes:{evidence}",
+            failures=tuple(failures),
+            hint=f"remove them with: docker rm -f -v $(docker ps -aq --filter {label}); "
+            f"docker network prune -f --filter {label}; docker volume rm $(docker volume ls -q --filter {label})",
+        )
+
+    def _sweep(self) -> list[Exception]:
+        """Remove, by label, what the engine made without its answer reaching us."""
+        deadline = _clock.monotonic() + SWEEP_SECONDS
+        try:
+            # The engine may still list what it is removing, or be in the middle of creating it.
+            while (left := self._reaper.sweep(self._engine, self.id)) and _clock.monotonic() < deadline:
+                _clock.sleep(0.05)
+        except (DockertestError, OSError) as error:
+            return [error]
+        return [EngineError(f"{short(thing)} still exists after its removal") for thing in left]
+
+
+def volume_record(name: str) -> str:
+    """Return the name under which it is noted that a volume is kept."""
+    return record_name({"Id": name, "Mountpoint": ""})
 
 
 def new_session() -> str:
-    """Give a random name that no other session has."""
+    """Return a random id for a session."""
     return secrets.token_hex(16)
 
 
 def labels(session: str, identity: str, ttl: float | None = None) -> dict[str, str]:
-    """Give the labels for what a session makes; only something that has all but the last is one's own to remove."""
-    found = {MANAGED: "true", SESSION: session, IDENTITY: identity}
-    return found if ttl is None else {**found, EXPIRES: str(math.ceil(time.time() + ttl))}
-
-
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """
-    Give the folder for the locks of living sessions, the user's alone; made if it is not there.
-
-    Where there is none that can be written to, a lock in what is given says why.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    home = Path(environ.get("XDG_STATE_HOME", ""))
-    if not home.is_absolute():  # the reaper works elsewhere, and XDG has a relative one ignored
-        home = Path(os.path.expanduser("~/.local/state"))  # noqa: PTH111 - never raises; an unknown user's ~ stays
-    folders = [home / "dockertest"] if home.is_absolute() else []
-    with suppress(OSError):  # of a system that cannot be written to at all
-        folders.append(Path(tempfile.gettempdir()) / f"dockertest-{user}")
-    for folder in folders:
-        with suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            is_ours = not hasattr(os, "getuid") or folder.stat().st_uid == user
-            if is_ours and os.access(folder, os.W_OK):
-                return folder
-    return folders[0] if folders else Path(os.sep, "dockertest")
-
-
-def side_by_side(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T | Exception]:
-    """
-    Make *calls* at the same time, and give what each returned or raised, in their order.
-
-    While the interpreter ends no thread can be started any more: then they are made one after another.
-    """
-    results: list[T | Exception] = [RuntimeError("was not called")] * len(calls)
-    todo = deque(range(len(calls)))
-
-    def work() -> None:
-        with suppress(IndexError):
-            while True:
-                make(todo.popleft())
-
-    def make(index: int) -> None:
-        try:
-            results[index] = calls[index]()
-        except Exception as error:  # noqa: BLE001 - given to the caller
-            results[index] = error
-
-    # No thread holds off the end of the interpreter: whoever presses Ctrl-C does not want to wait for the engine.
-    threads = [
-        threading.Thread(target=work, name="dockertest", daemon=True)
-        for _ in range(min(workers, len(calls)) - 1)
-    ]
-    started = []
-    try:
-        for thread in threads:
-            with suppress(RuntimeError):
-                thread.start()
-                started.append(thread)
-        work()
-        for thread in started:
-            thread.join()
-    finally:
-        todo.clear()  # what was not begun is not begun after Ctrl-C
-    return results
-
-
-def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
-    """
-    Give what may be the id of the container that this process runs in, the likeliest first.
-
-    Only the mounts of the three files that every engine puts into a container tell it (cgroup v2 says nothing, and a
-    host's list of mounts has other containers' ids in it); then cgroup v1; then the host name, unless it was changed.
-    """
-    found = [
-        match
-        for line in _lines(proc / "mountinfo")
-        if len(line.split()) > 4 and line.split()[4] in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
-        for match in _CONTAINER_ID.findall(line)
-    ]
-    found += [match for line in _lines(proc / "cgroup") for match in _CONTAINER_ID.findall(line)]
-    short = socket.gethostname() if hostname is None else hostname
-    return list(dict.fromkeys([*found, *([short] if re.fullmatch("[0-9a-f]{12}", short) else [])]))
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+    """Return the labels for what a session makes; only something with the first three is ours to remove."""
+    owner = {MANAGED: "true", SESSION: session, IDENTITY: identity}
+    return owner if ttl is None else {**owner, EXPIRES: str(math.ceil(_clock.time() + ttl))}

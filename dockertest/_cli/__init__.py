@@ -1,0 +1,1 @@
+"""The command line: `dockertest`, or `python -m dockertest`."""

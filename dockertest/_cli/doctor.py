@@ -1,251 +1,291 @@
-"""`dockertest doctor`: is all there that is needed? Asks, starts at most one small container, and removes it again."""
+"""`dockertest doctor`: whether dockertest works here. It starts at most one small container, and removes it again."""
 
 from __future__ import annotations
 
 import shutil
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dockertest import _image_name as _reference
-from dockertest import _retry
-from dockertest import services as _services
-from dockertest._cleanup import inventory as _inventory
-from dockertest._cli.terminal import Screen
-from dockertest._pool import Pool
-from dockertest._probes import PATIENCE, Address
-from dockertest._resource import Resource
-from dockertest.errors import DockertestError, EngineError, InvalidOptionError
+from dockertest import (
+    DockertestError,
+    EngineError,
+    InvalidOptionError,
+    Pool,
+    Resource,
+    _clock,
+    _image_name,
+    retry,
+    services,
+)
+from dockertest._cli.terminal import Console, Styled
+from dockertest._probes import RESPONSE_SECONDS, Address
 from dockertest.services import Service
 
-SMALLEST_DISK = 10**9  # bytes: a database's image alone takes half of it
-MAX_WAIT = 15.0  # seconds for the small server to be reached, and again to be removed
+MIN_FREE_BYTES = 10**9  # the image of a database alone takes half of it
+MAX_WAIT_SECONDS = 15.0  # for the test container to answer, and again to be removed
+MARKS = {True: ("ok", "green"), False: ("problem", "red"), None: ("note", "yellow")}
 
 
-def _greets(address: Address, _settings: Mapping[str, str]) -> bool:
-    with socket.create_connection(address, timeout=PATIENCE) as connection:
+def _is_greeted(address: Address, _settings: Mapping[str, str]) -> bool:
+    with socket.create_connection(address, timeout=RESPONSE_SECONDS) as connection:
         return connection.recv(16).startswith(b"reached")
 
 
-# What can be started without a setting. A shell is better than a server, and a small image better than a large one.
-SHELLS = Service(
-    images=("busybox", "alpine"), port="8080/tcp", is_serving=_greets, url=lambda _said, at: at
-)  # fmt: skip
-GREET = "while :; do echo reached | nc -l -p 8080; done"
+# Images that run without configuration. A shell is more harmless than a server, and a small image than a large one.
+SHELL = Service(
+    images=("busybox", "alpine"),
+    port="8080/tcp",
+    probe=_is_greeted,
+    url=lambda _settings, address: address,
+)
+SHELL_SERVER = "while :; do echo reached | nc -l -p 8080; done"
 SERVERS = ("nats", "memcached", "redis", "valkey", "nginx", "httpd", "caddy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CheckResult:
     """
-    One thing that was looked at.
+    The result of one check.
 
     Attributes:
-        what: The thing.
-        ok: `False` for a problem, `None` where nothing can be said.
-        text: What was found, for a person.
-        facts: The same for a program.
+        name: What was checked.
+        ok: `False` for a problem, `None` if the check could not be made or has something to point out.
+        text: The result for people.
+        facts: The result for programs.
     """
 
-    what: str
+    name: str
     ok: bool | None
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def examine(screen: Screen) -> int:
-    """Tell what there is and what is missing; the exit code is 1 for a problem."""
-    found = []
-    with closing(_findings()) as findings:
-        for each in findings:
-            found.append(each)
-            if not screen.as_json:
-                _show(each, screen)
-    is_well = all(each.ok is not False for each in found)
-    if screen.as_json:
-        told = [{"what": each.what, "ok": each.ok, "text": each.text, **each.facts} for each in found]
-        screen.data({"ok": is_well, "findings": told})
+def examine(console: Console, endpoints: Sequence[str] = ()) -> int:
+    """
+    Make all checks and print their results; the exit code is 1 if there is a problem.
+
+    Args:
+        endpoints: The engines to check; the usual one if empty.
+    """
+    results = []
+    for endpoint in (*endpoints,) or (None,):
+        with closing(_checks(endpoint)) as checks:
+            for checked in checks:
+                facts = {**checked.facts, "endpoint": endpoint} if endpoint else checked.facts
+                result = replace(checked, facts=facts)
+                results.append(result)
+                if not console.as_json:
+                    _print(result, console)
+    is_well = all(result.ok is not False for result in results)
+    if console.as_json:
+        findings = [
+            {"what": result.name, "ok": result.ok, "text": result.text, **result.facts} for result in results
+        ]
+        console.print_json({"ok": is_well, "findings": findings})
     return 0 if is_well else 1
 
 
-def _show(finding: Finding, screen: Screen) -> None:
-    mark, style = {True: ("ok", "green"), False: ("problem", "red"), None: ("note", "yellow")}[finding.ok]
-    first, *more = finding.text.splitlines()
-    screen.say(f"{screen.styled(f'{mark:<7}', style)}  {finding.what:<10} {first}")
+def _print(result: CheckResult, console: Console) -> None:
+    mark, style = MARKS[result.ok]
+    first, *more = result.text.splitlines()
+    console.print(Styled(f"{mark:<7}", style), f"  {result.name:<10} {first}")
     for line in more:
-        screen.say(f"{'':<20}{line}")
+        console.print(f"{'':<20}{line}")
 
 
-def _findings() -> Generator[Finding, None, None]:
+def _checks(endpoint: str | None) -> Generator[CheckResult, None, None]:
     try:
-        pool = Pool(image_prefix="", max_wait=MAX_WAIT)
+        pool = Pool(endpoint, image_prefix="", max_wait=MAX_WAIT_SECONDS)
     except DockertestError as error:
-        yield Finding(what="endpoint", ok=False, text=str(error))
+        yield CheckResult(name="endpoint", ok=False, text=str(error))
         return
     with pool:
-        pool.keep = False  # of what is started here nothing is worth a look afterwards
-        yield _endpoint(pool)
-        yield _checked("engine", lambda: _engine(pool))
-        yield _checked("disk", lambda: _disk(pool))
-        yield _checked("leftovers", lambda: _leftovers(pool))
-        yield from _trial(pool)
+        pool.keep = False  # The test container is of no interest afterwards.
+        examination = Examination(pool)
+        yield examination.endpoint()
+        yield _checked("engine", examination.engine)
+        yield _checked("disk", examination.disk)
+        yield _checked("leftovers", lambda: check_leftovers(pool))
+        yield from _try_container(pool, examination)
 
 
-def _checked(what: str, look: Callable[[], Finding]) -> Finding:
+def _checked(name: str, check: Callable[[], CheckResult]) -> CheckResult:
     try:
-        return look()
+        return check()
     except DockertestError as error:
-        return Finding(what=what, ok=False, text=str(error))
+        return CheckResult(name=name, ok=False, text=str(error))
 
 
-def _endpoint(pool: Pool) -> Finding:
-    """Say which endpoint was chosen, why, and what was tried before."""
-    endpoint, passed_over = pool._engine.endpoint, pool._engine.passed_over
-    lines = [f"{endpoint} ({endpoint.why})", *(f"not {each}" for each in passed_over)]
-    tried = [
-        {"url": str(each.endpoint), "why": each.endpoint.why, "failure": each.failure, "remedy": each.remedy}
-        for each in passed_over
-    ]
-    facts = {"url": str(endpoint), "why": endpoint.why, "local": endpoint.is_local, "passed_over": tried}
-    if endpoint.remark:
-        lines.append(endpoint.remark)
-    return Finding(what="endpoint", ok=None if endpoint.remark else True, text="\n".join(lines), facts=facts)
+class Examination:
+    """The checks that look below the public API: at what it is built on, and how that came about."""
 
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        # The one access to private parts in the command line. Public methods for it would serve nothing else.
+        runtime = pool._runtime  # noqa: SLF001 - see above
+        self._engine = runtime.engine
+        self._session = runtime.session
 
-def _info(pool: Pool) -> dict[str, Any]:
-    return dict(pool._engine.get("/info", what="ask for the engine's state"))
-
-
-def _engine(pool: Pool) -> Finding:
-    """Say what the engine is."""
-    info = _info(pool)
-    version = pool._engine.get("/version", what="ask for the engine's version")
-    components = [str(each.get("Name", "")) for each in version.get("Components") or ()]
-    rootless = any("rootless" in each for each in info.get("SecurityOptions") or ())
-    facts = {
-        "name": "Podman" if any("Podman" in each for each in components) else "Docker",
-        "version": version.get("Version", ""),
-        "api": version.get("ApiVersion", ""),
-        "spoken_api": str(pool.client.api.api_version),
-        "platform": f"{version.get('Os', '')}/{version.get('Arch', '')}",
-        "storage": info.get("Driver", ""),
-        "rootless": rootless,
-    }
-    text = (
-        f"{facts['name']} {facts['version']}, API {facts['api']} (spoken here: {facts['spoken_api']}), "
-        f"{facts['platform']}, storage {facts['storage']}, {'rootless' if rootless else 'not rootless'}"
-    )
-    return Finding(what="engine", ok=True, text=text, facts=facts)
-
-
-def _disk(pool: Pool) -> Finding:
-    """Say how much room is left where the engine keeps its data, if that is a folder of this machine."""
-    root = str(_info(pool).get("DockerRootDir") or "")
-    try:
-        if not pool._engine.endpoint.is_local or not root:
-            raise FileNotFoundError
-        free = shutil.disk_usage(root).free
-    except OSError:
-        return Finding(what="disk", ok=None, text="the engine's data are not to be seen from here")
-    text = f"{free / 1e9:.1f} GB free in {root}"
-    is_enough = free >= SMALLEST_DISK
-    if not is_enough:
-        text += "; make room: docker system df says what takes it"
-    return Finding(what="disk", ok=is_enough, text=text, facts={"folder": root, "free_bytes": free})
-
-
-def _leftovers(pool: Pool) -> Finding:
-    """Count what there is, by whether its session lives."""
-    counts = Counter(each["standing"] for each in _inventory.inventory(pool))
-    text = ", ".join(f"{count} {standing}" for standing, count in sorted(counts.items())) or "nothing"
-    text = f"containers and networks of dockertest's by their session: {text}"
-    if counts["dead"]:
-        text += "; the dead are removed by dockertest prune, and by the next session that starts something"
-    return Finding(what="leftovers", ok=None if counts["dead"] else True, text=text, facts={"counts": counts})
-
-
-def _trial(pool: Pool) -> Iterator[Finding]:
-    """Start something small, see whether it is reached from here, and have the reaper remove it."""
-    found = _at_hand(pool)
-    if found is None:
-        names = ", ".join((*SHELLS.images, *SERVERS))
-        yield Finding(
-            what="port",
-            ok=None,
-            text=f"not tried, since no image is at hand that starts by itself: one of {names}",
+    def endpoint(self) -> CheckResult:
+        """Return which endpoint was chosen, why, and which ones do not answer."""
+        endpoint, passed_over = self._engine.endpoint, self._engine.passed_over
+        lines = [f"{endpoint} ({endpoint.why})", *(f"no engine at {attempt}" for attempt in passed_over)]
+        if endpoint.remark:
+            lines.append(endpoint.remark)
+        facts = {
+            "url": str(endpoint),
+            "why": endpoint.why,
+            "local": endpoint.is_local,
+            "passed_over": [
+                {
+                    "url": str(attempt.endpoint),
+                    "why": attempt.endpoint.why,
+                    "failure": attempt.failure,
+                    "remedy": attempt.hint,
+                }
+                for attempt in passed_over
+            ],
+        }
+        return CheckResult(
+            name="endpoint", ok=None if endpoint.remark else True, text="\n".join(lines), facts=facts
         )
-        yield _checked("reaper", lambda: _reaper_starts(pool))
+
+    def engine(self) -> CheckResult:
+        """Return the engine's kind, version and configuration."""
+        info = self._info()
+        version = self._engine.get("/version", what="get the engine's version")
+        components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
+        rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
+        facts = {
+            "name": "Podman" if any("Podman" in component for component in components) else "Docker",
+            "version": version.get("Version", ""),
+            "api": version.get("ApiVersion", ""),
+            "spoken_api": str(self._pool.client.api.api_version),
+            "platform": f"{version.get('Os', '')}/{version.get('Arch', '')}",
+            "storage": info.get("Driver", ""),
+            "rootless": rootless,
+        }
+        text = (
+            f"{facts['name']} {facts['version']}, API {facts['api']} (dockertest uses {facts['spoken_api']}), "
+            f"{facts['platform']}, storage driver {facts['storage']}, {'rootless' if rootless else 'not rootless'}"
+        )
+        return CheckResult(name="engine", ok=True, text=text, facts=facts)
+
+    def disk(self) -> CheckResult:
+        """Return how much space is left for images and containers, if their folder is on this machine."""
+        folder = str(self._info().get("DockerRootDir") or "")
+        try:
+            if not self._engine.endpoint.is_local or not folder:
+                raise FileNotFoundError
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            return CheckResult(
+                name="disk", ok=None, text="unknown: the engine's data folder is not accessible from here"
+            )
+        is_enough = free >= MIN_FREE_BYTES
+        hint = "" if is_enough else "; free some: `docker system df` shows what uses it"
+        text = f"{free / 1e9:.1f} GB free in {folder}{hint}"
+        return CheckResult(name="disk", ok=is_enough, text=text, facts={"folder": folder, "free_bytes": free})
+
+    def find_harmless_image(self) -> tuple[str, Service] | None:
+        """Return the most harmless local image that runs without configuration, and how it answers."""
+        candidates = []
+        for image in self._engine.get("/images/json", what="list images"):
+            for tag in image.get("RepoTags") or ():
+                if service := _harmless_service(tag):
+                    candidates.append((service is not SHELL, image["Size"], tag, service))
+        if not candidates:
+            return None
+        _, _, tag, service = min(candidates, key=lambda candidate: candidate[:3])
+        return tag, service
+
+    def reaper_start(self) -> CheckResult:
+        """Return whether the reaper starts; without a container, there is nothing that it could remove."""
+        if not self._pool.reaper:
+            return _reaper_disabled()
+        self._session.begin()
+        if not self._session.ensure_reaper():
+            raise EngineError(
+                "the reaper does not start; containers may be left behind if a process is killed",
+                hint="DOCKERTEST_REAPER_LOG=/path writes its log to that file",
+            )
+        return CheckResult(name="reaper", ok=True, text="starts")
+
+    def _info(self) -> dict[str, Any]:
+        return dict(self._engine.get("/info", what="get the engine's configuration"))
+
+
+def check_leftovers(pool: Pool) -> CheckResult:
+    """Return how many containers, networks and volumes there are, by the state of their sessions."""
+    counts = Counter(item.standing for item in pool.inventory())
+    text = ", ".join(f"{count} {standing}" for standing, count in sorted(counts.items())) or "none"
+    if counts["dead"]:
+        text += "; `dockertest prune` removes those of dead sessions, and so does the next session"
+    return CheckResult(
+        name="leftovers", ok=None if counts["dead"] else True, text=text, facts={"counts": counts}
+    )
+
+
+def _try_container(pool: Pool, examination: Examination) -> Iterator[CheckResult]:
+    """Start a small container, connect to its port, and let the reaper remove it."""
+    image = examination.find_harmless_image()
+    if image is None:
+        names = ", ".join((*SHELL.images, *SERVERS))
+        text = f"not checked, because no image that runs without configuration is available locally: {names}"
+        yield CheckResult(name="port", ok=None, text=text)
+        yield _checked("reaper", examination.reaper_start)
         return
-    image, service = found
-    is_shell = service is SHELLS
+    tag, service = image
+    is_shell = service is SHELL
     try:
         resource = pool.run(
-            image,
+            tag,
             entrypoint=["sh", "-c"] if is_shell else [],
-            cmd=[GREET] if is_shell else [],
+            cmd=[SHELL_SERVER] if is_shell else [],
             exposed_ports=[service.port],
             pull="never",
         )
     except DockertestError as error:
-        yield Finding(what="container", ok=False, text=str(error))
+        yield CheckResult(name="container", ok=False, text=str(error))
         return
     with resource:
-        yield _checked("port", lambda: _reached(resource, service))
-        yield _checked("reaper", lambda: _reaped(pool, resource))
+        yield _checked("port", lambda: _check_port(resource, service))
+        yield _checked("reaper", lambda: _check_reaper(pool, resource))
 
 
-def _at_hand(pool: Pool) -> tuple[str, Service] | None:
-    """Give the most harmless of the images that are there, and how it is known to answer."""
-    found = []
-    for each in pool._engine.get("/images/json", what="list images"):
-        for tag in each.get("RepoTags") or ():
-            if service := _harmless(tag):
-                found.append((service is not SHELLS, each["Size"], tag, service))
-    return min(found, key=lambda each: each[:3])[2:] if found else None
-
-
-def _harmless(tag: str) -> Service | None:
-    """Give how an image is known to answer, if it can be started without a setting."""
+def _harmless_service(tag: str) -> Service | None:
+    """Return how an image answers, if it runs without configuration."""
     try:
-        last = _reference.reference("image", tag).repository.rpartition("/")[2]
-    except InvalidOptionError:  # an image without a name is listed with one that is none
+        name = _image_name.parse_image_name("image", tag).repository.rpartition("/")[2]
+    except InvalidOptionError:  # An image without a name is listed as "<none>:<none>".
         return None
-    if last in SHELLS.images:
-        return SHELLS
-    return _services.find(tag, {}) if last in SERVERS else None
+    if name in SHELL.images:
+        return SHELL
+    return services.find(tag, {}) if name in SERVERS else None
 
 
-def _reached(resource: Resource, service: Service) -> Finding:
-    began = time.monotonic()
-    at = resource.get_bound_ip(service.port), resource.get_port(service.port)
-    resource.retry(lambda: service.is_serving(at, {}))
-    elapsed = time.monotonic() - began
-    where = resource.get_host_port(service.port)
-    text = f"published now, and reached from here at {where} after {elapsed:.1f} s ({resource._image})"
-    return Finding(what="port", ok=True, text=text, facts={"address": where, "image": resource._image})
+def _check_port(resource: Resource, service: Service) -> CheckResult:
+    began = _clock.monotonic()
+    address = resource.get_address(service.port)
+    resource.retry(lambda: service.probe(address, {}))
+    elapsed = _clock.monotonic() - began
+    shown = resource.get_host_port(service.port)
+    text = f"a published port is reachable at {shown} (after {elapsed:.1f} s, {resource.image})"
+    return CheckResult(name="port", ok=True, text=text, facts={"address": shown, "image": resource.image})
 
 
-def _reaped(pool: Pool, resource: Resource) -> Finding:
+def _check_reaper(pool: Pool, resource: Resource) -> CheckResult:
     if not pool.reaper:
-        return _turned_off()
+        return _reaper_disabled()
     resource.expire(0)
-    _retry.retry(lambda: resource.status == "removed", max_wait=MAX_WAIT)
-    return Finding(what="reaper", ok=True, text="it has removed that container")
+    retry(lambda: resource.status == "removed", max_wait=MAX_WAIT_SECONDS)
+    return CheckResult(name="reaper", ok=True, text="it has removed the test container")
 
 
-def _reaper_starts(pool: Pool) -> Finding:
-    if not pool.reaper:
-        return _turned_off()
-    pool._begin()
-    if not pool._lifeline.has_reaper:
-        raise EngineError("the reaper does not start; what a killed process leaves has to be removed by hand")
-    return Finding(what="reaper", ok=True, text="it starts")
-
-
-def _turned_off() -> Finding:
-    text = "turned off by DOCKERTEST_REAPER=0; what a killed process leaves is removed by the next session"
-    return Finding(what="reaper", ok=None, text=text)
+def _reaper_disabled() -> CheckResult:
+    text = "disabled by DOCKERTEST_REAPER=0; the next session removes what a killed process leaves behind"
+    return CheckResult(name="reaper", ok=None, text=text)

@@ -1,44 +1,47 @@
-"""`dockertest run`: a server to try something with, gone when its time is up or nobody wants it any more."""
+"""`dockertest run`: a server for trying something out, removed when it is no longer wanted."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
 
-from dockertest import _report
-from dockertest import services as _services
-from dockertest._cli.terminal import Screen
-from dockertest._options import RunOptions
-from dockertest._pool import Pool
-from dockertest._resource import Resource
-from dockertest.errors import (
+from dockertest import (
     ContainerExitedError,
     DockertestError,
+    InvalidOptionError,
+    Pool,
     PortNotPublishedError,
+    Resource,
+    RetryTimeoutError,
+    RunOptions,
+    _clock,
+    services,
 )
+from dockertest._cli.terminal import Console, Styled, format_duration
+from dockertest._report import label
 
-# Seconds by which the reaper is later than this program: it is for the case that this program is gone, or hangs.
-LATER = 1.0
-# And seconds by which the time written on the container is later, after which any session may remove it: it counts from
-# before the start, and is for the case that the reaper is gone, too.
-LATEST = 15.0
-LOOK = 0.5  # seconds between two looks at whether anybody still reads what is written
+# How much later than this program the reaper removes the container. It is needed only if this program is gone or hangs.
+REAPER_DELAY_SECONDS = 1.0
+# How much later than its time any session may remove the container, if the reaper is gone too. This counts from before
+# the start, which may include a pull.
+EXPIRY_DELAY_SECONDS = 15.0
+READER_CHECK_SECONDS = 0.5  # between two checks whether anything still reads our output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class RunRequest:
     """
-    What to do with a container.
+    What `dockertest run` was asked to do.
 
     Attributes:
         options: What to start.
-        max_wait: Seconds that it may take to be ready.
-        seconds: Seconds that it may live; `None` for as long as it is wanted.
-        detach: Whether it stays when this program ends.
-        follow: Whether its log is shown.
+        max_wait: Seconds that the service may take to become ready.
+        seconds: Seconds after which the container is removed; `None` for no limit.
+        detach: Whether the container is left running.
+        follow: Whether to print the container's log.
     """
 
     options: RunOptions
@@ -51,12 +54,13 @@ class Wish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """
-    How it is known that a service is ready.
+    What is known of a service when the wait for it is over.
 
     Attributes:
-        how: `"answers"`, `"healthy"`, `"bound"` (nothing is known but that its ports are), or `"started"`, without ports.
-        url: How to connect, where that is known; with the password in it.
-        elapsed: Seconds from the start.
+        how: `"answers"`; `"healthy"`; `"bound"`, if all that is known is that its ports are published; or `"started"`, if
+            it has no ports.
+        url: The URL to connect with, password included; empty if unknown.
+        elapsed: Seconds since the start.
     """
 
     how: str
@@ -64,65 +68,79 @@ class Readiness:
     elapsed: float
 
     def __str__(self) -> str:
-        return {
-            "answers": f"answers after {self.elapsed:.1f} s",
-            "healthy": f"is healthy after {self.elapsed:.1f} s",
-            "bound": "is started, its ports are bound; how it tells that it is ready is not known here",
-        }.get(self.how, "is started, and publishes no port")
+        if self.how == "answers":
+            return f"answers after {self.elapsed:.1f} s"
+        if self.how == "healthy":
+            return f"is healthy after {self.elapsed:.1f} s"
+        if self.how == "bound":
+            return "has started; dockertest does not know how to check whether this service is ready"
+        return "has started; it publishes no ports"
 
 
-def run(wish: Wish, screen: Screen) -> int:
+def run(request: RunRequest, console: Console, endpoints: Sequence[str] = ()) -> int:
     """
-    Start a container, tell where it listens, and stay with it until its end or the user's.
+    Start a container, print where it listens, and stay until it exits or is no longer wanted.
+
+    Args:
+        request: What to do.
+        console: Where to print.
+        endpoints: The first of these engines that answers is used; the usual one if empty.
 
     Returns:
-        The exit code for this program.
+        The exit code of this program.
 
     Raises:
-        DockertestError: It cannot be started, is not ready in time, or has ended with a failure.
+        DockertestError: The container cannot be started, is not ready in time, or has failed.
     """
-    with Pool(max_wait=wish.max_wait) as pool:
-        pool._ttl = pool._ttl if wish.seconds is None else wish.seconds + LATEST
-        resource = pool.run_with_options(wish.options)
-        deadline = None if wish.seconds is None else time.monotonic() + wish.seconds
-        try:
-            if wish.seconds is not None:
-                resource.expire(wish.seconds + LATER)
-            readiness = _wait(resource, min(wish.max_wait, wish.seconds or wish.max_wait), screen)
-            _tell(resource, readiness, deadline, screen)
-            if wish.detach:
-                _leave(resource, deadline, screen)
+    ttl = None if request.seconds is None else request.seconds + EXPIRY_DELAY_SECONDS
+    with _first_pool(endpoints, console, max_wait=request.max_wait, ttl=ttl) as pool:
+        resource = pool.run_with_options(request.options)
+        deadline = None if request.seconds is None else _clock.monotonic() + request.seconds
+        with ExitStack() as removal:
+            removal.callback(_remove, pool, resource, console)
+            if request.seconds is not None:
+                resource.expire(request.seconds + REAPER_DELAY_SECONDS)
+            max_wait = min(request.max_wait, request.seconds or request.max_wait)
+            try:
+                readiness = _wait_until_ready(resource, max_wait, console)
+            except RetryTimeoutError as error:
+                error.hint = "if it only needs more time, set --wait"
+                raise
+            _print_addresses(resource, readiness, deadline, console)
+            if request.detach:
+                removal.pop_all()
+                _detach(pool, resource, deadline, console)
                 return 0
-            return _stay(resource, deadline, wish, screen)
-        finally:
-            _remove(resource, screen)
+            return _stay(resource, deadline, request, console, removal)
 
 
-def _wait(resource: Resource, max_wait: float, screen: Screen) -> Readiness:
-    """Wait until the service answers, as far as anybody knows how to ask it."""
-    began = time.monotonic()
-    attrs = resource.container.attrs
-    settings = _services.settings(attrs)
-    service = _services.find(resource._image, settings)
-    how, url = "bound" if _report.ports(attrs) else "started", ""
+def _first_pool(endpoints: Sequence[str], console: Console, *, max_wait: float, ttl: float | None) -> Pool:
+    for endpoint in endpoints[:-1]:
+        try:
+            return Pool(endpoint, max_wait=max_wait, ttl=ttl)
+        except DockertestError as error:
+            console.note(f"dockertest: {error}")
+    return Pool(endpoints[-1] if endpoints else None, max_wait=max_wait, ttl=ttl)
+
+
+def _wait_until_ready(resource: Resource, max_wait: float, console: Console) -> Readiness:
+    """Wait until the service answers, if it is a known one, or is healthy."""
+    began = _clock.monotonic()
+    service = services.find(resource.image, services.settings(resource.container.attrs))
+    how, url = "bound" if _published_ports(resource) else "started", ""
     if service and _is_published(resource, service.port):
-        port = service.port
-        screen.note(f"started {resource._label}; waiting until it answers")
-
-        def ping() -> None:
-            if not service.is_serving((resource.get_bound_ip(port), resource.get_port(port)), settings):
-                at = f"{resource.get_host_port(port)}, the container's {port}"
-                raise ConnectionError(f"nothing answers as {service.images[0]} does at {at}")
-
-        resource.retry(ping, max_wait=max_wait)
-        how, url = "answers", service.url(settings, resource.get_host_port(port))
-    elif _report.health(attrs) != "none":
+        console.note(f"started {_label(resource)}; waiting until it answers")
+        resource.wait_ready(max_wait=max_wait)
+        how = "answers"
+        with suppress(InvalidOptionError):  # Its password is in a file in the image or a volume.
+            url = resource.url()
+    elif resource.health != "none":
         resource.wait_healthy(max_wait)
         how = "healthy"
-    return Readiness(how=how, url=url, elapsed=time.monotonic() - began)
+    return Readiness(how=how, url=url, elapsed=_clock.monotonic() - began)
 
 
-def _is_published(resource: Resource, port: str) -> bool:
+def _is_published(resource: Resource, port: str | int) -> bool:
     try:
         resource.get_port(port)
     except PortNotPublishedError:
@@ -130,131 +148,134 @@ def _is_published(resource: Resource, port: str) -> bool:
     return True
 
 
-def _addresses(resource: Resource) -> dict[str, str]:
-    """Give where each published port is reached from here."""
-    bound: dict[str, Any] = resource.container.attrs["NetworkSettings"].get("Ports") or {}
-    ports = sorted((port for port in bound if bound[port]), key=lambda port: int(port.partition("/")[0]))
-    return {port: resource.get_host_port(port) for port in ports}
+def _published_ports(resource: Resource) -> list[str]:
+    """Return the container ports that are bound, in numerical order."""
+    bound = [port for port, bindings in resource.container.ports.items() if bindings]
+    return sorted(bound, key=lambda port: int(port.partition("/")[0]))
 
 
-def _tell(resource: Resource, readiness: Readiness, deadline: float | None, screen: Screen) -> None:
-    """Say that it is ready, where it listens and how to connect."""
-    addresses = _addresses(resource)
-    if screen.as_json:
-        screen.data(
+def _print_addresses(
+    resource: Resource, readiness: Readiness, deadline: float | None, console: Console
+) -> None:
+    """Print that the service is ready, where it listens and how to connect."""
+    addresses = {port: resource.get_host_port(port) for port in _published_ports(resource)}
+    if console.as_json:
+        expires = None if deadline is None else round(_clock.time() + _seconds_left(deadline))
+        console.print_json(
             {
                 "id": resource.id,
                 "name": resource.name,
-                "image": resource._image,
+                "image": resource.image,
                 "ready": readiness.how,
                 "seconds": round(readiness.elapsed, 3),
                 "ports": addresses,
                 "url": readiness.url or None,
-                "expires": None if deadline is None else round(time.time() + _left(deadline)),
+                "expires": expires,
             }
         )
         return
-    screen.say(f"{resource._label} of {resource._image} {readiness}")
+    console.print(f"{_label(resource)} of {resource.image} {readiness}")
     for port, address in addresses.items():
-        screen.say(f"  {port:<10} {address}")
+        console.print(f"  {port:<10} {address}")
     if readiness.url:
-        screen.say(f"  {'connect':<10} {screen.styled(readiness.url, 'bold')}")
+        console.print(f"  {'connect':<10} ", Styled(readiness.url, "bold"))
 
 
-def _leave(resource: Resource, deadline: float | None, screen: Screen) -> None:
-    """Have it outlive this program, until its time is up."""
-    by_hand = f"docker rm -f -v {resource.id[:12]}"
+def _detach(pool: Pool, resource: Resource, deadline: float | None, console: Console) -> None:
+    """Leave the container running; the reaper removes it at its deadline, if it has one."""
     if deadline is None:
-        screen.note(f"it stays until it is removed: {by_hand}")
-    else:
-        resource.expire(_left(deadline))
-        screen.note(f"it is removed in {span(_left(deadline))}, or before with: {by_hand}")
-    resource._let_go(remove=False)
+        resource.keep()
+        return
+    resource.expire(_seconds_left(deadline))
+    console.note(f"it will be removed in {format_duration(_seconds_left(deadline))}")
+    pool.keep = True
 
 
-def _remove(resource: Resource, screen: Screen) -> None:
-    """Remove it, unless that is done, or it is left behind."""
-    if not resource._closed:
-        resource.close()
-        if resource._removed:
-            screen.note(f"removed {resource._label}")
+def _remove(pool: Pool, resource: Resource, console: Console) -> None:
+    resource.close()
+    if not pool.keep:
+        console.note(f"removed {_label(resource)}")
 
 
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
+def _stay(
+    resource: Resource, deadline: float | None, request: RunRequest, console: Console, removal: ExitStack
+) -> int:
+    """
+    Wait until the container exits, its time is up, Ctrl-C is pressed or the reader of our output is gone.
 
-
-def _stay(resource: Resource, deadline: float | None, wish: Wish, screen: Screen) -> int:
-    """Stay until the container ends, its time is up, Ctrl-C, or nobody reads its log any more; then remove it."""
+    Then remove the container, before the thread that reads its log is waited for.
+    """
     if os.isatty(0):
-        time_is_up = "" if deadline is None else f"; else it is removed in {span(_left(deadline))}"
-        screen.note(f"Ctrl-C removes it{time_is_up}")
-    watcher = Watcher(resource, screen, follow=wish.follow)
+        left = "" if deadline is None else format_duration(_seconds_left(deadline))
+        console.note("press Ctrl-C to remove it" + (f" before its time is up, in {left}" if left else ""))
+    watcher = Watcher(resource, console, follow=request.follow)
     watcher.start()
     try:
         while True:
             has_ended = watcher.ended.wait(_pause(deadline))
-            if deadline is not None and not _left(deadline):
-                screen.note("its time is up")
+            if deadline is not None and not _seconds_left(deadline):
+                console.note("its time is up")
                 return 0
             if has_ended:
-                return _ended(resource, watcher, wish, screen)
-            if screen.reader_is_gone():
+                return _exit_code(resource, watcher, request, console)
+            if console.is_reader_gone():
                 raise BrokenPipeError
     finally:
-        _remove(resource, screen)
-        watcher.join(LOOK)
+        removal.close()
+        watcher.join(READER_CHECK_SECONDS)
+
+
+def _seconds_left(deadline: float) -> float:
+    return max(0.0, deadline - _clock.monotonic())
 
 
 def _pause(deadline: float | None) -> float:
-    return LOOK if deadline is None else min(LOOK, _left(deadline))
+    return READER_CHECK_SECONDS if deadline is None else min(READER_CHECK_SECONDS, _seconds_left(deadline))
 
 
-def _ended(resource: Resource, watcher: Watcher, wish: Wish, screen: Screen) -> int:
-    """Say what became of a container that has ended by itself, or was removed by somebody else."""
-    if isinstance(watcher.failure, OSError):  # nobody reads the log any more, or it cannot be written
+def _exit_code(resource: Resource, watcher: Watcher, request: RunRequest, console: Console) -> int:
+    """Return our exit code for a container that has exited or was removed by another program."""
+    if isinstance(watcher.failure, OSError):  # The log cannot be printed.
         raise watcher.failure
-    (report,) = resource._reports()
+    report = resource.report()
     if watcher.failure and report.status not in ("exited", "dead", "removed"):
         raise watcher.failure
-    if report.exit_code == 0 or (wish.follow and report.exit_code is not None):  # its log has been shown
-        screen.note(f"{resource._label} {report.verdict}")
+    if report.exit_code == 0 or (request.follow and report.exit_code is not None):
+        console.note(
+            f"{_label(resource)} {report.verdict}"
+        )  # Its log has been printed if that was asked for.
         return int(report.exit_code != 0)
     raise ContainerExitedError.of(report)
 
 
+def _label(resource: Resource) -> str:
+    return label(resource.name, resource.id)
+
+
 class Watcher(threading.Thread):
     """
-    Waits for the end of a container, and meanwhile shows its log if asked.
+    Waits for the container's exit, and prints its log if that was asked for.
 
-    A thread, so that the one that gets Ctrl-C is never held up, by a silent engine or by a reader that does not read.
+    It is a thread, so that the main thread can react to Ctrl-C while the engine or the reader of our output hangs.
     """
 
-    def __init__(self, resource: Resource, screen: Screen, *, follow: bool) -> None:
+    def __init__(self, resource: Resource, console: Console, *, follow: bool) -> None:
         super().__init__(name="dockertest", daemon=True)
         self.ended = threading.Event()
         self.failure: DockertestError | OSError | None = None
         self._resource = resource
-        self._screen = screen
+        self._console = console
         self._follow = follow
 
     def run(self) -> None:
-        """Watch, and keep what goes wrong."""
+        """Wait, and store a failure."""
         try:
             if self._follow:
                 with self._resource.stream_logs() as lines:
                     for line in lines:
-                        self._screen.log(line)
+                        self._console.log(line)
             else:
                 self._resource.wait()
         except (DockertestError, OSError) as error:
             self.failure = error
         self.ended.set()
-
-
-def span(seconds: float) -> str:
-    """Give a length of time in words, in its two largest units: "1 h 59 min"."""
-    left = max(0, round(seconds))
-    parts = [(left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "min"), (left % 60, "s")]
-    shown = [f"{count} {unit}" for count, unit in parts if count] or ["0 s"]
-    return " ".join(shown[:2])

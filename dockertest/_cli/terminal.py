@@ -1,99 +1,113 @@
-"""Where a command writes: what it was asked for to standard output, what it has to say besides to standard error."""
+"""Where a command writes: its result to standard output, and messages about its progress to standard error."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
-# Sequences that move a terminal's cursor, set colours or titles, and all other characters that print nothing but a tab.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*.?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
+from dockertest._report import clean
+
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
-class Screen:
+class Styled(NamedTuple):
+    """Text in a style: `"bold"`, `"red"`, `"green"` or `"yellow"`."""
+
+    text: str
+    style: str
+
+
+class Console:
     """
-    A command's output.
+    A command's output, without control characters that it did not write itself.
 
     Attributes:
-        as_json: Whether it is for a program to read.
+        as_json: Whether the result is written as JSON.
     """
 
     def __init__(self, environ: Mapping[str, str], *, as_json: bool = False) -> None:
         self.as_json = as_json
-        wanted = environ.get("TERM") != "dumb" and not environ.get("NO_COLOR")
-        self._has_colours = wanted and _is_terminal()
-        # A character that the terminal does not know is no reason to fail.
+        is_allowed = environ.get("TERM") != "dumb" and not environ.get("NO_COLOR")
+        self._has_colours = is_allowed and _is_terminal()
+        # Characters that the terminal's encoding lacks must not end the program.
         for stream in (sys.stdout, sys.stderr):
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(errors="backslashreplace")
 
-    def say(self, text: str = "") -> None:
-        """Write what was asked for, at once: a program may be waiting for it."""
-        print(text, flush=True)
+    def print(self, *parts: str | Styled) -> None:
+        """Print one line of the result, and flush it, because a program may be waiting for it."""
+        print("".join(map(self._render, parts)), flush=True)
+
+    def print_json(self, value: object) -> None:
+        """Print the result as one line of JSON, in ASCII."""
+        self.print(json.dumps(value))
+
+    def print_table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in columns."""
+        lines = [[clean(cell, newline=" ") for cell in row] for row in (header, *rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        for line in lines:
+            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+            self.print("  ".join(cells).rstrip())
 
     def flush(self) -> None:
-        """Write what is still held back."""
+        """Write the rest of the buffer."""
         if sys.stdout:
             sys.stdout.flush()
 
-    def data(self, value: object) -> None:
-        """Write what was asked for, as one line of JSON."""
-        self.say(json.dumps(value, ensure_ascii=False))
-
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write rows in columns, below their names."""
-        shown = [head, *rows]
-        widths = [max(len(row[column]) for row in shown) for column in range(len(head))]
-        for row in shown:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.say("  ".join(cells).rstrip())
-
     def note(self, text: str) -> None:
-        """Tell what happens, beside what was asked for."""
-        if sys.stderr:  # closed, as by 2>&-, it is none, and print would take standard output
-            with suppress(OSError):  # nobody is left to read it
-                print(text, file=sys.stderr, flush=True)
+        """Print a message about progress or an error to standard error."""
+        if (
+            sys.stderr
+        ):  # With the descriptor closed, as by 2>&-, it is None, and print would use standard output.
+            with suppress(OSError):  # The reader is gone.
+                print(clean(text), file=sys.stderr, flush=True)
 
     def log(self, line: str) -> None:
         """
-        Write a line of a container's log; it may be called from another thread.
+        Print a line of a container's log; may be called from another thread.
 
-        It goes past Python's own buffer: a reader that does not read would hold its lock, and with it this program's end.
+        It bypasses Python's buffer: while a pipe is full, a writer would hold the buffer's lock, and the main thread could
+        not end the program.
         """
         if not sys.stdout:
             return
-        shown = line if self._has_colours else plain(line)
-        left = f"{shown}\n".encode(errors="backslashreplace")
+        text = clean(line, newline=" ", colours=self._has_colours)
+        reset = "\x1b[0m" if "\x1b" in text else ""
+        left = f"{text}{reset}\n".encode(errors="backslashreplace")
         while left:
             left = left[os.write(sys.stdout.fileno(), left) :]
 
-    def styled(self, text: str, style: str) -> str:
-        """Give *text* in a style, on a terminal that has colours."""
-        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._has_colours else text
-
-    def reader_is_gone(self) -> bool:
-        """Whether what is written is read by nobody any more, where the system can tell."""
+    def is_reader_gone(self) -> bool:
+        """Return whether the other end of the output is closed, if the system can find out."""
         with suppress(AttributeError, OSError, ValueError):
-            asked = select.poll()
-            asked.register(sys.stdout.fileno(), 0)
-            return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+            poll = select.poll()
+            poll.register(sys.stdout.fileno(), 0)
+            return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
         return False
 
+    def _render(self, part: str | Styled) -> str:
+        if isinstance(part, str):
+            return clean(part, newline=" ")
+        text = clean(part.text, newline=" ")
+        return f"\x1b[{_STYLES[part.style]}m{text}\x1b[0m" if self._has_colours else text
 
-def plain(line: str) -> str:
-    """Give a line without control characters."""
-    return _CONTROL.sub("", line)
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `"1 h 59 min"`."""
+    left = max(0, round(seconds))
+    parts = [(left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "min"), (left % 60, "s")]
+    shown = [f"{count} {unit}" for count, unit in parts if count] or ["0 s"]
+    return " ".join(shown[:2])
 
 
 def _is_terminal() -> bool:
     try:
         return sys.stdout.isatty()
-    except (AttributeError, ValueError):  # none at all, or a closed one
+    except (AttributeError, ValueError):  # Standard output is missing or closed.
         return False

@@ -1,0 +1,1 @@
+"""Containers: create, start, reuse, watch, and everything done inside them."""

@@ -1,8 +1,9 @@
-"""Both directions of one connection at the same time, each with its own end. Knows sockets and TLS, not engines."""
+"""Both directions of one connection at once, each with an end of its own."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import select
 import selectors
@@ -10,50 +11,55 @@ import socket
 import ssl
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from typing_extensions import Self
-
+from dockertest import _clock
+from dockertest._engine.streams import CHUNK_BYTES
 from dockertest.errors import InvalidOptionError
 
-CHUNK = 65536  # bytes in hand at a time, in each direction
-_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_JOIN_SECONDS = 0.5  # to wait for the thread that reads the user's stream
 
 
 class Reader(Protocol):
     """A binary stream to read from."""
 
     def read(self, size: int, /) -> bytes:
-        """Give at most *size* bytes; none at the end."""
+        """Return at most *size* bytes; nothing at the end."""
         ...
 
 
-class TimeUp(Exception):
-    """The time is up; a signal within the package, no error of its own."""
+class DeadlineExceeded(Exception):
+    """A deadline has passed. Used within the package only; users get an error of their own."""
 
 
-class Clock:
-    """One deadline, *limit* seconds from now; none if that is `None`."""
+class Deadline:
+    """A point in time *seconds* from now, or never if that is `None`."""
 
-    def __init__(self, limit: float | None) -> None:
-        self._end = None if limit is None else time.monotonic() + limit
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else _clock.monotonic() + seconds
 
-    def left(self) -> float | None:
-        """Give the seconds that are left, `None` for ever; raise `TimeUp` when there are none."""
-        left = None if self._end is None else self._end - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeUp
-        return left
+    def remaining(self) -> float | None:
+        """Return the seconds that remain, or `None` without a limit; raise `DeadlineExceeded` if none remain."""
+        remaining = None if self._end is None else self._end - _clock.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded
+        return remaining
+
+    def next_check(self, interval: float) -> float | None:
+        """Return the seconds to wait before the engine is asked whether it still answers; `None` for ever."""
+        remaining = self.remaining()
+        seconds = interval if remaining is None else min(remaining, interval)
+        return seconds if math.isfinite(seconds) else None
 
 
 class Duplex:
     """
-    Send what a feed has and give what comes, both at once: else the two ends would wait for each other for ever.
+    Send what a feed contains and receive at the same time; otherwise both ends could wait for each other forever.
 
-    All of it in one thread, since a TLS connection is not for two.
+    One thread does both, since a TLS connection must not be used by two at once.
     """
 
     def __init__(
@@ -61,70 +67,82 @@ class Duplex:
         connection: socket.socket,
         feed: Feed,
         guard: Callable[[], AbstractContextManager[None]],
+        check_engine: Callable[[Deadline], None],
         *,
-        farewell: bytes = b"",
+        end_of_input: bytes = b"",
     ) -> None:
         """
         Take over *connection*.
 
         Args:
-            guard: Stands around each call to the system.
-            farewell: Sent at the end of the feed, instead of ending the direction.
+            guard: A context for each use of the connection, which translates errors.
+            check_engine: Called after a long silence; it raises an error if the engine does not answer.
+            end_of_input: Sent at the end of the feed, instead of closing this direction.
         """
         self._connection = connection
         self._connection.settimeout(0)
         self._feed = feed
         self._guard = guard
-        self._farewell = farewell
+        self._check_engine = check_engine
+        self._end_of_input = end_of_input
         self._pending = memoryview(b"")
-        self._fed = self._ended = False
+        self._is_fed = self._is_ended = False
 
-    def chunks(self, early: Callable[[int], bytes | None], clock: Clock) -> Iterator[bytes]:
-        """Give what comes, as it comes; first what *early* reads, which came before this took over."""
+    def chunks(
+        self, early: Callable[[int], bytes | None], deadline: Deadline, check_interval: float
+    ) -> Iterator[bytes]:
+        """
+        Yield what arrives, beginning with what *early* returns: the bytes that were buffered before.
+
+        Args:
+            check_interval: Seconds of silence after which the engine is asked whether it still answers.
+        """
         yield self._receive(early) or b""
         while True:
-            incoming, fed, outgoing = self._wait(clock.left())
-            # First what comes: a connection that was reset may still have something to say.
-            if incoming:
+            can_receive, can_take, can_send = self._wait(deadline.next_check(check_interval))
+            if not (can_receive or can_take or can_send):
+                self._check_engine(deadline)
+            # Receive first: a connection that was reset may still have unread data.
+            if can_receive:
                 chunk = self._receive(self._connection.recv)
                 if chunk == b"":
                     return
                 yield chunk or b""
-            if fed:
+            if can_take:
                 self._take()
-            if outgoing:
+            if can_send:
                 self._send()
 
-    def _wait(self, left: float | None) -> tuple[bool, bool, bool]:
-        sending = bool(self._pending) or (self._fed and not self._ended)
-        # `poll` keeps nothing of a descriptor between two calls, as `_close_notify` needs it.
-        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as waiting:
-            waiting.register(
-                self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if sending else 0)
+    def _wait(self, seconds: float | None) -> tuple[bool, bool, bool]:
+        is_sending = bool(self._pending) or (self._is_fed and not self._is_ended)
+        # Unlike epoll and kqueue, `poll` keeps no state of a descriptor between calls: `_close_notify` replaces it.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+            selector.register(
+                self._connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if is_sending else 0)
             )
-            if not sending and not self._fed:
-                waiting.register(self._feed.outlet, selectors.EVENT_READ)
-            ready = {key.fileobj: events for key, events in waiting.select(left)}
+            if not is_sending and not self._is_fed:
+                selector.register(self._feed.outlet, selectors.EVENT_READ)
+            ready = {key.fileobj: events for key, events in selector.select(seconds)}
         events = ready.get(self._connection, 0)
-        fed = self._feed.outlet in ready
-        return bool(events & selectors.EVENT_READ), fed, bool(events & selectors.EVENT_WRITE)
+        can_take = self._feed.outlet in ready
+        return bool(events & selectors.EVENT_READ), can_take, bool(events & selectors.EVENT_WRITE)
 
     def _receive(self, receive: Callable[[int], bytes | None]) -> bytes | None:
-        """Give what is there; `None` if there is nothing yet, nothing at the end."""
+        """Return the bytes that have arrived; `None` if there are none yet, and `b""` at the end."""
         with self._guard():
             try:
-                return receive(CHUNK)
-            except _LATER:
+                return receive(CHUNK_BYTES)
+            except _NOT_READY:
                 return None
             except (ssl.SSLZeroReturnError, ConnectionError):
-                # A reset is the end, too: that of one who did not read all that was sent.
+                # A reset is the end too: that of a peer which did not read everything that was sent.
                 return b""
 
     def _take(self) -> None:
         chunk = self._feed.take()
-        self._fed = not chunk
-        self._ended = bool(self._fed and self._farewell)
-        self._pending = memoryview(chunk or self._farewell)
+        self._is_fed = not chunk
+        self._is_ended = bool(self._is_fed and self._end_of_input)
+        self._pending = memoryview(chunk or self._end_of_input)
 
     def _send(self) -> None:
         with self._guard():
@@ -132,29 +150,29 @@ class Duplex:
                 if self._pending:
                     self._pending = self._pending[self._connection.send(self._pending) :]
                 else:
-                    self._ended = True
+                    self._is_ended = True
                     _end(self._connection)
-            except _LATER:
+            except _NOT_READY:
                 pass
             except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                # Nobody reads on there; what they wrote is still to come.
-                self._fed = self._ended = True
+                # The peer no longer reads. What it wrote before still has to be received.
+                self._is_fed = self._is_ended = True
                 self._pending = memoryview(b"")
 
 
 class Feed:
     """
-    What a stream gives, as a socket that can be waited for: a thread reads the stream, since that may block.
+    The content of a stream as a socket that can be polled: a thread reads the stream, since that may block.
 
     Attributes:
-        outlet: Readable when there is something to take.
+        outlet: A socket that is readable when there is data to take.
     """
 
     def __init__(self, stream: Reader) -> None:
         self.outlet, self._inlet = socket.socketpair()
         self._stream: Any = stream
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._pump, name="dockertest-stdin", daemon=True)
+        self._thread = threading.Thread(target=self._forward, name="dockertest-stdin", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -163,88 +181,99 @@ class Feed:
     def __exit__(self, kind: object, *_: object) -> None:
         failure = self._failure
         self.outlet.close()
-        # Nothing ends a `read` of the user's that does not return: its thread ends when it does.
-        self._thread.join(0.5)
+        # Nothing can interrupt a `read` of the user's that blocks. Its thread ends when it returns.
+        self._thread.join(_JOIN_SECONDS)
         self._failure = None
         try:
             if failure is not None and kind is None:
                 raise failure
         finally:
-            del failure  # its traceback holds this frame
+            del failure  # its traceback refers to this frame
 
     def take(self) -> bytes:
-        """Give the next bytes, none at the end; raise what the stream raised."""
-        chunk = self.outlet.recv(CHUNK)
+        """Return the next bytes, or nothing at the end; raise what the stream raised."""
+        chunk = self.outlet.recv(CHUNK_BYTES)
         if not chunk and self._failure is not None:
             raise self._failure
         return chunk
 
-    def _pump(self) -> None:
-        read = getattr(self._stream, "read1", self._stream.read)  # what is there, not all that was asked for
+    def _forward(self) -> None:
         with self._inlet:
             try:
-                while self._await():
-                    chunk = read(CHUNK)
-                    if not isinstance(chunk, (bytes, bytearray, memoryview)):
-                        raise InvalidOptionError(
-                            f"stdin must be a binary stream: its read() gave a {type(chunk).__name__}"
-                        )
-                    if not chunk or not self._push(chunk):
+                while self._wait_for_data():
+                    if not self._forward_chunk():
                         return
-            except BaseException as failure:  # noqa: BLE001 - raised again where the stream's owner is
+            except BaseException as failure:  # noqa: BLE001 - raised again in the caller's thread
                 self._failure = failure
 
-    def _push(self, chunk: bytes | bytearray | memoryview) -> bool:
+    def _forward_chunk(self) -> bool:
+        """Read the next bytes and pass them on; return whether more may follow."""
+        read = getattr(
+            self._stream, "read1", self._stream.read
+        )  # what is available, without waiting for more
+        chunk = read(CHUNK_BYTES)
+        if not isinstance(chunk, (bytes, bytearray, memoryview)):
+            chunk = type(
+                chunk
+            ).__name__  # the content may be secret, and pytest's --showlocals shows variables
+            raise InvalidOptionError(
+                f"invalid stdin: expected a binary stream, but its read() returned a {chunk}",
+                hint="pass .buffer of a text stream",
+            )
+        if not chunk:
+            return False
         try:
             self._inlet.sendall(chunk)
         except OSError:
-            return False  # nobody takes it any more
+            return False  # the other end is closed: the command has ended
         return True
 
-    def _await(self) -> bool:
-        """Wait until the stream has something, where the system can tell; false if nobody waits for it any more."""
+    def _wait_for_data(self) -> bool:
+        """Wait until the stream has data, if the system supports it; return false if the other end is closed first."""
         raw = getattr(self._stream, "raw", self._stream)
-        # Of other streams it is not known what they keep of what they have read; those may block.
+        # Other streams may have read ahead, which cannot be known, so reading them may block.
         if not isinstance(raw, io.FileIO) or not hasattr(select, "poll"):
             return True
-        waiting = select.poll()
-        waiting.register(raw, select.POLLIN)
-        waiting.register(self._inlet, select.POLLIN)
-        ready = dict(waiting.poll(0)) or _buffered(self._stream, raw.fileno()) or dict(waiting.poll())
+        poller = select.poll()
+        poller.register(raw, select.POLLIN)
+        poller.register(self._inlet, select.POLLIN)
+        ready = dict(poller.poll(0)) or _buffered(self._stream, raw.fileno()) or dict(poller.poll())
         return self._inlet.fileno() not in ready
 
 
 def _buffered(stream: Any, descriptor: int) -> set[int]:
-    """Give the descriptor of a pipe if its stream has already read more from it than it has given."""
+    """Return the descriptor of a pipe if its stream has read more from it than it has returned."""
     if not isinstance(stream, io.BufferedReader) or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        return set()  # of files all can be read at once, and of a terminal one line is read at a time
-    blocking = os.get_blocking(descriptor)
+        return set()  # files are always readable, and terminals are read line by line
+    is_blocking = os.get_blocking(descriptor)
     os.set_blocking(descriptor, False)
     try:
         return {descriptor} if stream.peek(1) else set()
     finally:
-        os.set_blocking(descriptor, blocking)
+        os.set_blocking(descriptor, is_blocking)
 
 
 def _end(connection: socket.socket) -> None:
-    """End the way out and leave the way in open."""
+    """Close the sending direction and leave the receiving direction open."""
     if isinstance(connection, ssl.SSLSocket):
         _close_notify(connection)
     else:
-        with suppress(OSError):  # the other end is gone already
+        with suppress(OSError):  # the peer has closed the connection already
             connection.shutdown(socket.SHUT_WR)
 
 
 def _close_notify(connection: ssl.SSLSocket) -> None:
     """
-    Tell the other end of a TLS connection that nothing more comes, and be ready to read on.
+    Close the sending direction of a TLS connection, as Go's `CloseWrite` does, and leave the receiving one open.
 
-    That is what Go's `CloseWrite` does. Python's `unwrap` says it too, but wants the answer at once, and to read
-    anything else meanwhile breaks the connection, with the output in flight. So it gets another socket under its
-    descriptor for as long as it talks, from which nothing comes; what it said is then sent on.
+    Python cannot do this. `unwrap` sends the alert, but then waits for the peer's, and data that arrives instead breaks
+    the connection: https://github.com/python/cpython/issues/84132#issuecomment-1093865737. `SSLSocket.shutdown` ends TLS altogether:
+    https://github.com/python/cpython/issues/124618. So `unwrap` gets another socket under the connection's descriptor,
+    on which nothing arrives, and the alert that it wrote there is sent on. This relies on OpenSSL reading and writing by
+    the descriptor's number (`SSL_set_fd` in https://github.com/python/cpython/blob/v3.11.7/Modules/_ssl.c).
     """
     if os.name == "nt":
-        # Sockets are no descriptors there. Docker takes this for the end too, others may for a broken connection.
+        # Sockets are not descriptors there. Docker accepts the end of the TCP stream, other engines may not.
         socket.socket.shutdown(connection, socket.SHUT_WR)
         return
     descriptor = connection.fileno()
@@ -252,14 +281,14 @@ def _close_notify(connection: ssl.SSLSocket) -> None:
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
-        kept = os.dup(descriptor)
+        original = os.dup(descriptor)
         try:
             os.dup2(theirs.fileno(), descriptor, inheritable=False)
             try:
                 with suppress(ssl.SSLWantReadError):
                     connection.unwrap()
             finally:
-                os.dup2(kept, descriptor, inheritable=False)
+                os.dup2(original, descriptor, inheritable=False)
         finally:
-            os.close(kept)
-        os.write(descriptor, ours.recv(CHUNK))
+            os.close(original)
+        os.write(descriptor, ours.recv(CHUNK_BYTES))

@@ -1,62 +1,94 @@
-"""A command run in a container: what goes in, what comes out, how it ended. Keeps nothing of it."""
+"""Commands run in a container."""
 
 from __future__ import annotations
 
 import io
 import socket
-import struct
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, AnyStr, Generic, Protocol, TypedDict
+from typing import Any, AnyStr, Generic, Protocol, TypedDict, Unpack, cast
 
-from dockertest import _report
-from dockertest import _validation as _specs
-from dockertest._containers.duplex import CHUNK, Clock, Duplex, Feed, Reader, TimeUp
-from dockertest._engine.client import Engine
-from dockertest._engine.sdk import border
-from dockertest._values import EnvSpec
+from dockertest import _clock, _report, _validation
+from dockertest._containers.duplex import Deadline, DeadlineExceeded, Duplex, Feed, Reader
+from dockertest._engine import streams
+from dockertest._engine.client import EngineClient
+from dockertest._engine.sdk import translate_errors
+from dockertest._interruption import is_of_handler
+from dockertest._options import EnvSpec
+from dockertest._public import public
+from dockertest._secret import SecretStr
 from dockertest.errors import EngineError, ExecError, ExecTimeoutError, InvalidOptionError
 
-TAIL = 20  # lines of output as evidence in an error
-SETTLING = 5.0  # seconds that the engine may take to know how a command ended
+EXIT_CODE_SECONDS = 5.0  # that an engine may take to report the exit code once the output has ended
+_SHORTEST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.5
+_SHOWN_COMMAND_LENGTH = 200  # characters of a command in messages
 
-# A terminal has no end that could be closed: this is what its user types, once to send an unfinished line off.
-END_OF_TYPING = b"\x04\x04"
+# Ctrl-D, which ends the input of a terminal: the first one submits an unfinished line, the second one is the end.
+_TYPED_END_OF_INPUT = b"\x04\x04"
 
 
 class Writer(Protocol):
     """A binary stream to write to."""
 
     def write(self, data: bytes, /) -> object:
-        """Take *data*."""
+        """Write *data*; an unbuffered stream returns how many bytes of it were written."""
         ...
 
 
 class ExecOptions(TypedDict, total=False):
-    """How a command is run; `Resource.exec` says what each means."""
+    """The options of `Resource.exec`, all optional."""
 
     env: EnvSpec
+    """Environment variables in addition to the container's own: a mapping, or `"K=V"` strings."""
+
     stdin: bytes | str | Reader | None
+    """
+    The command's input: bytes, text (sent as UTF-8) or a binary stream; no input by default.
+
+    A thread reads the stream. If `read` blocks, that thread stays until it returns.
+    """
+
     stdout: Writer | None
+    """A binary stream that the output is written to as it arrives. By default, the result contains the output."""
+
     stderr: Writer | None
+    """The same for the error output."""
+
     tty: bool
+    """Whether the command gets a terminal. It has one stream of output, and its input ends with a typed Ctrl-D."""
+
     user: str
+    """The user that runs the command: `"name"`, `"name:group"` or numeric ids; the container's user by default."""
+
     working_dir: str
+    """The folder that the command starts in; the container's working directory by default."""
+
     timeout: float | None
+    """Seconds that the command may take; no limit by default, even if it is silent."""
+
+    max_bytes: int | None
+    """
+    How many bytes of each stream of output the result keeps; 64 MiB by default, `None` for all of it.
+
+    If there is more, the result has the last bytes, after a line with the number of omitted ones.
+    """
+
     check: bool
+    """Whether an exit code other than 0 raises `ExecError`; false by default."""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ExecResult(Generic[AnyStr]):
     """
-    What became of a command.
+    The result of a command.
 
     Attributes:
-        exit_code: Its exit code; -1 in the result of an `ExecTimeoutError`, whose command had not ended.
-        stdout: Its output; empty if a writer got it.
-        stderr: Its error output; empty if a writer got it, and with a tty, which has but one stream.
+        exit_code: The command's exit code; -1 in the result of an `ExecTimeoutError`, whose command has not ended.
+        stdout: Its output; empty if it was written to a stream.
+        stderr: Its error output; empty if it was written to a stream, and with a tty, which has one stream only.
     """
 
     exit_code: int
@@ -64,227 +96,240 @@ class ExecResult(Generic[AnyStr]):
     stderr: AnyStr
 
 
+def hide_secrets(options: ExecOptions) -> None:
+    """
+    Parse the options that may be secret, and replace them in place by values whose `repr` hides them.
+
+    Called first of all, on the caller's own dictionary: pytest reports the arguments of functions in a traceback, and
+    with `--showlocals` all variables.
+
+    Raises:
+        InvalidOptionError: One of them is invalid.
+    """
+    options["env"] = _validation.parse_environment("env", options.pop("env", ()))
+    options["stdin"] = _parse_stdin(options.pop("stdin", None))
+
+
 def run(
-    engine: Engine,
+    engine: EngineClient,
     container: str,
-    where: str,
+    label: str,
     cmd: Sequence[str],
     *,
-    env: EnvSpec = (),
-    stdin: bytes | str | Reader | None = None,
-    stdout: Writer | None = None,
-    stderr: Writer | None = None,
-    tty: bool = False,
-    user: str = "",
-    working_dir: str = "",
-    timeout: float | None = None,
-    check: bool = False,
     text: bool = True,
+    **options: Unpack[ExecOptions],
 ) -> ExecResult[str] | ExecResult[bytes]:
-    """Run *cmd* in *container*, which is called *where* in errors."""
-    source, outputs = _source(stdin), (_Output("stdout", stdout), _Output("stderr", stderr))
-    words = _words(cmd)
+    """Run *cmd* in *container*, which error messages call *label*; `Resource.exec` describes it."""
+    hide_secrets(options)
+    source = cast("Reader | None", options.get("stdin"))
+    max_bytes = _validation.parse_size("max_bytes", options.get("max_bytes", streams.MAX_OUTPUT_BYTES))
+    outputs = (
+        _Output("stdout", options.get("stdout"), max_bytes),
+        _Output("stderr", options.get("stderr"), max_bytes),
+    )
+    words = _parse_command(cmd)
     body = {
         "Cmd": words,
-        "Env": _specs.environment("env", env),
-        "User": _specs.text("user", user),
-        "WorkingDir": _specs.text("working_dir", working_dir),
-        "Tty": _specs.boolean("tty", tty),
+        "Env": options.get("env"),
+        "User": _validation.parse_str("user", options.get("user", "")),
+        "WorkingDir": _validation.parse_str("working_dir", options.get("working_dir", "")),
+        "Tty": _validation.parse_bool("tty", options.get("tty", False)),
         "AttachStdin": source is not None,
         "AttachStdout": True,
         "AttachStderr": True,
     }
-    limit = None if timeout is None else _specs.seconds("timeout", timeout)
-    command = _Command(engine, container, f"{_shown(words)} in {where}", body)
+    timeout = options.get("timeout")
+    limit = None if timeout is None else _validation.parse_seconds("timeout", timeout)
+    command = _Command(engine, container, f"{_display(words)} in {label}", body)
     try:
-        code = command.run(source, outputs, Clock(limit))
-    except TimeUp:
+        code = command.run(source, outputs, Deadline(limit))
+    except DeadlineExceeded:
         raise ExecTimeoutError(
-            f"{command.name} did not end within {limit:g} s; it goes on inside the container{_tail(outputs)}",
+            f"{command.name} did not end within {limit:g} s; it keeps running inside the container{_evidence(outputs)}",
             result=_result(-1, outputs, text=text),
         ) from None
     result = _result(code, outputs, text=text)
-    if check and code:
-        raise ExecError(f"{command.name} ended with exit code {code}{_tail(outputs)}", result=result)
+    if code and options.get("check", False):
+        raise ExecError(f"{command.name} ended with exit code {code}{_evidence(outputs)}", result=result)
     return result
 
 
 class _Output:
-    """One stream of a command's output: handed to the user's writer as it comes, else kept."""
+    """One stream of a command's output: passed to the user's writer as it arrives, or else kept."""
 
-    def __init__(self, field: str, writer: Writer | None) -> None:
+    def __init__(self, field: str, writer: Writer | None, max_bytes: int | None) -> None:
         if isinstance(writer, io.TextIOBase) or not (writer is None or hasattr(writer, "write")):
             raise InvalidOptionError(
-                f"{field} must be a binary writer: got a {type(writer).__name__}; a text stream has one as .buffer"
+                f"invalid {field}: expected a binary writer, got a {type(writer).__name__}",
+                hint="pass .buffer of a text stream",
             )
-        self._kept = io.BytesIO()
-        self._writer = self._kept if writer is None else writer
+        self._kept = streams.TailBuffer(max_bytes)
+        self._writer: Writer = self._kept if writer is None else writer
 
     def write(self, data: bytes) -> None:
-        """Hand on all of *data*: an unbuffered file may take a part of it at a time."""
+        """Pass on all of *data*, even if the writer takes only part of it at a time."""
         while data:
-            taken = self._writer.write(data)
-            data = data[taken:] if isinstance(taken, int) and 0 < taken < len(data) else b""
+            count = self._writer.write(data)
+            data = data[count:] if isinstance(count, int) and 0 < count < len(data) else b""
 
     def kept(self) -> bytes:
-        """Give what was kept."""
+        """Return the output that was not passed to a writer, or the last part of it if it is longer than *max_bytes*."""
         return self._kept.getvalue()
 
 
 class _Command:
-    """A command that the engine has been told of."""
+    """A command that the engine has accepted."""
 
-    def __init__(self, engine: Engine, container: str, name: str, body: dict[str, Any]) -> None:
+    def __init__(self, engine: EngineClient, container: str, name: str, body: dict[str, Any]) -> None:
         self.name = name
         self._what = f"run {name}"
         self._engine = engine
-        self._guard = partial(border, engine.timeout, self._what)
+        self._guard = partial(translate_errors, engine.timeout, self._what)
         self._tty: bool = body["Tty"]
         response = engine.send("post", f"/containers/{container}/exec", what=self._what, body=body)
         with self._guard():
             self._id = response.json()["Id"]
 
-    def run(self, source: Reader | None, outputs: Sequence[_Output], clock: Clock) -> int:
-        """Start it, hand on what it writes until it writes no more, and give its exit code."""
+    def run(self, source: Reader | None, outputs: Sequence[_Output], deadline: Deadline) -> int:
+        """Start the command, pass on its output until the end, and return its exit code."""
         if source is None:
             with self._start({}) as response:
-                self._hand_on(self._listen(response, clock), outputs)
+                self._pass_on(self._receive(response, deadline), outputs)
         else:
             with self._start({"Connection": "Upgrade", "Upgrade": "tcp"}) as response, Feed(source) as feed:
-                chunks = self._duplex(response, feed).chunks(response.raw._fp.fp.read1, clock)
-                self._hand_on(chunks, outputs)
-        return self._exit_code(clock)
+                early = streams.buffered_reader(response)
+                self._pass_on(
+                    self._duplex(response, feed).chunks(early, deadline, self._engine.timeout), outputs
+                )
+        return self._exit_code(deadline)
 
     def _start(self, headers: dict[str, str]) -> Any:
         body = {"Detach": False, "Tty": self._tty}
         response = self._engine.send(
             "post", f"/exec/{self._id}/start", what=self._what, body=body, headers=headers, stream=True
         )
-        if not hasattr(response.raw._fp.fp, "read1"):
+        if not streams.can_read_available(response):
             response.close()
             raise EngineError(
-                f"cannot {self._what}: the docker SDK's own ssh loses output; "
-                "give the pool the endpoint ssh://… instead of a client"
+                f"cannot {self._what}: the docker SDK's own ssh connections lose output",
+                hint="use Pool(endpoint='ssh://…') instead of Pool(client=…)",
             )
         return response
 
-    def _listen(self, response: Any, clock: Clock) -> Iterator[bytes]:
-        """Give what comes, as it comes; the engine's limit of time is not for a silent command."""
-        body = response.raw._fp  # `urllib3` above it reads until it has all that was asked for
-        connection = _connection(body)
+    def _receive(self, response: Any, deadline: Deadline) -> Iterator[bytes]:
+        """Yield output as it arrives. A command may be silent for any time, but the engine has to answer."""
+        connection = self._connection(response)
         while True:
-            left = clock.left()
+            seconds = deadline.next_check(self._engine.timeout)
             with self._guard():
-                connection.settimeout(left)
+                connection.settimeout(seconds)
                 try:
-                    chunk: bytes | None = body.read1(CHUNK)
-                except TimeoutError as late:
-                    if late.errno is not None:
-                        raise  # not our limit, but the system's: the engine's host is gone
+                    chunk: bytes | None = streams.read_available(response)
+                except TimeoutError as error:
+                    # The system's time-out: the engine's host is unreachable. Or that of a signal handler.
+                    if error.errno is not None or is_of_handler(error):
+                        raise
                     chunk = None
             if chunk is None:
-                raise TimeUp
+                self._check_engine(deadline)
+                streams.continue_after_timeout(response)
+                continue
             if not chunk:
                 return
             yield chunk
 
+    def _check_engine(self, deadline: Deadline) -> None:
+        """Raise an error if the engine does not answer, or no longer knows the command."""
+        self._engine.get(f"/exec/{self._id}/json", what=self._what, timeout=deadline.remaining())
+
     def _duplex(self, response: Any, feed: Feed) -> Duplex:
-        connection = _connection(response.raw._fp)
+        connection = self._connection(response)
         if not isinstance(connection, socket.socket):
-            raise EngineError(f"cannot {self._what}: stdin does not work over a named pipe of Windows")
-        return Duplex(connection, feed, self._guard, farewell=END_OF_TYPING if self._tty else b"")
+            raise EngineError(
+                f"cannot {self._what}: stdin is not supported over a named pipe of Windows",
+                hint="write the input to a file in the container with write_file",
+            )
+        end = _TYPED_END_OF_INPUT if self._tty else b""
+        return Duplex(connection, feed, self._guard, self._check_engine, end_of_input=end)
 
-    def _hand_on(self, chunks: Iterator[bytes], outputs: Sequence[_Output]) -> None:
-        framed = ((1, chunk) for chunk in chunks) if self._tty else _frames(chunks)
-        for stream, data in framed:
-            outputs[stream > 1].write(data)
+    def _connection(self, response: Any) -> Any:
+        connection = streams.connection(response)
+        streams.enable_keepalive(connection)  # a command may be silent for hours
+        return connection
 
-    def _exit_code(self, clock: Clock) -> int:
-        settled, pause = time.monotonic() + SETTLING, 0.005
+    def _pass_on(self, chunks: Iterator[bytes], outputs: Sequence[_Output]) -> None:
+        if self._tty:
+            for chunk in chunks:
+                outputs[0].write(chunk)
+            return
+        decoder = streams.FrameDecoder(self._what)
+        for chunk in chunks:
+            for stream, data in decoder.feed(chunk):
+                outputs[stream > streams.STDOUT].write(data)
+        decoder.finish()
+
+    def _exit_code(self, deadline: Deadline) -> int:
+        latest, pause = _clock.monotonic() + EXIT_CODE_SECONDS, _SHORTEST_PAUSE_SECONDS
         while True:
             state = self._engine.get(f"/exec/{self._id}/json", what=self._what)
             if not state["Running"] and state["ExitCode"] is not None:
                 return int(state["ExitCode"])
-            # Engines keep the conversation up for as long as the command runs, even if it closes its output itself:
-            # something in between has cut it, and what was written since is lost.
-            if time.monotonic() > settled:
-                raise EngineError(f"cannot {self._what}: the connection ended, and the command goes on")
-            left = clock.left()
-            time.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 1.5, 0.5)
+            # An engine keeps the connection open while the command runs, even if the command closes its output. So
+            # something in between has closed it, and the rest of the output is lost.
+            if _clock.monotonic() > latest:
+                raise EngineError(
+                    f"cannot {self._what}: the connection was closed while the command was running",
+                    hint="a proxy in front of the engine may close connections that are silent for long",
+                )
+            remaining = deadline.remaining()
+            _clock.sleep(pause if remaining is None else min(pause, remaining))
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
 
-def _connection(body: Any) -> Any:
-    """Find the socket below a response, or what stands in for one on a named pipe."""
-    raw = getattr(body.fp, "raw", body.fp)
-    found = next(getattr(raw, each) for each in ("_sock", "sock") if hasattr(raw, each))
-    if getattr(found, "family", None) in (socket.AF_INET, socket.AF_INET6):
-        # A command may be silent for longer than firewalls remember a silent connection.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    return found
-
-
-def _frames(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Take the engine's frames apart: a header of 8 bytes, first the stream and last the length, then that many bytes."""
-    header, stream, left = bytearray(), 0, 0
-    for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            if left:
-                part, view = view[:left], view[left:]
-                left -= len(part)
-                yield stream, bytes(part)
-            else:
-                missing = 8 - len(header)
-                header += view[:missing]
-                view = view[missing:]
-                if len(header) == 8:
-                    stream, left = struct.unpack(">BxxxL", header)
-                    header.clear()
-    if left or header:
-        raise EngineError("the engine broke off the connection in the midst of a command's output")
-
-
-def _words(cmd: object) -> tuple[str, ...]:
-    words = _specs.texts("cmd", cmd)
+def _parse_command(cmd: object) -> tuple[str, ...]:
+    words = _validation.parse_strings("cmd", cmd)
     if not words:
-        raise InvalidOptionError("cmd is empty; write the program and its arguments")
+        raise InvalidOptionError("invalid cmd: expected a program and its arguments, got nothing")
     return words
 
 
-def _shown(cmd: Sequence[str]) -> str:
-    shown = repr(list(cmd))
-    return shown if len(shown) <= 200 else f"{shown[:197]}..."
+def _display(cmd: Sequence[str]) -> str:
+    text = repr(list(cmd))
+    return text if len(text) <= _SHOWN_COMMAND_LENGTH else f"{text[: _SHOWN_COMMAND_LENGTH - 3]}..."
 
 
-def _source(stdin: bytes | str | Reader | None) -> Reader | None:
+def _parse_stdin(stdin: bytes | str | Reader | None) -> Reader | None:
     if isinstance(stdin, str):
+        stdin = SecretStr(stdin)
         try:
-            stdin = stdin.encode()
+            return io.BytesIO(stdin.encode())
         except UnicodeEncodeError:
-            raise InvalidOptionError("stdin has characters that UTF-8 does not; give bytes") from None
+            raise InvalidOptionError(
+                "invalid stdin: it contains surrogate characters, which UTF-8 cannot encode",
+                hint="pass bytes",
+            ) from None
     if stdin is None:
         return None
     if isinstance(stdin, (bytes, bytearray, memoryview)):
         return io.BytesIO(stdin)
     if isinstance(stdin, io.TextIOBase) or not hasattr(stdin, "read"):
         raise InvalidOptionError(
-            f"stdin must be bytes, a str or a binary stream: got a {type(stdin).__name__}; "
-            "a text stream has a binary one as .buffer"
+            f"invalid stdin: expected bytes, a str or a binary stream, got a {type(stdin).__name__}",
+            hint="pass .buffer of a text stream",
         )
     return stdin
 
 
 def _result(code: int, outputs: Sequence[_Output], *, text: bool) -> ExecResult[str] | ExecResult[bytes]:
-    out, err = (each.kept() for each in outputs)
+    out, err = (output.kept() for output in outputs)
     if text:
         return ExecResult(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
     return ExecResult(code, out, err)
 
 
-def _tail(outputs: Sequence[_Output]) -> str:
-    """Give the last lines as evidence: of the error output, where there is any."""
-    out, err = (each.kept()[-CHUNK:].decode("utf-8", "replace").strip("\r\n") for each in outputs)
-    return _report.indented("\n".join((err or out).splitlines()[-TAIL:]))
+def _evidence(outputs: Sequence[_Output]) -> str:
+    """Return the last lines of the error output, or else of the output, for an error message."""
+    out, err = (
+        output.kept()[-streams.CHUNK_BYTES :].decode("utf-8", "replace").strip("\r\n") for output in outputs
+    )
+    return _report.indented("\n".join((err or out).splitlines()[-streams.EVIDENCE_LINES :]))

@@ -1,4 +1,8 @@
-"""Files into and out of a container. One conversation with the engine each; keeps nothing, least of all in memory."""
+"""
+Files copied into and out of a container.
+
+Each function is one exchange with the engine. Archives are streamed, so that memory does not grow with them.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,19 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dockertest import _mounts, _report, _values
+from dockertest import _report, _validation
 from dockertest._containers import archive as _archive
-from dockertest._engine.client import Engine
-from dockertest._engine.sdk import border
+from dockertest._engine.client import EngineClient, quote_path
+from dockertest._engine.inspection import Inspection
+from dockertest._engine.sdk import header_of_refusal, translate_errors
+from dockertest._options import File
 from dockertest.errors import (
     ContainerStartError,
     DockertestError,
@@ -27,13 +33,22 @@ from dockertest.errors import (
     InvalidOptionError,
 )
 
-_FOLDER, _LINK, _SPECIAL = 1 << 31, 1 << 27, 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # in Go's os.FileMode
+# Bits of a mode as Go's os.FileMode has them: https://pkg.go.dev/io/fs#FileMode
+_FOLDER = 1 << 31
+_LINK = 1 << 27
+_SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # device, named pipe, socket, character device
+
+_PATH_STAT = "X-Docker-Container-Path-Stat"  # the header that describes a path
+_ALWAYS_IN_MEMORY = ("/dev", "/proc", "/sys")
+_LISTED_REFUSALS = 20  # in an error message
+_UNPACK_SECONDS = 600.0  # An engine is silent while it writes the rest of an archive to a slow disk.
+_BEGINNING_BYTES = 8192  # of an archive: enough for the header of its first member
 
 
-def read(engine: Engine, attrs: Mapping[str, Any], path: str) -> bytes:
-    """Give what is in a file of the container that *attrs*, its inspection, tells of."""
-    what = f"read {path!r} of {_label(attrs)}"
-    with closing(_download(engine, attrs, path, what)) as download:
+def read(engine: EngineClient, inspection: Inspection, path: str) -> bytes:
+    """Return the content of a file in a container; `Resource.read_file` describes it."""
+    what = f"read {path!r} of {_label(inspection)}"
+    with closing(_download(engine, inspection, path, what)) as download:
         if download.mode & (_FOLDER | _SPECIAL):
             kind = "folder" if download.mode & _FOLDER else "device, pipe or socket"
             raise EngineError(f"cannot {what}: it is a {kind}, not a file")
@@ -42,183 +57,332 @@ def read(engine: Engine, attrs: Mapping[str, Any], path: str) -> bytes:
             return b"".join(block for member in members for block in archive.blocks(member))
 
 
-def write(engine: Engine, attrs: Mapping[str, Any], path: str, data: bytes | str, mode: int) -> None:
-    """Make a file in a container, in place of one that is there."""
-    what = f"write {path!r} of {_label(attrs)}"
-    if not isinstance(mode, int) or not 0 <= mode <= 0o7777:
-        raise InvalidOptionError(f"mode: {mode!r} is no mode of a file; write one such as 0o644")
-    content = _values.file_content("data", data)
-    target, is_folder = _look(engine, attrs, path, what)
+def write(engine: EngineClient, inspection: Inspection, path: str, data: bytes | str, mode: int) -> None:
+    """Create or replace a file in a container; `Resource.write_file` describes it."""
+    what = f"write {path!r} of {_label(inspection)}"
+    _validation.parse_mode("mode", mode)
+    content = _validation.parse_content("data", data)
+    target, is_folder = _resolve(engine, inspection, path, what)
     if is_folder or path.endswith("/"):
-        raise EngineError(f"cannot {what}: it is a folder; give the name of a file")
-    _upload(engine, attrs, _mounts.of(attrs, target), lambda: [(target, content)], what, mode=mode)
+        raise EngineError(f"cannot {what}: it is a folder", hint="name a file in it")
+    root = volume_of(inspection, target)
+    _upload(engine, inspection, root, lambda: [(target, content)], what, mode=mode)
 
 
-def copy_in(engine: Engine, attrs: Mapping[str, Any], src: str | os.PathLike[str], path: str) -> None:
-    """Copy a local file or folder into a container; `Resource.copy_in` has the rules."""
-    what = f"copy {os.fspath(src)!r} to {path!r} of {_label(attrs)}"
+def copy_in(engine: EngineClient, inspection: Inspection, src: str | os.PathLike[str], path: str) -> None:
+    """Copy a local file or folder into a container; `Resource.copy_in` describes the rules."""
+    what = f"copy {os.fspath(src)!r} to {path!r} of {_label(inspection)}"
     source = _source(src)
-    target, is_folder = _look(engine, attrs, path, what)
-    contents = source.is_dir() and re.split(r"[/\\]", os.fspath(src))[-1] == "."
-    if (is_folder or path.endswith("/")) and not contents:
-        # Under the name that the user wrote, which may be a link's: not that of what it leads to.
+    target, is_folder = _resolve(engine, inspection, path, what)
+    contents_only = source.is_dir() and re.split(r"[/\\]", os.fspath(src))[-1] == "."
+    if (is_folder or path.endswith("/")) and not contents_only:
+        # The copy is named as the user wrote it. If that is a link, its target may have another name.
         target = posixpath.join(target, os.path.basename(os.path.abspath(src)))  # noqa: PTH100, PTH119
-    root = _mounts.checked(attrs, target, source)
-    _upload(
-        engine,
-        attrs,
-        root,
-        partial(_archive.tree, source, target, with_top=not (contents and is_folder)),
-        what,
-    )
+    root = volume_for(inspection, target, source)
+    entries = partial(_archive.tree, source, target, with_top=not (contents_only and is_folder))
+    _upload(engine, inspection, root, entries, what)
 
 
-def copy_out(engine: Engine, attrs: Mapping[str, Any], path: str, dst: str | os.PathLike[str]) -> None:
-    """Copy a file or folder out of a container; `Resource.copy_out` has the rules."""
-    what = f"copy {path!r} out of {_label(attrs)}"
-    with closing(_download(engine, attrs, path, what)) as download:
+def copy_out(engine: EngineClient, inspection: Inspection, path: str, dst: str | os.PathLike[str]) -> None:
+    """Copy a file or folder out of a container; `Resource.copy_out` describes the rules."""
+    what = f"copy {path!r} out of {_label(inspection)}"
+    with closing(_download(engine, inspection, path, what)) as download:
         if download.mode & _SPECIAL:
             raise EngineError(f"cannot {what}: it is a device, pipe or socket, neither file nor folder")
-        target = Path(os.path.realpath(dst))  # where the user's own links lead is the user's business
-        into = target.is_dir() or os.fspath(dst).endswith(("/", os.sep))
-        name = posixpath.basename(_values.container_path("path", path))
-        if into and name and not path.endswith("/."):
-            target = target.joinpath(*_archive.checked_name(name))
+        target = Path(os.path.realpath(dst))  # the user's own links may lead anywhere
+        into_folder = target.is_dir() or os.fspath(dst).endswith(("/", os.sep))
+        name = posixpath.basename(_validation.parse_container_path("path", path))
+        if into_folder and name and not path.endswith("/."):
+            target = target.joinpath(*map(_archive.local_name, _archive.checked_name(name)))
         target.parent.mkdir(parents=True, exist_ok=True)
-        refused = _archive.unpack(_archive.Archive(download.read, what), target, rebase=bool(name))
-    if refused:
-        listed = "".join(f"\n  {each}" for each in refused[:20])
-        more = f"\n  and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise EngineError(f"cannot {what} as a whole; the rest is in {target}, refused were:{listed}{more}")
+        refusals = _archive.unpack(_archive.Archive(download.read, what), target, rebase=bool(name))
+    if refusals:
+        raise EngineError(_incomplete(what, target, refusals))
 
 
-def place(engine: Engine, attrs: Mapping[str, Any], files: Mapping[str, bytes | Path]) -> None:
-    """Put *files* into a container that was not started yet, all in one archive."""
-    what = f"put files into {_label(attrs)}"
-    entries: list[tuple[str, bytes | Path]] = []
+def place(
+    engine: EngineClient,
+    inspection: Inspection,
+    files: Mapping[str, bytes | Path | File],
+    *,
+    read_only: bool = False,
+) -> None:
+    """
+    Put *files* into a container that has not been started yet, in one archive.
+
+    Args:
+        read_only: Whether the container's own file system is read-only, so that only volumes can take files. Engines then
+            refuse an archive for "/", so each volume gets its own.
+
+    Raises:
+        InvalidOptionError: A file would be kept in memory, or on a read-only file system.
+    """
+    what = f"put files into {_label(inspection)}"
+    archives: dict[str, list[tuple[str, bytes | Path | File]]] = {}
     for path, content in files.items():
-        if isinstance(content, bytes):
-            _mounts.of(attrs, path)
-            entries.append((path, content))
+        target = path
+        added: Iterable[tuple[str, bytes | Path | File]] = [(path, content)]
+        if not isinstance(content, Path):
+            root = volume_of(inspection, path)
         else:
             source = _source(content)
-            target, is_folder = _look(engine, attrs, path, what) if source.is_dir() else (path, False)
-            _mounts.checked(attrs, target, source)
-            entries.extend(_archive.tree(source, target, with_top=not is_folder))
-    _upload(engine, attrs, "/", lambda: entries, what, error=ContainerStartError)
+            if source.is_dir():
+                target, is_folder = _resolve(engine, inspection, path, what)
+                added = _archive.tree(source, target, with_top=not is_folder)
+            else:
+                added = _archive.tree(source, target)
+            root = volume_for(inspection, target, source)
+        if read_only and root == "/":
+            raise InvalidOptionError(
+                f"files: {path!r} is on the read-only file system of the container",
+                hint="mount a volume where the file is to be, or leave out read_only=",
+            )
+        archives.setdefault(root if read_only else "/", []).extend(added)
+    for root, entries in archives.items():
+        _upload(engine, inspection, root, lambda entries=entries: entries, what, error=ContainerStartError)  # type: ignore[misc]
 
 
-def digest(files: Mapping[str, bytes | Path]) -> str:
-    """Give a hash of what `place` would put into a container: names, modes, links and contents, but no times."""
-    entries: list[tuple[str, bytes | Path]] = []
+def transfer(engine: EngineClient, inspection: Inspection, path: str, container: str, folder: str) -> None:
+    """
+    Copy a folder of one container into a folder of another one, with owners, modes and times; it keeps its name.
+
+    What the other container has in its place is replaced, also where a tmpfs would hide it, as the engine writes below
+    that.
+
+    Args:
+        inspection: The container to copy from.
+        path: The folder to copy; mounts below it are included.
+        container: The id of the container to copy to, which has not been started.
+        folder: An existing folder in it.
+    """
+    what = f"copy {path!r} of {_label(inspection)} into an image"
+    with closing(_download(engine, inspection, path, what)) as download:
+
+        def archive() -> Generator[bytes, None, None]:
+            # A file in the place of a folder makes the engine remove that folder, and the folder that follows, the file.
+            yield _archive.empty_file(posixpath.basename(path))
+            while block := download.read(_archive.BLOCK_BYTES):
+                yield block
+
+        with closing(archive()) as body:
+            _unpack(engine, container, folder, body, what)
+
+
+def make_folder(
+    engine: EngineClient,
+    container: str,
+    folder: str,
+    name: str,
+    *,
+    mode: int,
+    owner: tuple[int, int] = (0, 0),
+) -> None:
+    """Create a folder in an existing one, or set the mode and owner of one that exists."""
+    body = _archive.empty_folder(name, mode, owner)
+    _unpack(engine, container, folder, body, f"create folder {posixpath.join(folder, name)!r}")
+
+
+def _unpack(engine: EngineClient, container: str, folder: str, archive: Any, what: str) -> None:
+    path = f"/containers/{container}/archive"
+    engine.send("put", path, what=what, params={"path": folder}, body=archive, extra_timeout=_UNPACK_SECONDS)
+
+
+def exists(engine: EngineClient, inspection: Inspection, path: str) -> bool:
+    """Return whether a container has a file or folder, a link followed."""
+    path = f"/containers/{inspection.id}/archive?path={quote_path(path)}"
+    try:
+        engine.send("head", path, what=f"look into {_label(inspection)}")
+    except EngineError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+def is_empty_folder(engine: EngineClient, inspection: Inspection, path: str) -> bool:
+    """Return whether a folder of a container has nothing in it."""
+    what = f"look into {_label(inspection)}"
+    with closing(_download(engine, inspection, path, what)) as download:
+        members = _archive.Archive(download.read, what).members()
+        with closing(members):
+            next(members, None)
+            return next(members, None) is None
+
+
+def digest(files: Mapping[str, bytes | Path | File]) -> str:
+    """Return a hash of what `place` would put into a container: names, modes, links and contents, without times."""
+    entries: list[tuple[str, bytes | Path | File]] = []
     for path, content in sorted(files.items()):
         entries.extend(
-            [(path, content)] if isinstance(content, bytes) else _archive.tree(_source(content), path)
+            [(path, content)] if not isinstance(content, Path) else _archive.tree(_source(content), path)
         )
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for block in _archive.pack(entries, dated=False):
-        found.update(block)
-    return found.hexdigest()
+        checksum.update(block)
+    return checksum.hexdigest()
 
 
-def _label(attrs: Mapping[str, Any]) -> str:
-    return _report.label(str(attrs.get("Name", "")).lstrip("/"), str(attrs["Id"]))
+def volume_of(inspection: Inspection, path: str) -> str:
+    """
+    Return the mount point that *path* lies in, else "/".
+
+    Raises:
+        InvalidOptionError: *path* is in memory. Docker's archives show the folder below such a mount: a file written
+            there would be invisible to the container.
+    """
+    in_memory = _in_memory(inspection)
+    mount_points = {*in_memory, *(mount.target for mount in inspection.mounts)}
+    deepest = max(
+        (point for point in mount_points if _validation.is_below(path, point)), key=len, default="/"
+    )
+    if deepest in in_memory:
+        raise InvalidOptionError(
+            f"cannot copy to or from {path!r}: {deepest!r} is kept in memory, where engines copy nothing",
+            hint="use exec",
+        )
+    return deepest
+
+
+def volume_for(inspection: Inspection, target: str, source: Path) -> str:
+    """
+    Return the mount point that *target* lies in, like `volume_of`, for a copy of *source*.
+
+    Raises:
+        InvalidOptionError: *target* is in memory, or part of *source* would be.
+    """
+    for folder in _in_memory(inspection):
+        if folder == target or not _validation.is_below(folder, target):
+            continue
+        local = source / posixpath.relpath(folder, target)
+        # Links in the source are copied as links, so nothing behind them is lost. Neither is an empty folder.
+        is_copied = Path(os.path.realpath(local.parent)) == local.parent and os.path.lexists(local)
+        if is_copied and not (local.is_dir() and not any(local.iterdir())):
+            raise InvalidOptionError(
+                f"cannot copy {os.fspath(local)!r} to {folder!r}: it is kept in memory, where engines copy nothing",
+                hint="leave it out of the copy, and use exec for it",
+            )
+    return volume_of(inspection, target)
+
+
+def _in_memory(inspection: Inspection) -> set[str]:
+    tmpfs = (mount.target for mount in inspection.mounts if mount.kind == "tmpfs")
+    return {posixpath.normpath(path) for path in (*_ALWAYS_IN_MEMORY, *inspection.tmpfs, *tmpfs)}
+
+
+def _label(inspection: Inspection) -> str:
+    return _report.label(inspection.name, inspection.id)
 
 
 def _source(src: str | os.PathLike[str]) -> Path:
-    """Give where *src* really is: what the user named is followed, if it is a link."""
+    """Return *src*, or its target if the user named a link."""
     source = Path(os.path.realpath(src, strict=True))
     if not source.is_file() and not source.is_dir():
-        raise InvalidOptionError(f"{os.fspath(src)!r} is neither a file nor a folder")
+        raise InvalidOptionError(f"cannot copy {os.fspath(src)!r}: it is neither a file nor a folder")
     return source
 
 
-def _status(response: Any) -> tuple[int, str]:
-    """Give a path's mode, as Go writes it, and for a link where it ends once all links are followed."""
-    said = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
-    return int(said["mode"]), str(said["linkTarget"])
+def _incomplete(what: str, target: Path, refusals: list[str]) -> str:
+    listed = "".join(f"\n  {refusal}" for refusal in refusals[:_LISTED_REFUSALS])
+    rest = len(refusals) - _LISTED_REFUSALS
+    more = f"\n  and {rest} more" if rest > 0 else ""
+    return f"cannot {what} completely: these were refused, the rest is in {target}{listed}{more}"
 
 
-def _look(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> tuple[str, bool]:
-    """Give where *path* is once links are followed, and whether a folder is there."""
-    path = _values.container_path("path", path)
-    _mounts.of(attrs, path)
-    api: Any = engine.client.api
-    with border(engine.timeout, what):
-        url = api._url(f"/containers/{attrs['Id']}/archive")
-        response = api.head(url, params={"path": path}, timeout=engine.timeout)
-        if "X-Docker-Container-Path-Stat" not in response.headers:
-            return path, False  # nothing is there, or the request that comes next will tell why not
-        mode, end = _status(response)
-    return _look(engine, attrs, end, what) if mode & _LINK else (path, bool(mode & _FOLDER))
+def _path_stat(header: str) -> tuple[int, str]:
+    """Return a path's mode in Go's notation and, for a link, its final target."""
+    # Podman uses this alphabet. Docker's other one is read as well.
+    stat = json.loads(base64.urlsafe_b64decode(header))
+    return int(stat["mode"]), str(stat["linkTarget"])
 
 
-def _download(engine: Engine, attrs: Mapping[str, Any], path: str, what: str) -> _Download:
-    """Ask for a file or folder; where *path* is a link, for what it leads to in the container."""
-    path = _values.container_path("path", path)
-    _mounts.of(attrs, path)
+def _resolve(engine: EngineClient, inspection: Inspection, path: str, what: str) -> tuple[str, bool]:
+    """Return *path* with its links followed, and whether it is a folder."""
+    path = _validation.parse_container_path("path", path)
+    volume_of(inspection, path)
+    try:
+        response = engine.send(
+            "head", f"/containers/{inspection.id}/archive", what=what, params={"path": path}
+        )
+    except EngineError as error:
+        if error.status is None:
+            raise
+        # Podman refuses a link to a path that does not exist, but describes it.
+        stat = header_of_refusal(error, _PATH_STAT)
+        if not stat:
+            return path, False  # it does not exist; any other refusal comes with a reason at the next request
+    else:
+        stat = response.headers.get(_PATH_STAT, "")
+    with translate_errors(engine.timeout, what):
+        mode, target = _path_stat(stat)
+    return _resolve(engine, inspection, target, what) if mode & _LINK else (path, bool(mode & _FOLDER))
+
+
+def _download(engine: EngineClient, inspection: Inspection, path: str, what: str) -> _Download:
+    """Request a file or folder. If *path* is a link, it is followed within the container."""
+    path = _validation.parse_container_path("path", path)
+    volume_of(inspection, path)
     response = engine.send(
         "get",
-        f"/containers/{attrs['Id']}/archive",
+        f"/containers/{inspection.id}/archive",
         what=what,
         # With "/" alone, all names in the archive are absolute.
         params={"path": "/." if path == "/" else path},
-        headers={"Accept-Encoding": "identity"},  # pressing it would take longer than sending it
+        headers={"Accept-Encoding": "identity"},  # compression takes longer than the transfer
         stream=True,
     )
     try:
-        with border(engine.timeout, what):
-            mode, end = _status(response)
+        with translate_errors(engine.timeout, what):
+            mode, target = _path_stat(response.headers.get(_PATH_STAT, ""))
     except DockertestError:
         response.close()
         raise
     if mode & _LINK:
         response.close()
-        return _download(engine, attrs, end, what)
+        return _download(engine, inspection, target, what)
     return _Download(engine, response, what, mode)
 
 
 @dataclass(frozen=True)
 class _Download:
     """
-    A file or folder on its way out of a container.
+    The archive of a file or folder that an engine is sending.
 
     Attributes:
-        mode: What it is, as Go writes it.
+        mode: The mode of the file or folder, in Go's notation.
     """
 
-    engine: Engine
+    engine: EngineClient
     response: Any
     what: str
     mode: int
 
     def read(self, size: int) -> bytes:
-        """Read on in the archive."""
-        with border(self.engine.timeout, self.what):
+        """Return the next *size* bytes of the archive."""
+        with translate_errors(self.engine.timeout, self.what):
             block: bytes = self.response.raw.read(size)
             return block
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.response.close()
 
 
 def _upload(
-    engine: Engine,
-    attrs: Mapping[str, Any],
+    engine: EngineClient,
+    inspection: Inspection,
     root: str,
-    entries: Callable[[], Iterable[tuple[str, bytes | Path]]],
+    entries: Callable[[], Iterable[tuple[str, bytes | Path | File]]],
     what: str,
     *,
     mode: int = 0o644,
     error: type[DockertestError] = EngineError,
 ) -> None:
     """
-    Unpack *entries* in *root*, missing folders made as root's own, with mode 0755.
+    Unpack *entries* in *root*, a mount point of the container.
 
-    That is all the engine's work: an entry for a folder that is there, such as `/tmp`, would change its mode. *root* is
-    the volume that they go into, since an engine that was asked for "/" refuses all where the container's own files are
-    read-only.
+    The engine creates missing folders, owned by root and with mode 0755. The archive has no entries for them, since one
+    for an existing folder such as `/tmp` would change its mode. *root* is the mount point because an engine refuses to
+    unpack in "/" if the container's own file system is read-only.
     """
 
     def pack() -> Generator[bytes, None, None]:
@@ -227,57 +391,34 @@ def _upload(
     put = partial(
         engine.send,
         "put",
-        f"/containers/{attrs['Id']}/archive",
+        f"/containers/{inspection.id}/archive",
         what=what,
-        # Without it a file that is sent for a folder makes the engine remove the whole folder.
+        # Without this parameter, a file sent in the place of a folder makes the engine remove that folder.
         params={"path": root, "noOverwriteDirNonDir": "true"},
         error=error,
     )
-    with closing(_Upload(pack())) as body:
+    with closing(pack()) as archive:
         try:
-            put(body=body)
-        except DockertestError as broken:
-            if body.failure:
-                raise body.failure from None
-            if not isinstance(broken, DockerUnavailableError):
+            put(body=archive)
+        except DockertestError as failure:
+            if not isinstance(failure, DockerUnavailableError):
                 raise
-            # An engine that refuses before it has read all hangs up, and over TLS its words are lost with the connection.
-            # The beginning is refused for the same reason, and read as a whole.
+            # An engine that refuses an upload before its end closes the connection, and over TLS its answer is lost
+            # then. The beginning alone is refused for the same reason, and its answer arrives.
             with closing(pack()) as blocks:
                 try:
                     put(body=_beginning(blocks))
                 except DockertestError as refusal:
                     if "unexpected EOF" not in str(refusal):
                         raise
-            raise error(
-                f"cannot {what}: the engine broke off the connection, and did not say why"
-            ) from broken
+            raise error(f"cannot {what}: the engine closed the connection without a reason") from failure
 
 
 def _beginning(blocks: Iterable[bytes]) -> bytes:
-    """Give what comes first, with at least one entry's header in it."""
-    found = bytearray()
+    """Return the beginning of an archive, with the header of at least one member."""
+    beginning = bytearray()
     for block in blocks:
-        found += block
-        if len(found) >= 8192:
+        beginning += block
+        if len(beginning) >= _BEGINNING_BYTES:
             break
-    return bytes(found)
-
-
-class _Upload:
-    """An archive on its way into a container; keeps what failed on this side, which is no fault of the engine's."""
-
-    def __init__(self, blocks: Generator[bytes, None, None]) -> None:
-        self.failure: Exception | None = None
-        self._blocks = blocks
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._blocks
-        except Exception as error:
-            self.failure = error
-            raise
-
-    def close(self) -> None:
-        """Close the file that is being read."""
-        self._blocks.close()
+    return bytes(beginning)

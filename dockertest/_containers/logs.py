@@ -1,32 +1,53 @@
-"""A container's log. One conversation with the engine each; keeps nothing."""
+"""A container's log: read, followed, and searched."""
 
 from __future__ import annotations
 
 import codecs
 import math
 import re
-import struct
 import threading
-import time
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
-from typing_extensions import Self
-
-from dockertest import _validation as _specs
-from dockertest._engine.client import Engine, was_silent
-from dockertest._engine.sdk import border, shut
+from dockertest import _clock, _validation
+from dockertest._engine import streams
+from dockertest._engine.client import EngineClient, is_read_timeout
+from dockertest._engine.inspection import parse_timestamp
+from dockertest._engine.sdk import end_stream, translate_errors
+from dockertest._report import Report
 from dockertest._retry import Watched
-from dockertest.errors import DockertestError, EngineError, InvalidOptionError, RetryTimeoutError
+from dockertest.errors import (
+    DockertestError,
+    EngineError,
+    InvalidOptionError,
+    LogFailureError,
+    RetryTimeoutError,
+)
 
-TAIL = 20  # lines of evidence in an error
-_STREAMS = (0, 1, 2)  # the engine's numbers for standard input, output and error
+RECONNECT_SECONDS = 0.2  # until an interrupted log is followed again, if the container has not ended
+RESUME_OVERLAP_SECONDS = 2.0  # of messages requested again, since those of two streams may be out of order
+RECENT_MESSAGES = 10_000  # that are remembered if their times are precise
+CHECK_SECONDS = 5.0  # that the engine may take to answer whether the container has ended
+RESTART_SECONDS = 2.0  # that Podman may take to restart a container by its policy
+POLL_SECONDS = 0.02
+SAFE_SECONDS = 0.1  # Podman leaves lines out of a followed log from 0.25 s after the container has ended.
+
+_SECOND = 10**9  # nanoseconds
+_REMEMBERED_NANOSECONDS = int((RESUME_OVERLAP_SECONDS + 1) * _SECOND)
+_STREAMS = (streams.STDIN, streams.STDOUT, streams.STDERR)
+
+# RFC 3339. Docker writes nine digits of a second, Podman none.
+_TIMESTAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ", re.ASCII)
+_DOCKER_TIMESTAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d) ", re.ASCII)
 
 
 def read(
-    engine: Engine,
+    engine: EngineClient,
     container: str,
     *,
     tty: bool,
@@ -34,47 +55,80 @@ def read(
     since: float | None = None,
     stdout: bool = True,
     stderr: bool = True,
-    within: float | None = None,
+    max_bytes: int | None = streams.MAX_OUTPUT_BYTES,
+    timeout: float | None = None,
 ) -> str:
-    """Give what the container has written so far, standard output and error in the order of the engine's."""
+    """Return what a container has written so far; `Resource.logs` describes the options."""
     params: dict[str, object] = {
         "stdout": int(stdout),
         "stderr": int(stderr),
         "tail": "all" if tail is None else tail,
     }
-    if tail is not None and (not isinstance(tail, int) or tail < 0):  # engines take any other for "all"
-        raise InvalidOptionError(f"tail must be a whole number from 0: got {_specs.shown(tail)}")
+    if tail is not None and (not isinstance(tail, int) or tail < 0):  # engines take any other value for "all"
+        raise InvalidOptionError(
+            f"invalid tail {_validation.format_value(tail)}: expected a number of lines, 0 or more"
+        )
     if since is not None:
         if not isinstance(since, (int, float)) or not math.isfinite(since):
             raise InvalidOptionError(
-                f"since must be seconds since 1970, which a datetime has as .timestamp(): got {_specs.shown(since)}"
+                f"invalid since {_validation.format_value(since)}: expected seconds since the epoch",
+                hint="call .timestamp() of a datetime",
             )
         params["since"] = f"{since:.9f}"
+    end = streams.TailBuffer(_validation.parse_size("max_bytes", max_bytes))
     what = f"read the log of container {container[:12]}"
-    response = engine.send("get", f"/containers/{container}/logs", what=what, params=params, within=within)
-    raw: bytes = response.content
-    return (raw if tty else b"".join(_frames(raw))).decode("utf-8", "replace")
+    response = engine.send(
+        "get", f"/containers/{container}/logs", what=what, params=params, stream=True, timeout=timeout
+    )
+    with translate_errors(engine.timeout if timeout is None else timeout, what), response:
+        for payload in _payloads(response, what, tty=tty):
+            end.write(payload)
+    content = end.getvalue()
+    del end  # the text takes as much memory again
+    return content.decode("utf-8", "replace")
 
 
-def last_lines(engine: Engine, container: str, *, tty: bool, within: float | None = None) -> str:
-    """Give the last lines as evidence for an error; why there are none, where they cannot be read."""
+def _payloads(response: Any, what: str, *, tty: bool) -> Iterator[bytes]:
+    chunks: Iterator[bytes] = response.iter_content(streams.CHUNK_BYTES)
+    if tty:
+        yield from chunks
+        return
+    decoder = streams.FrameDecoder(what)
+    for chunk in chunks:
+        for _, payload in decoder.feed(chunk):
+            yield payload
+    decoder.finish()
+
+
+def last_lines(engine: EngineClient, container: str, *, tty: bool, timeout: float | None = None) -> str:
+    """Return the last lines of a log for an error message, or why they cannot be read."""
     try:
-        return read(engine, container, tty=tty, tail=TAIL, within=within).rstrip()
+        return read(
+            engine,
+            container,
+            tty=tty,
+            tail=streams.EVIDENCE_LINES,
+            max_bytes=streams.CHUNK_BYTES,
+            timeout=timeout,
+        ).rstrip()
     except DockertestError as error:
         return f"({error})"
 
 
 class LogStream(Iterator[str]):
     """
-    The lines of a container's log, from the first on, as they come; each without its line end.
+    The lines of a container's log as they are written, from the first one on, without their line ends.
 
-    It ends with the container, or on `close()` from any thread.
+    The iterator ends when the container ends, or when `close()` is called from any thread. Lines that the engine sends
+    again, after an interruption or because it has rotated the log, are left out. Podman's times are too coarse to recognize
+    all of them, so that some may be repeated.
     """
 
-    def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
-        # Nothing that it holds holds it, so that a loop that is left early closes the connection there and then.
-        self._log = _Followed(engine, container, tty=tty)
-        self._lines: Generator[str, None, None] = _lines(self._log.chunks())
+    def __init__(self, engine: EngineClient, container: str, *, tty: bool) -> None:
+        # Nothing in here refers back to this object. So if a loop is left early, its connection is closed at once.
+        self._log = FollowedLog(engine, container, tty=tty)
+        self._log.open()
+        self._lines: Generator[str, None, None] = _lines(self._log.messages())
 
     def __next__(self) -> str:
         return next(self._lines)
@@ -86,164 +140,458 @@ class LogStream(Iterator[str]):
         self.close()
 
     def close(self) -> None:
-        """End the stream; whoever waits for its next line gets the end."""
+        """End the stream. A thread that waits for the next line gets the end of the iteration."""
         self._log.closed.set()
         for close in (
-            lambda: shut(self._log.response),
+            lambda: end_stream(self._log.response),
             self._lines.close,
             lambda: self._log.response.close(),
         ):
-            with suppress(Exception):  # it may just be ending by itself, or somebody may just be reading it
+            with suppress(Exception):  # it may be ending by itself, or another thread may be reading it
                 close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_lines"):  # else it failed to open
+        if hasattr(self, "_lines"):  # else it could not be opened
             self.close()
 
 
-class _Followed:
-    """A log that is read while it is written."""
+class FollowedLog:
+    """
+    A log that is read while it is written.
 
-    def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
+    Attributes:
+        closed: Set to end the messages at once.
+        is_last: Set to end the messages after those that have been written until then.
+        has_begun: Whether anything has been requested.
+    """
+
+    def __init__(self, engine: EngineClient, container: str, *, tty: bool, since: float = 0.0) -> None:
+        """
+        Request nothing yet.
+
+        Args:
+            since: The time of the first message, in seconds since the epoch.
+        """
         self._engine = engine
         self._container = container
         self._tty = tty
         self._what = f"follow the log of container {container[:12]}"
-        self._seen: dict[int, int] = dict.fromkeys(_STREAMS, 0)  # bytes given so far
+        self._position = Position(has_unique_times=not engine.is_podman)
+        self._since = since
         self.closed = threading.Event()
-        self.response = self._open(follow=True)
+        self.is_last = threading.Event()
+        self.has_begun = False
+        self.response: Any = None
+        self._followed: Any = None  # the response, unless it ends by itself
+        self._last_end = 0.0  # when the container had ended before the response, by the engine's clock
+        self._safe_until = -math.inf  # when to look again whether it has ended since
+
+    def open(self) -> None:
+        """
+        Send the first request.
+
+        Raises:
+            EngineError: The engine refused.
+        """
+        self.has_begun = True
+        self.response = self._open(follow=not self.is_last.is_set())
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines from the last position on, until the container ends; it may be called again after that."""
+        self.open()
+        return _lines(self.messages())
+
+    def end_following(self) -> None:
+        """End the request of another thread that waits for new messages, so that it looks at `is_last`."""
+        with suppress(Exception):  # It may be ending by itself.
+            if self._followed is not None:
+                end_stream(self._followed)
 
     def _open(self, *, follow: bool) -> Any:
-        return self._engine.send(
-            "get",
-            f"/containers/{self._container}/logs",
-            what=self._what,
-            params={"stdout": 1, "stderr": 1, "follow": int(follow)},
-            stream=True,
+        if follow and self._engine.is_podman:
+            follow = self._runs()
+        # In the middle of a terminal's line, Podman's times, of whole seconds, cannot be distinguished from those of a program.
+        has_times = not (self._tty and self._engine.is_podman)
+        params: dict[str, object] = {
+            "stdout": 1,
+            "stderr": 1,
+            "follow": int(follow),
+            "timestamps": int(has_times),
+        }
+        if since := max(self._position.time / 1e9 - RESUME_OVERLAP_SECONDS, self._since):
+            params["since"] = f"{since:.9f}"
+        response = self._engine.send(
+            "get", f"/containers/{self._container}/logs", what=self._what, params=params, stream=True
         )
+        self._followed = response if follow else None
+        return response
 
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
+    def messages(self) -> Iterator[streams.Frame]:
         """
-        Give what comes, by stream, until the end; what a `close` breaks off is an end and no error.
+        Yield messages as they arrive, each with its stream, until the container ends or the log is closed.
 
-        Docker ends some followed logs before their last lines (its own `docker logs -f` loses them too): so the log is
-        read once more when the container has ended, and what was given already is left out.
+        Docker ends some followed logs before their last lines: https://github.com/moby/moby/issues/43860. It also ends
+        them when a container is restarted. So the log is read again from the last known message on, once more after the
+        container has ended. Podman leaves lines out of a followed log once the container has ended, so nothing that arrives
+        after that is used.
         """
         try:
-            follow = True
             while True:
                 try:
-                    yield from self._read()
+                    yield from self._new_messages()
                 except EngineError as error:
-                    if not was_silent(error):
+                    if not is_read_timeout(error) and not self.is_last.is_set():
                         raise
-                    # The container may be silent for as long as it likes, but is the engine still there?
+                    # A container may be silent for any time, but the engine has to answer.
                     self._engine.inspect(self._container)
-                if not follow or self.closed.is_set():
+                if self._followed is None or self.closed.is_set():
                     return
-                follow = self._engine.wait(self._container, 0.2) is None
-                self.response = self._open(follow=follow)
+                is_last = self.is_last.is_set()
+                has_ended = not is_last and self._engine.wait(self._container, RECONNECT_SECONDS) is not None
+                self.response = self._open(follow=not is_last and (not has_ended or self._engine.is_podman))
                 if self.closed.is_set():
                     self.response.close()
                     return
         except DockertestError as error:
-            # It is gone, log and all, or just about to be.
+            # The container and its log have been removed, or are being removed.
             if not self.closed.is_set() and getattr(error, "status", None) not in (404, 409):
                 raise
 
-    def _read(self) -> Iterator[tuple[int, bytes]]:
-        """Give what the open answer has beyond what was given before."""
-        known = dict(self._seen)
-        with border(self._engine.timeout, self._what), self.response:
-            for stream, chunk in _raw(self.response) if self._tty else _framed(self.response):
-                old = min(known[stream], len(chunk))
-                known[stream] -= old
-                self._seen[stream] += len(chunk) - old
-                if len(chunk) > old:
-                    yield stream, chunk[old:]
+    def _new_messages(self) -> Iterator[streams.Frame]:
+        """Yield the messages of the current response that were not yielded before."""
+        self._position.start_again()
+        with translate_errors(self._engine.timeout, self._what), self.response:
+            for stream, time, message in self._received():
+                if self._followed is not None and self._engine.is_podman and self._has_ended():
+                    return
+                if self._position.is_new(stream, time, message):
+                    yield stream, message
+
+    def _runs(self) -> bool:
+        """Return whether the container runs, or is restarted by its policy now, and note when it last ended."""
+        inspection = self._engine.inspect(self._container)
+        deadline = _clock.monotonic() + RESTART_SECONDS
+        while inspection.has_ended and inspection.has_policy and _clock.monotonic() < deadline:
+            _clock.sleep(POLL_SECONDS)
+            inspection = self._engine.inspect(self._container)
+        self._last_end = inspection.finished_at
+        return not inspection.has_ended
+
+    def _has_ended(self) -> bool:
+        """Return whether the container has ended since the response began, even if it runs again."""
+        if _clock.monotonic() < self._safe_until:
+            return False
+        began = _clock.monotonic()
+        try:
+            inspection = self._engine.inspect(self._container)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+            self._safe_until = math.inf  # There is nothing left to read again.
+            return False
+        self._safe_until = began + SAFE_SECONDS
+        return inspection.has_ended or inspection.finished_at != self._last_end
+
+    def _received(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield each message with its stream, before it its time in nanoseconds."""
+        if self._tty:
+            while line := streams.read_line(self.response):
+                for time, message in split_terminal_line(line):
+                    yield streams.STDOUT, time, message
+            return
+        for stream, frame in streams.frames(self.response, self._what):
+            if stream == streams.ENGINE_ERROR:
+                raise EngineError(
+                    f"cannot {self._what}: the engine reported: {frame.decode('utf-8', 'replace').strip()}"
+                )
+            yield stream, *split_timestamp(frame)
+
+
+class Position:
+    """
+    How far a log has been read.
+
+    The position is a time, not a number of bytes: rotation removes the beginning of a log. Messages that the engine may send
+    again are also distinguished by their content. In doubt, a message counts as new.
+    """
+
+    def __init__(self, *, has_unique_times: bool = True) -> None:
+        """
+        Begin before the first message.
+
+        Args:
+            has_unique_times: Whether two lines of a stream never have the same precise time. On Podman 5, all lines that a
+                program writes at once have the same one.
+        """
+        self._has_unique_times = has_unique_times
+        self._streams: dict[int, _StreamPosition] = {}
+
+    @property
+    def time(self) -> int:
+        """The time of the last message, in nanoseconds since the epoch; 0 if there was none, or it had no time."""
+        return max((stream.newest for stream in self._streams.values()), default=0)
+
+    def start_again(self) -> None:
+        """Expect to receive messages again that are not new."""
+        for stream in self._streams.values():
+            stream.start_again()
+
+    def is_new(self, stream: int, time: int, message: bytes) -> bool:
+        """Return whether a message has not been received before, and remember it."""
+        position = self._streams.get(stream)
+        if position is None:
+            position = self._streams[stream] = _StreamPosition(self._has_unique_times)
+        return position.is_new(time, message)
+
+
+class _StreamPosition:
+    """
+    How far one stream has been read.
+
+    Messages are sent again in two cases. In a new response, all of the last seconds are; Podman may also send those that were
+    missing in the middle of the last one. And after Docker has rotated a log, it repeats some within one response.
+
+    Attributes:
+        newest: The time of the last message, in nanoseconds since the epoch.
+    """
+
+    def __init__(self, has_unique_times: bool) -> None:
+        self.newest = 0
+        self._has_unique_times = has_unique_times
+        self._messages: deque[tuple[int, int]] = (
+            deque()
+        )  # those that are remembered: time, and hash of time and content
+        self._counts: Counter[int] = Counter()  # of these, by hash
+        self._received: Counter[int] = Counter()  # how often since the times began again, by hash
+        self._forgotten = -1  # time of the last message that is no longer remembered
+        self._is_resumed = False  # whether all of this response so far may have been received before
+        self._last = 0  # time of the message before
+        self._is_whole = True  # whether that ended a line
+
+    def start_again(self) -> None:
+        """Expect to receive the remembered messages again."""
+        self._received.clear()
+        self._is_resumed, self._last, self._is_whole = True, 0, True
+
+    def is_new(self, time: int, message: bytes) -> bool:
+        """Return whether a message has not been received before, and remember it."""
+        key = hash((time, message))
+        was_whole, self._is_whole = self._is_whole, message.endswith(b"\n")
+        if time < self._last:
+            self._received.clear()
+        self._last = time
+        if time > self.newest:
+            self._is_resumed = False
+        if self._is_known(time, key, is_line=was_whole and self._is_whole):
+            self._received[key] += 1
+            if self._is_resumed and key == self._messages[-1][1]:
+                self._forgotten = -1  # Whatever follows is new, even if the engine's clock was set back.
+            return False
+        if time != self.newest and not self._is_resumed:
+            self._received.clear()
+            self.newest = time
+        if self._is_resumed or self._received:
+            self._received[key] += 1
+        self._remember(time, key)
+        return True
+
+    def _is_known(self, time: int, key: int, *, is_line: bool) -> bool:
+        if self._is_resumed and time <= self._forgotten:
+            return True
+        if self._is_resumed or (time % _SECOND and (time < self.newest or self._received)):
+            return self._received[key] < self._counts[key]
+        # Only parts of a long line can have the same time in nanoseconds and the same content.
+        is_precise = self._has_unique_times and bool(time % _SECOND)
+        return is_precise and time == self.newest and is_line and key in self._counts
+
+    def _remember(self, time: int, key: int) -> None:
+        self._messages.append((time, key))
+        self._counts[key] += 1
+        limit = RECENT_MESSAGES if time % _SECOND else math.inf  # Others look like those of the same second.
+        while len(self._messages) > limit or self._messages[0][0] < self.newest - _REMEMBERED_NANOSECONDS:
+            self._forgotten, oldest = self._messages.popleft()
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
+
+
+def split_timestamp(message: bytes) -> tuple[int, bytes]:
+    """Return the time in nanoseconds that a message begins with, and the rest; 0 if there is none."""
+    match = _TIMESTAMP.match(message)
+    time = _nanoseconds(match) if match else 0
+    return (time, message[match.end() :]) if match and time else (0, message)
+
+
+def split_terminal_line(line: bytes) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield the messages in one line of a terminal's output, each with its time in nanoseconds.
+
+    A line longer than 16 KiB consists of several messages, and so does one that was continued after a restart. The
+    log of a terminal has no frames, so their times stand in the middle of the line. A program may write such times too,
+    but it wrote them before the engine received the line: only later ones are the engine's.
+    """
+    time, _ = split_timestamp(line)
+    if not time:
+        yield 0, line
+        return
+    start = line.index(b" ") + 1
+    for match in _DOCKER_TIMESTAMP.finditer(line, start):
+        later = _nanoseconds(match)
+        if later >= time:
+            yield time, line[start : match.start()]
+            time, start = later, match.end()
+    yield time, line[start:]
+
+
+def _nanoseconds(match: re.Match[bytes]) -> int:
+    return _seconds(match[1] + match[3]) * 10**9 + int((match[2] or b"").ljust(9, b"0"))
+
+
+@lru_cache(maxsize=16)
+def _seconds(timestamp: bytes) -> int:
+    try:
+        return int(parse_timestamp(timestamp.decode()))
+    except ValueError:  # digits that are not a date
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogCondition:
+    """
+    What `Resource.wait_for_log` waits for.
+
+    Attributes:
+        pattern: What to search for in each line.
+        count: Which match to wait for.
+        fail_on: What ends the wait at once; `None` for nothing.
+    """
+
+    pattern: re.Pattern[str]
+    count: int
+    fail_on: re.Pattern[str] | None
+
+    @classmethod
+    def parse(cls, pattern: object, count: object, fail_on: object) -> Self:
+        """
+        Return the condition for the arguments of `Resource.wait_for_log`.
+
+        Raises:
+            InvalidOptionError: One of them is invalid.
+        """
+        if not isinstance(count, int) or count < 1:
+            raise InvalidOptionError(
+                f"invalid count {_validation.format_value(count)}: expected a whole number, 1 or more"
+            )
+        return cls(
+            _parse_pattern("pattern", pattern),
+            count,
+            None if fail_on is None else _parse_pattern("fail_on", fail_on),
+        )
 
 
 def wait_for(
-    follow: Callable[[], LogStream], pattern: re.Pattern[str], count: int, max_wait: float, watched: Watched
+    follow: Callable[[], LogStream], condition: LogCondition, max_wait: float, watched: Watched
 ) -> re.Match[str]:
-    """
-    Wait for the *count*-th match of *pattern* in the lines that *follow* gives, and give it.
-
-    Raises:
-        RetryTimeoutError: It did not come within *max_wait* seconds.
-        ContainerExitedError: The container has ended without.
-    """
-    if not isinstance(count, int) or count < 1:
-        raise InvalidOptionError(f"count must be a whole number from 1: got {_specs.shown(count)}")
-    began = time.monotonic()
+    """Wait for a match in the lines of *follow()*; `Resource.wait_for_log` describes it."""
+    began = _clock.monotonic()
     while True:
         try:
             stream = follow()
         except EngineError:
-            watched._check_alive(5)  # one that removes itself takes its log with it
+            watched.check_alive(CHECK_SECONDS)  # an auto-removed container takes its log with it
             raise
-        if match := _search(stream, pattern, count, began + max_wait - time.monotonic()):
+        search = _Search(condition)
+        if match := search.run(stream, began + max_wait - _clock.monotonic()):
             return match
-        elapsed = time.monotonic() - began
+        if search.failure is not None:
+            raise _log_failure(search.failure, condition, watched.report())
+        elapsed = _clock.monotonic() - began
         if elapsed >= max_wait:
             break
-        watched._check_alive(5)  # else it was started again meanwhile, and its log goes on
-    reports = watched._reports()
-    evidence = "".join(f"\n  {report}" for report in reports)
-    times = "found" if count == 1 else f"found {count} times"
+        watched.check_alive(CHECK_SECONDS)  # if it is alive, it has been restarted and its log continues
+    report = watched.report()
+    times = "found" if condition.count == 1 else f"found {condition.count} times"
     raise RetryTimeoutError(
-        f"{pattern.pattern!r} was not {times} in the log within {elapsed:.1f} s{evidence}",
+        f"{condition.pattern.pattern!r} was not {times} in the log within {elapsed:.1f} s\n  {report}",
         attempts=1,
         elapsed=elapsed,
-        reports=reports,
+        reports=(report,),
+        hint="the log contains exactly this text, but it is a regular expression: use re.escape()"
+        if search.has_literal
+        else "",
     )
 
 
-def _search(stream: LogStream, pattern: re.Pattern[str], count: int, seconds: float) -> re.Match[str] | None:
-    """Give the *count*-th match; `None` if the stream, or the time, ends without."""
-    with stream:
-        timer = threading.Timer(seconds, stream.close)
-        timer.daemon = True
-        timer.start()
+def _log_failure(line: str, condition: LogCondition, report: Report) -> LogFailureError:
+    expression = condition.fail_on.pattern if condition.fail_on else ""
+    return LogFailureError(
+        f"the log line {line!r} matches fail_on={expression!r}\n  {report}", line=line, report=report
+    )
+
+
+def _parse_pattern(name: str, pattern: object) -> re.Pattern[str]:
+    if isinstance(pattern, str):
         try:
-            matches = (match for line in stream for match in pattern.finditer(line))
-            return next(islice(matches, count - 1, None), None)
-        finally:
-            timer.cancel()
+            return re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InvalidOptionError(
+                f"invalid {name} {_validation.format_value(pattern)}: {error}",
+                hint="use re.escape() for literal text",
+            ) from None
+    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        return pattern
+    raise InvalidOptionError(
+        f"invalid {name} {_validation.format_value(pattern)}: expected a regular expression for text, since log "
+        "lines are text"
+    )
 
 
-def _raw(response: Any) -> Iterator[tuple[int, bytes]]:
-    while line := response.raw._fp.readline(65536):
-        yield 1, line
+class _Search:
+    """
+    One search through a stream.
+
+    Attributes:
+        failure: The line that matched `fail_on`; `None` if there was none.
+        has_literal: Whether the text of the pattern itself was found instead of a match.
+    """
+
+    def __init__(self, condition: LogCondition) -> None:
+        self._condition = condition
+        self.failure: str | None = None
+        self.has_literal = False
+
+    def run(self, stream: LogStream, seconds: float) -> re.Match[str] | None:
+        """Return the match that is waited for; `None` if there is a failure, or the stream or the time ends first."""
+        with stream:
+            timer = threading.Timer(seconds, stream.close)
+            timer.daemon = True
+            timer.start()
+            try:
+                return next(islice(self._matches(stream), self._condition.count - 1, None), None)
+            finally:
+                timer.cancel()
+
+    def _matches(self, lines: Iterator[str]) -> Iterator[re.Match[str]]:
+        pattern, fail_on = self._condition.pattern, self._condition.fail_on
+        for line in lines:
+            if fail_on is not None and fail_on.search(line):
+                self.failure = line
+                return
+            self.has_literal = self.has_literal or pattern.pattern in line
+            yield from pattern.finditer(line)
 
 
-def _framed(response: Any) -> Iterator[tuple[int, bytes]]:
-    read = response.raw._fp.read
-    while header := read(8):
-        stream, length = struct.unpack(">BxxxL", header)
-        yield stream, read(length)
-
-
-def _lines(chunks: Iterator[tuple[int, bytes]]) -> Generator[str, None, None]:
-    """Put chunks together to lines, each stream for itself: a chunk may end in the middle of a line or character."""
+def _lines(messages: Iterator[streams.Frame]) -> Generator[str, None, None]:
+    """Join messages to lines, separately for each stream. A message may end in the middle of a line or character."""
     decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in _STREAMS}
-    begun: dict[int, list[str]] = {stream: [] for stream in decoders}
-    for stream, chunk in chunks:
-        *ends, rest = decoders[stream].decode(chunk).split("\n")
-        for end in ends:
-            line = "".join([*begun[stream], end])
-            begun[stream] = []
+    unfinished: dict[int, list[str]] = {stream: [] for stream in decoders}
+    for stream, message in messages:
+        *line_ends, rest = decoders[stream].decode(message).split("\n")
+        for line_end in line_ends:
+            line = "".join([*unfinished[stream], line_end])
+            unfinished[stream] = []
             yield line.removesuffix("\r")
-        begun[stream].append(rest)
+        unfinished[stream].append(rest)
     for stream, decoder in decoders.items():
-        if line := "".join([*begun[stream], decoder.decode(b"", final=True)]):
+        if line := "".join([*unfinished[stream], decoder.decode(b"", final=True)]):
             yield line.removesuffix("\r")
-
-
-def _frames(raw: bytes) -> Iterator[bytes]:
-    """Take the engine's frames apart: a header of 8 bytes, the last four the length, then that many bytes."""
-    start = 0
-    while start + 8 <= len(raw):
-        (length,) = struct.unpack_from(">L", raw, start + 4)
-        yield raw[start + 8 : start + 8 + length]
-        start += 8 + length

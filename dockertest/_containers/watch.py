@@ -1,53 +1,86 @@
-"""Look after what a session runs while somebody waits. Asks the engine; changes nothing."""
+"""Notice containers of a session that end while someone waits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dockertest._cleanup.session import REUSE, SESSION, Belongings, Container, side_by_side
-from dockertest._engine.client import Engine
+from dockertest._cleanup.reaper import REUSE, SESSION, SHARED
+from dockertest._cleanup.session import Session
+from dockertest._concurrency import run_in_parallel
+from dockertest._containers.container import Container, Ownership
+from dockertest._engine.client import EngineClient
+from dockertest._engine.inspection import ENDED_STATUSES
 from dockertest._report import Report
 from dockertest.errors import ContainerExitedError, DockertestError
 
 
-class Watch:
-    """Look after all containers of a session at once, for an end with a failure; tell each death once."""
+class LivenessMonitor:
+    """Watches all containers of a session for a failing exit, and reports each exit once."""
 
-    def __init__(self, engine: Engine, belongings: Belongings) -> None:
+    def __init__(self, engine: EngineClient, session: Session) -> None:
         self._engine = engine
-        self._label = f"{SESSION}={belongings.session}"
-        self._belongings = belongings
+        self._session = session
 
-    def _check_alive(self, within: float) -> None:
-        """One list takes the engine 2 to 3 ms, for however many containers; only what is dead is asked about."""
-        watched = [each for each in self._belongings.containers() if not each._end_known]
+    def check(self, timeout: float) -> None:
+        """
+        Raise an error if a container has ended with a failure; trouble with the engine does not count.
+
+        One list takes the engine 2 to 3 ms for any number of containers. Only those that have ended or are gone are
+        inspected.
+
+        Args:
+            timeout: Seconds that each request may take.
+
+        Raises:
+            ContainerExitedError: A container has ended with a non-zero exit code, and that was not asked for, reported
+                before or due to `expire`.
+        """
+        watched = [one for one in self._containers() if not one.exit_acknowledged]
         try:
-            listed = self._list(watched, within)
+            listed = self._list(watched, timeout)
         except DockertestError:
-            return  # the engine's trouble says nothing about the containers
-        states = {each["Id"]: each.get("State") for each in listed}
+            return
+        states = {one["Id"]: one.get("State") for one in listed}
         for container in watched:
             state = states.get(container.id, "removed")
-            if state not in ("exited", "dead", "removed"):
+            if state not in (*ENDED_STATUSES, "removed"):
                 continue
             try:
-                container._check_alive(within)
+                container.check_alive(timeout)
             except ContainerExitedError as error:
-                was_known = container._end_known
-                for each in watched:  # of one that is reused there may be two handles
-                    each._end_known = each._end_known or each.id == container.id
-                was_wanted = state == "removed" and container._expires  # its time was up
-                if not was_known and not was_wanted and error.exit_code != 0:
+                was_acknowledged = (
+                    container.exit_acknowledged
+                )  # another thread may have called `stop` meanwhile
+                for other in watched:  # A reused container may have two handles.
+                    if other.id == container.id:
+                        other.acknowledge_exit()
+                is_expiry = state == "removed" and container.has_deadline
+                if not was_acknowledged and not is_expiry and error.exit_code != 0:
                     raise
 
-    def _list(self, watched: Sequence[Container], within: float) -> list[dict[str, Any]]:
-        """Ask for what may be watched: what is reused may have been made by another session."""
-        labels = [self._label] if not all(each._reused for each in watched) else []
-        labels += [REUSE] if any(each._reused for each in watched) else []
-        return [each for label in labels for each in self._engine.containers([label], within=within)]
+    def reports(self) -> tuple[Report, ...]:
+        """Return the reports of all containers; all are asked at once, since each waits for a frozen engine."""
+        results = run_in_parallel([one.report for one in self._containers()])
+        return tuple(report for report in results if not isinstance(report, Exception))
 
-    def _reports(self) -> tuple[Report, ...]:
-        """Ask for all of them at once: an engine that is frozen is waited for by each of them."""
-        found = side_by_side([each._reports for each in self._belongings.containers()])
-        return tuple(report for each in found if not isinstance(each, Exception) for report in each)
+    def _containers(self) -> list[Container]:
+        return [one for one in self._session.containers() if isinstance(one, Container)]
+
+    def _list(self, watched: Sequence[Container], timeout: float) -> list[dict[str, Any]]:
+        """List what may be watched; a reused or shared container may have been made by another session."""
+        labels = []
+        ownerships = {one.ownership for one in watched}
+        if ownerships - {Ownership.REUSED, Ownership.SHARED}:
+            labels.append(f"{SESSION}={self._session.id}")
+        if Ownership.REUSED in ownerships:
+            labels.append(REUSE)
+        if Ownership.SHARED in ownerships:
+            labels.append(SHARED)
+        return [one for label in labels for one in self._engine.containers([label], timeout=timeout)]
+
+
+def waited_for(containers: Iterable[object]) -> Container | None:
+    """Return the one container that has not been ready yet; `None` if there are several or none."""
+    pending = [one for one in containers if isinstance(one, Container) and not one.was_ready]
+    return pending[0] if len(pending) == 1 else None

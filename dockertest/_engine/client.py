@@ -1,36 +1,49 @@
-"""One container engine: what it is asked, in its own terms. Knows nothing of what the answers are for."""
+"""The HTTP API of one container engine. Knows nothing of what the answers are used for."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import ssl
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import Any, Literal
 from urllib.parse import quote
 
+from dockertest import _clock
 from dockertest._engine import sdk as _sdk
 from dockertest._engine import ssh as _ssh
 from dockertest._engine.endpoint import Attempt, Endpoint
-from dockertest._engine.sdk import border
+from dockertest._engine.inspection import ENDED_STATUSES, Inspection
+from dockertest._engine.sdk import translate_errors
+from dockertest._interruption import interrupts_package
+from dockertest._validation import Content
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
-_INSTANT = 0.05  # seconds: as long as something takes that need not be waited for
+RECHECK_SECONDS = 0.02
+SHORTEST_WAIT_SECONDS = 0.05
+
+# What engines say when the same request succeeds a moment later.
+_ENDING = (  # Podman, to an inspection of a container that is just ending or being removed
+    "no such process",
+    "no such container",
+)
+_BEING_REMOVED = "in progress"  # any engine, when another client removes the container at the same time
+_NETWORK_IS_GONE = "network not found"  # Podman 5, when the network was removed before its container
 
 
-class Engine:
+class EngineClient:
     """
     A connection to one engine.
 
     Attributes:
-        endpoint: Where it is.
+        endpoint: Its address.
         timeout: Seconds that it may be silent within one request.
-        is_podman: Whether it is Podman; known once it has answered something.
-        passed_over: The endpoints that were tried before this one, and why they failed.
+        passed_over: The attempts to connect that failed before this one succeeded.
     """
 
     def __init__(
@@ -40,59 +53,103 @@ class Engine:
         timeout: float,
         *,
         owned: bool,
-        dial: _ssh.Dial | None = None,
+        connector: _ssh.SSHConnector | None = None,
+        tls: ssl.SSLContext | None = None,
         passed_over: tuple[Attempt, ...] = (),
     ) -> None:
         self.endpoint = endpoint
         self.passed_over = passed_over
         self.timeout = timeout
+        self._is_podman: bool | None = None
+        self._info: Mapping[str, Any] | None = None
         self._client = client
         self._owned = owned
-        self.is_podman = False  # until it has answered something
-        self._dial = dial
+        self._connector = connector
+        self._tls = tls
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
     @property
     def client(self) -> _sdk.DockerClient:
-        """The docker SDK's client; a new one in a forked child, which must not talk on its parent's sockets."""
+        """The docker SDK's client; a new one in a forked child, which must not use its parent's connections."""
         if self._owned and self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
-                    version = self._client.api.api_version
-                    self._dial = self._dial and self._dial.renewed()
-                    self._client = _sdk.client(self.endpoint, self.timeout, version, self._dial)
+                    self._client = self._new_client()
                     self._pid = os.getpid()
         return self._client
 
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman rather than Docker; an engine that has not answered yet is asked."""
+        if self._is_podman is None:
+            with suppress(EngineError):  # A proxy may refuse this request.
+                self.send("get", "/version", what="ask for the version of the engine")
+                self._is_podman = bool(self._is_podman)
+        return bool(self._is_podman)
+
+    def info(self) -> Mapping[str, Any]:
+        """Return how the engine describes itself; it is asked once, since the answer takes Podman 0.2 s."""
+        info = self._info
+        if info is None:
+            info = self._info = self.get("/info", what="get the engine's configuration")
+        return info
+
+    @contextmanager
+    def _lent_client(self, *, is_streamed: bool) -> Iterator[_sdk.DockerClient]:
+        """Lend a client of the SDK for one request; its response is read afterwards if it *is_streamed*."""
+        if not (self._owned and interrupts_package()):
+            yield self.client
+            return
+        # The interrupted code may hold a lock of the usual client.
+        client = self._new_client()
+        try:
+            yield client
+        finally:
+            if not is_streamed:
+                client.close()
+
+    def _new_client(self) -> _sdk.DockerClient:
+        connector = self._connector and self._connector.renewed()
+        version = str(self._client.api.api_version)
+        return _sdk.client(self.endpoint, self.timeout, version, connector=connector, tls=self._tls)
+
     def address(self) -> dict[str, Any] | None:
-        """Say how another process reaches the engine with the standard library; `None` if it cannot."""
-        api: Any = self.client.api
-        said: dict[str, Any] = {"url": str(api.base_url), "api": str(api.api_version)}
-        said["headers"] = api._general_configs.get("HttpHeaders") or {}  # for a proxy before it
-        if self._dial:
-            return {**said, "url": self.endpoint.url, "dial": self._dial.argv}
-        if said["url"].startswith("http+docker://"):
-            path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
-            return {**said, "url": f"unix://{path}"} if path and not said["url"].endswith("npipe") else None
-        if isinstance(api.verify, str):
-            said["ca"] = os.path.abspath(api.verify)  # noqa: PTH100 - from where we are now, not from where it will be
-        said["verify"] = bool(api.verify)
-        if api.cert:
-            said["cert"], said["key"] = map(os.path.abspath, api.cert)
-        return said
+        """
+        Return what another process needs to reach the engine with the standard library; `None` if it cannot.
+
+        The keys are `url`, `api` (the version) and `headers`, which include the login and the cookies of a user's own
+        client; with ssh `dial`, the command; with TLS `verify`, `ca`, `cert` and `key`. Headers are secret: pass them through
+        a pipe, never in a command line, an environment variable or a log.
+        """
+        known = self._address()
+        obstacle = known.pop("obstacle")
+        return None if obstacle else known
+
+    def address_obstacle(self) -> str:
+        """Return why another process cannot reach the engine as this one does; empty if it can."""
+        return str(self._address()["obstacle"])
+
+    def _address(self) -> dict[str, Any]:
+        known = _sdk.address(self.client)
+        if self._connector:
+            return {**known, "url": self.endpoint.url, "dial": self._connector.argv, "obstacle": ""}
+        if self._tls:  # the client itself has the certificates in memory
+            files = zip(("ca", "cert", "key"), _sdk.certificate_files(self.endpoint), strict=True)
+            known |= {name: file for name, file in files if file}
+        return known
 
     def container(self, attrs: Mapping[str, Any]) -> _sdk.SdkContainer:
-        """Give what an inspection answered as the docker SDK's container, without asking again."""
+        """Return the docker SDK's container for an inspection, without another request."""
         return self.client.containers.prepare_model(dict(attrs))
 
     def network(self, attrs: Mapping[str, Any]) -> _sdk.SdkNetwork:
-        """Give what an inspection answered as the docker SDK's network, without asking again."""
+        """Return the docker SDK's network for an inspection, without another request."""
         return self.client.networks.prepare_model(dict(attrs))
 
     def send(
         self,
-        method: Literal["get", "post", "put", "delete"],
+        method: Literal["get", "head", "post", "put", "delete"],
         path: str,
         *,
         what: str,
@@ -100,90 +157,107 @@ class Engine:
         body: object = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
-        within: float | None = None,
-        patience: float = 0.0,
+        timeout: float | None = None,
+        extra_timeout: float = 0.0,
         error: type[DockertestError] = EngineError,
+        parse: Callable[[Any], Any] | None = None,
     ) -> Any:
         """
-        Send one request and give the engine's response, a `requests.Response`; a refusal is an error.
-
-        The docker SDK's own methods drop parts of some answers and have no limit of time in others; its transport is
-        sound.
+        Send one request and return the engine's response, a `requests.Response`, or what *parse* makes of it.
 
         Args:
             method: The HTTP method.
-            path: What is asked for, without the version of the API.
-            what: What is being done, for the error: "inspect container 'pg'".
+            path: The path without the API version.
+            what: What is done, for the error: "inspect container 'pg'".
             params: The query.
-            body: Sent as JSON, unless it is bytes or an iterator of them already.
-            headers: More headers.
-            stream: Leave the answer's body to be read by the caller, who has to close it.
-            within: Seconds that the engine may be silent, where that is less than `timeout`.
-            patience: Seconds that it may be silent on top, where the request itself is to take that long.
-            error: The class of error for a refusal.
+            body: A dictionary, sent as JSON; else bytes, a binary file or an iterator of bytes.
+            headers: Additional headers.
+            stream: Leave the body of the response to the caller, which must close it.
+            timeout: Seconds that the engine may be silent, if that is less than `self.timeout`.
+            extra_timeout: Seconds that it may be silent on top, for a request that is meant to take that long.
+            error: The class of the error for a refusal.
+            parse: Called with the answer, read from JSON.
+
+        Raises:
+            DockertestError: *error* for a refusal; `EngineError` or `DockerUnavailableError` for a lost connection or a
+                timeout. Errors of reading *body* pass unchanged.
         """
+        limit = self._limit(timeout, extra_timeout)
+        source = None
+        content_type = ""
+        if isinstance(body, dict):
+            content_type, body = "application/json", Content(json.dumps(body).encode())
+        elif body is not None and not isinstance(body, (str, bytes)):
+            body = source = _Body(body)
+        try:
+            with self._lent_client(is_streamed=stream) as client:
+                response, answer = _sdk.exchange(
+                    client,
+                    method,
+                    path,
+                    what=what,
+                    error=error,
+                    parse=parse,
+                    timeout=limit,
+                    params=params,
+                    data=body,
+                    headers=headers,
+                    content_type=content_type,
+                    stream=stream,
+                )
+            # Not every answer has this header: the one to an exec is a bare stream.
+            if self._is_podman is None and (server := response.headers.get("Server", "")):
+                self._is_podman = server.startswith("Libpod")
+            return answer if parse else response
+        except DockertestError:
+            if source and source.failure:
+                raise source.failure from None
+            raise
 
-        def complete(request: Any) -> Any:
-            # Here, since requests before 2.29 takes nothing but plain text for `headers`, and those with a secret are more.
-            request.headers.update(headers or {})
-            request.prepare_auth(self.client.api.auth)  # a user's own client may have one
-            return request
-
-        limit = self._limit(within, patience)
-        with border(limit, what, error):
-            api: Any = self.client.api
-            sent = {}
-            if isinstance(body, dict):
-                sent["Content-Type"], body = "application/json", json.dumps(body)
-            response = getattr(api, f"_{method}")(
-                api._url(path),
-                params=dict(params or {}),
-                data=body,
-                headers=sent,
-                auth=complete if headers else None,
-                stream=stream,
-                timeout=limit,
-            )
-            # Not every answer says so: the one to an exec is a bare stream.
-            self.is_podman = self.is_podman or response.headers.get("Server", "").startswith("Libpod")
-            api._raise_for_status(response)
-            return response
-
-    def _limit(self, within: float | None, patience: float) -> float | None:
-        limit = (self.timeout if within is None else min(within, self.timeout)) + patience
+    def _limit(self, timeout: float | None, extra_timeout: float) -> float | None:
+        limit = (self.timeout if timeout is None else min(timeout, self.timeout)) + extra_timeout
         return limit if math.isfinite(limit) else None
 
     def get(
-        self, path: str, *, what: str, params: Mapping[str, object] | None = None, within: float | None = None
+        self,
+        path: str,
+        *,
+        what: str,
+        params: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        parse: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Ask for *path* and give the answer, read from JSON."""
-        response = self.send("get", path, what=what, params=params, within=within)
-        with border(self.timeout, what):
-            return response.json()
+        """Send a GET request and return the answer, read from JSON and passed to *parse* if there is one."""
+        return self.send("get", path, what=what, params=params, timeout=timeout, parse=parse or _unchanged)
 
     def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
-        """Give the JSON messages of a streamed answer as they come."""
-        with border(self.timeout, what), response:
+        """Yield the JSON messages of a streamed response as they arrive."""
+        with translate_errors(self.timeout, what), response:
             for line in response.iter_lines(chunk_size=65536):
                 if line.strip():
                     yield json.loads(line)
 
-    def inspect(self, container: str, *, within: float | None = None) -> dict[str, Any]:
-        """Ask for all that is known of a container."""
+    def inspect(self, container: str, *, timeout: float | None = None) -> Inspection:
+        """
+        Return what the engine reports about a container.
+
+        Args:
+            container: Its id or its name, which `quote_path` has made safe for a path.
+            timeout: Seconds that the engine may be silent, if that is less than `self.timeout`.
+        """
         path, what = f"/containers/{container}/json", f"inspect container {container[:12]}"
         try:
-            answer: dict[str, Any] = self.get(path, what=what, within=within)
+            inspection: Inspection = self.get(path, what=what, timeout=timeout, parse=Inspection.parse)
         except EngineError as error:
-            # Podman 4 says this of a container that ends at this moment; its next answer tells the end.
-            if "no such process" not in str(error):
+            if error.status == 404 or not any(words in str(error) for words in _ENDING):
                 raise
-            answer = self.get(path, what=what, within=within)
-        return answer
+            inspection = self.get(path, what=what, timeout=timeout, parse=Inspection.parse)
+        return inspection
 
     def containers(
-        self, labels: Iterable[str], *, within: float | None = None, status: str = ""
+        self, labels: Iterable[str], *, timeout: float | None = None, status: str = ""
     ) -> list[dict[str, Any]]:
-        """List the containers that have all of *labels* (`"key=value"`), running or not, in one request."""
+        """Return the containers that have all *labels* (`"key=value"`), running or not, with one request."""
         filters: dict[str, list[str]] = {"label": list(labels)}
         if status:
             filters["status"] = [status]
@@ -191,21 +265,40 @@ class Engine:
             "/containers/json",
             what="list containers",
             params={"all": "1", "filters": json.dumps(filters)},
-            within=within,
+            timeout=timeout,
         )
         return answer
 
     def list_networks(self, *, name: str = "", label: str = "") -> list[dict[str, Any]]:
-        """List networks whose name has *name* in it, or that have a label."""
+        """Return the networks whose name contains *name*, or that have a label."""
         filters = {key: [value] for key, value in (("name", name), ("label", label)) if value}
         answer: list[dict[str, Any]] = self.get(
             "/networks", what="list networks", params={"filters": json.dumps(filters)}
         )
         return answer
 
+    def list_volumes(self, label: str) -> list[dict[str, Any]]:
+        """Return the volumes that have a label; none if a proxy in front of the engine allows no volumes."""
+        try:
+            answer = self.get(
+                "/volumes", what="list volumes", params={"filters": json.dumps({"label": [label]})}
+            )
+        except EngineError as error:
+            if error.status not in (403, 404, 405, 501):
+                raise
+            return []
+        return list(answer.get("Volumes") or [])
+
+    def list_images(self, label: str) -> list[dict[str, Any]]:
+        """Return the images that have a label."""
+        answer: list[dict[str, Any]] = self.get(
+            "/images/json", what="list images", params={"filters": json.dumps({"label": [label]})}
+        )
+        return answer
+
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """
-        Create a container and give its id.
+        Create a container and return its id.
 
         Raises:
             ContainerCreateError: The engine refused.
@@ -216,27 +309,34 @@ class Engine:
             if name
             else f"create a container of {body['Image']}"
         )
-        response = self.send(
-            "post", "/containers/create", what=what, params=params, body=body, error=ContainerCreateError
+        container = self.send(
+            "post",
+            "/containers/create",
+            what=what,
+            params=params,
+            body=body,
+            error=ContainerCreateError,
+            parse=itemgetter("Id"),
         )
-        with border(self.timeout, what):
-            return str(response.json()["Id"])
+        return str(container)
 
     def connect_network(self, network: str, container: str, endpoint_config: Mapping[str, Any]) -> None:
-        """Connect a container to a network, named or by id."""
+        """Connect a container to a network, which is given by name or id."""
         self.send(
             "post",
-            f"/networks/{quoted(network)}/connect",
+            f"/networks/{quote_path(network)}/connect",
             what=f"connect container {container[:12]} to network {network!r}",
             body={"Container": container, "EndpointConfig": dict(endpoint_config)},
         )
 
     def remove(self, container: str) -> None:
-        """Remove a container, running or not, and its anonymous volumes; one that is gone already is no error."""
+        """Remove a container, running or not, with its anonymous volumes; one that does not exist is not an error."""
         what = f"remove container {container[:12]}"
-        deadline = time.monotonic() + self.timeout
-        if self.is_podman:  # from 5 on it waits for 10 s before it kills, and has no parameter against it
-            with suppress(EngineError):  # it has ended, or is gone
+        deadline = _clock.monotonic() + self.timeout
+        if (
+            self.is_podman
+        ):  # from version 5 on, a removal waits for 10 s before it kills, without an option against that
+            with suppress(EngineError):  # the container has exited, or does not exist
                 self.send("post", f"/containers/{container}/kill", what=what)
         while True:
             try:
@@ -244,52 +344,109 @@ class Engine:
             except EngineError as error:
                 if error.status == 404:
                     return
-                # Somebody else is removing it at this moment: it is not gone before they are done. And Podman 5 removes
-                # one whose network is gone only when it is asked again.
-                again = "in progress" if error.status == 409 else "network not found"
-                if again not in str(error) or time.monotonic() > deadline:
+                temporary = _BEING_REMOVED if error.status == 409 else _NETWORK_IS_GONE
+                if temporary not in str(error) or _clock.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                _clock.sleep(RECHECK_SECONDS)
             else:
                 return
 
+    def remove_unless_running(self, container: str) -> bool:
+        """
+        Remove a container, and its anonymous volumes, unless it is running.
+
+        The engine decides, under its own lock of the container: a start that is in progress comes first.
+
+        Returns:
+            Whether the container is gone.
+        """
+        what = f"remove container {container[:12]}"
+        try:
+            self.send("delete", f"/containers/{container}", what=what, params={"v": 1})
+        except EngineError as error:
+            if error.status == 404:
+                return True
+            if error.status == 409 or self.inspect(container).status not in ENDED_STATUSES:
+                return False
+            raise
+        return True
+
     def wait(self, container: str, seconds: float) -> int | None:
         """
-        Wait until a container ends and give its exit code; `None` if *seconds* pass first.
+        Wait until a container exits and return its exit code; `None` if it has not exited after *seconds*.
 
-        A container may take as long as it likes, but not the engine: now and then it is asked whether it is still there.
+        A container may take any time, but an engine may not: it is asked regularly whether it still answers.
         """
         what = f"wait for container {container[:12]}"
-        deadline = time.monotonic() + seconds
+        deadline = _clock.monotonic() + seconds
         while True:
             outer = sys.exc_info()[1]
-            patience = min(max(deadline - time.monotonic(), _INSTANT), self.timeout)
+            extra_timeout = min(max(deadline - _clock.monotonic(), SHORTEST_WAIT_SECONDS), self.timeout)
             try:
                 response = self.send(
-                    "post", f"/containers/{container}/wait", what=what, within=0, patience=patience
+                    "post", f"/containers/{container}/wait", what=what, timeout=0, extra_timeout=extra_timeout
                 )
             except EngineError as error:
-                if not was_silent(error, outer):
+                if not is_read_timeout(error, outer):
                     raise
             else:
-                with border(self.timeout, what):
+                with translate_errors(self.timeout, what):
                     return int(response.json()["StatusCode"])
-            if time.monotonic() >= deadline:
+            if _clock.monotonic() >= deadline and not self.is_podman:
                 return None
-            self.inspect(container)
+            inspection = self.inspect(container)
+            # Podman needs up to 0.25 s to answer the other request when a container has ended.
+            if inspection.has_ended and self.is_podman:
+                return inspection.exit_code
+            if _clock.monotonic() >= deadline:
+                return None
 
     def close(self) -> None:
-        """Close the connections, unless the client is the user's own."""
+        """Close the connections, unless the client belongs to the user."""
         if self._owned and self._pid == os.getpid():
             with suppress(Exception):
                 _sdk.close(self._client)
 
 
-def was_silent(error: EngineError, outer: BaseException | None = None) -> bool:
-    """Whether a request failed since nothing was said for too long; *outer* is what was being handled before."""
-    return error.status is None and _sdk.timed_out(list(_sdk.reasons(error, outer)))
+class _Body:
+    """The body of a request that is read while it is sent, and the error that reading it raised."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.failure: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what requests needs to know of a file: its descriptor, its length, its position."""
+        value = getattr(self._source, name)
+        return self._reading(value) if name == "read" else value
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._source
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _reading(self, read: Any) -> Any:
+        def guarded(size: int = -1) -> Any:
+            try:
+                return read(size)
+            except Exception as error:
+                self.failure = error
+                raise
+
+        return guarded
 
 
-def quoted(name: str) -> str:
-    """Make a name safe to stand in a path."""
+def is_read_timeout(error: EngineError, outer: BaseException | None = None) -> bool:
+    """Return whether a request failed because the engine was silent; *outer* is an exception handled further out."""
+    return error.status is None and _sdk.is_timeout(list(_sdk.error_chain(error, outer)))
+
+
+def quote_path(name: str) -> str:
+    """Quote a name for a path."""
     return quote(name, safe="")
+
+
+def _unchanged(answer: Any) -> Any:
+    return answer

@@ -1,233 +1,313 @@
-"""Find the engine that answers, agree with it on the version of its API, and say what to do where none does."""
+"""Connect to the first engine that answers, agree with it on an API version, and say what to do if none does."""
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from dockertest._engine import sdk as _sdk
 from dockertest._engine import ssh as _ssh
-from dockertest._engine.client import Engine
+from dockertest._engine.client import EngineClient
 from dockertest._engine.endpoint import Attempt, Endpoint
-from dockertest._engine.sdk import border
+from dockertest._engine.sdk import translate_errors
+from dockertest._settings import ENDPOINTS
 from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, InvalidOptionError
 
-# The newest API that the tests of this package have met. Older engines are spoken to in theirs, down to the oldest that
-# the docker SDK knows; so are newer ones that have forgotten this one.
-NEWEST_API = "1.51"
+# The newest API version that this package knows: versions up to this one change nothing that it uses. Older engines are
+# spoken to in theirs, down to the oldest that the docker SDK supports; newer ones in their oldest if they dropped this one.
+# https://github.com/moby/moby/blob/master/api/docs/CHANGELOG.md
+NEWEST_API = "1.55"
 OLDEST_API = "1.24"
 
-PATIENCE = 4.0  # seconds that an engine may take to be connected to, and to say the first word
-MORE = 0.5  # seconds that all of it together may take on top of that, over a network
-LOGIN = 15.0  # the same over ssh, which keeps to PATIENCE itself until a server talks to it: logging in may take longer
+PROBE_SECONDS = 4.0  # for the connection and for each of the first answers
+NETWORK_SECONDS = (
+    0.5  # more than that for everything together over a network, the resolution of the name included
+)
+LOGIN_SECONDS = 15.0  # for the same over ssh, once a server talks to it
+_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 
-def find(candidates: list[Endpoint], timeout: float) -> Engine:
+def find(candidates: list[Endpoint], timeout: float) -> EngineClient:
     """
     Connect to the first of *candidates* that answers.
 
     Raises:
-        DockerUnavailableError: None does; its text has each of them and why.
+        DockerUnavailableError: None answers; the message lists each of them with the reason.
+        EngineError: Something in this process prevents connections; its `reason` is `"blocked"` or `"files"`.
+        InvalidOptionError: Certificates or the docker CLI's configuration cannot be used.
     """
-    tried: list[Attempt] = []
+    attempts: list[Attempt] = []
     cause: DockertestError | None = None
     for endpoint in candidates:
         try:
-            return connect(endpoint, timeout, tuple(tried))
+            return connect(endpoint, timeout, tuple(attempts))
+        except InvalidOptionError:
+            raise
         except DockertestError as error:
-            tried.append(Attempt(endpoint=endpoint, failure=str(error), remedy=_remedy(error, endpoint)))
+            if error.reason in _NOT_THE_ENGINE:
+                raise
+            # It is normal that a default location has no engine. The final error has one hint for all of them.
+            hint = "" if endpoint.is_socket and error.reason == "refused" else error.hint
+            attempts.append(Attempt(endpoint=endpoint, failure=_message(error), hint=hint))
             cause = error
-    if len(tried) == 1:
-        remedy = "" if tried[0].remedy or "; " in tried[0].failure else "; start it, or name another engine"
-        raise DockerUnavailableError(f"no container engine answers at {tried[0]}{remedy}") from cause
-    lines = "".join(f"\n  {each}" for each in tried)
+    if len(attempts) == 1 and cause:
+        raise DockerUnavailableError(
+            f"cannot connect to a container engine at {attempts[0].endpoint} ({attempts[0].endpoint.why}): "
+            f"{attempts[0].failure}",
+            hint=cause.hint,
+            reason=cause.reason,
+        ) from cause
+    lines = "".join(f"\n  {attempt}" for attempt in attempts)
     raise DockerUnavailableError(
-        f"no container engine answers; start one, or say in DOCKER_HOST where it is; tried:{lines}"
+        f"cannot find a container engine; tried:{lines}",
+        hint=f"start one of them, or change {ENDPOINTS}"
+        if attempts and attempts[0].endpoint.why == ENDPOINTS
+        else "start one, or set DOCKER_HOST to its address",
+        reason="no-engine",
     ) from cause
 
 
-def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...] = ()) -> Engine:
+# Reasons that are about this process: no other endpoint would do, and tests must fail rather than be skipped.
+_NOT_THE_ENGINE = ("blocked", "files")
+
+
+def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...] = ()) -> EngineClient:
     """
     Connect to the engine at *endpoint* and agree on the version of its API.
 
     Args:
-        timeout: Seconds that the engine may be silent within one request; within the first ones, 4 at most, and over a
-            network no more than 4.5 for all of them, the name's resolution included; over ssh 15 at most.
-        passed_over: What was tried before.
+        endpoint: Its address.
+        timeout: Seconds that the engine may be silent within one request. For the first ones it is 4 at most; over a
+            network 4.5 for all of them, the resolution of the name included; over ssh 15.
+        passed_over: The attempts that failed before.
 
     Raises:
         DockertestError: It does not answer, or not as an engine.
     """
-    patience = min(timeout, PATIENCE)
-    dial = _ssh.Dial(endpoint.url, patience) if endpoint.url.startswith("ssh://") else None
-    if dial:
-        patience = min(timeout, LOGIN)
-    with border(patience, ""):
-        if endpoint.url.startswith("unix://"):
-            _knock(endpoint.url.removeprefix("unix://"), patience)
-        client = _sdk.client(endpoint, timeout, NEWEST_API, dial)
-        if endpoint.is_socket or dial:
-            _greet(client, patience)
-        else:
-            _greet_in_time(client, patience)
-    if dial:
-        endpoint = replace(endpoint, hostname=dial.hostname())
-    return Engine(client, endpoint, timeout, owned=True, dial=dial, passed_over=passed_over)
-
-
-def adopt(client: _sdk.DockerClient, timeout: float) -> Engine:
-    """Use a client of the user's own, which is theirs to close."""
-    api = getattr(client, "api", None)
-    url = str(getattr(api, "base_url", ""))
-    if not url:
-        raise InvalidOptionError(f"client must be a docker.DockerClient: got {client!r}")
-    adapter = getattr(api, "_custom_adapter", None)
-    known_as = ""
-    if url == "http+docker://ssh":
-        url = f"ssh://{adapter.ssh_host.removeprefix('ssh://')}" if adapter else "ssh://"
-        known_as = getattr(adapter, "ssh_params", {}).get("hostname", "")
-    elif url == "http+docker://localnpipe":
-        url = f"npipe://{getattr(adapter, 'npipe_path', '')}"
-    elif url.startswith("http+docker://"):
-        url = f"unix://{getattr(adapter, 'socket_path', '')}"
-    return Engine(client, Endpoint(url, "client=", hostname=known_as), timeout, owned=False)
-
-
-def _knock(path: str, patience: float) -> None:
-    """Fail at once where nothing listens: the SDK would take 0.2 s to load first, and leave a socket open."""
-    with socket.socket(socket.AF_UNIX) as knocking:
-        knocking.settimeout(patience)
-        knocking.connect(path if path.startswith("/") else f"/{path}")
-
-
-def _greet(client: _sdk.DockerClient, patience: float) -> None:
+    limit = min(timeout, PROBE_SECONDS)
     try:
-        _agree(client.api, patience)
+        with translate_errors(limit, ""):
+            if endpoint.url.startswith("ssh://"):
+                return _connect_by_ssh(endpoint, timeout, limit, passed_over)
+            if endpoint.url.startswith("unix://"):
+                probe_socket(endpoint.url.removeprefix("unix://"), limit)
+            tls = _sdk.tls_context(endpoint)
+            client = _sdk.client(endpoint, timeout, NEWEST_API, tls=tls)
+            ping = ping_now if endpoint.is_socket else ping_in_time
+            ping(client, limit)
+    except DockertestError as error:
+        if not error.hint and not isinstance(error, InvalidOptionError):
+            error.hint = _hint(error, endpoint)
+        raise
+    return EngineClient(client, endpoint, timeout, owned=True, tls=tls, passed_over=passed_over)
+
+
+def _connect_by_ssh(
+    endpoint: Endpoint, timeout: float, limit: float, passed_over: tuple[Attempt, ...]
+) -> EngineClient:
+    connector = _ssh.SSHConnector(endpoint.url, limit)
+    client = _sdk.client(endpoint, timeout, NEWEST_API, connector=connector)
+    ping_now(client, min(timeout, LOGIN_SECONDS))
+    endpoint = replace(endpoint, hostname=connector.hostname())
+    return EngineClient(client, endpoint, timeout, owned=True, connector=connector, passed_over=passed_over)
+
+
+def adopt(client: _sdk.DockerClient, timeout: float) -> EngineClient:
+    """
+    Use a user's own client, which stays theirs to close.
+
+    Raises:
+        InvalidOptionError: It is not a client of the docker SDK.
+    """
+    endpoint = _sdk.endpoint_of(client)
+    made_here: Endpoint | None = getattr(client.api, "dockertest_endpoint", None)
+    if made_here and made_here.speaks_tls:
+        endpoint = replace(endpoint, cert_path=made_here.cert_path, verify=made_here.verify)
+        return EngineClient(client, endpoint, timeout, owned=False, tls=_sdk.tls_context(endpoint))
+    return EngineClient(client, endpoint, timeout, owned=False)
+
+
+def probe_socket(path: str, timeout: float) -> None:
+    """Fail at once if nothing listens: the SDK would take 0.2 s to import, and leave a socket open."""
+    path = path if path.startswith("/") else f"/{path}"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise DockerUnavailableError(
+            f"the path of the socket is longer than the {_SOCKET_PATH_BYTES} bytes that the system allows",
+            hint="create a link with a shorter path, and use that",
+            reason="path",
+        )
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(timeout)
+            probe.connect(path)
+
+    _sdk.open_socket(connect)
+
+
+def ping_now(client: _sdk.DockerClient, timeout: float) -> None:
+    """Agree on an API version; the client is closed if that fails."""
+    try:
+        negotiate_api_version(client, timeout)
     except BaseException:
         client.close()
         raise
 
 
-def _greet_in_time(client: _sdk.DockerClient, patience: float) -> None:
+def ping_in_time(client: _sdk.DockerClient, timeout: float) -> None:
     """
-    Leave it to a thread, which is not waited for without end: a resolver knows no limit, and each address has its own.
+    Do the same in a thread, and wait for that only so long: the resolution of a name has no timeout of its own.
 
-    A thread that was left behind closes the client.
+    A thread that is left behind closes the client.
     """
-    limit = patience + MORE
+    limit = timeout + NETWORK_SECONDS
     failure: list[BaseException] = []
-    late = threading.Event()
+    is_late = threading.Event()
 
-    def greet() -> None:
+    def ping() -> None:
         try:
-            _greet(client, patience)
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            ping_now(client, timeout)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             failure.append(error)
-        if late.is_set():
+        if is_late.is_set():
             client.close()
 
-    greeting = threading.Thread(target=greet, name="dockertest-greeting", daemon=True)
+    thread = threading.Thread(target=ping, name="dockertest-ping", daemon=True)
     try:
-        greeting.start()
-    except RuntimeError:  # no thread can be started, as while the interpreter ends: then nothing limits it
-        _greet(client, patience)
+        thread.start()
+    except RuntimeError:  # no thread can be started, as at the interpreter's exit; then nothing limits it
+        ping_now(client, timeout)
         return
     try:
-        greeting.join(limit)
-        if greeting.is_alive():
+        thread.join(limit)
+        if thread.is_alive():
             raise DockerUnavailableError(
-                f"no answer within {limit:g} s, the resolution of its name included"
-            ) from TimeoutError()
+                f"no answer within {limit:g} s, including the resolution of its name", reason="timeout"
+            )
     except BaseException:
-        late.set()
-        client.close()  # the thread may just have seen that nobody was late
+        is_late.set()
+        client.close()  # the thread may just have missed that it was late
         raise
     if failure:
         raise failure[0]
 
 
-def _agree(api: Any, patience: float) -> None:
+def negotiate_api_version(client: _sdk.DockerClient, timeout: float) -> None:
     """
-    Agree on the newest API that both know.
+    Use the newest API version that both sides know.
 
-    The engine's comes in the header of a ping: the SDK's own `version="auto"` asks for what takes some engines 0.4 s.
-    The oldest that an engine knows is asked for only where it may be newer than ours.
+    The engine's newest is in a header of its answer to a ping: the SDK's own `version="auto"` sends a request that takes
+    some engines 0.4 s. The engine's oldest is only requested if its newest is newer than ours.
     """
-    response = api._get(api._url("/_ping", versioned_api=False), timeout=patience)
-    api._raise_for_status(response)
-    offered = response.headers.get("Api-Version", "")
-    if not offered:
-        raise EngineError("what answers there is no container engine")
-    if _version(offered) < _version(OLDEST_API):
+    response = _sdk.request(client, "get", "/_ping", timeout=timeout, versioned=False)
+    _sdk.raise_for_status(client, response)
+    newest = response.headers.get("Api-Version", "")
+    if not newest:
+        raise EngineError("the server there is not a container engine", reason="not-an-engine")
+    if _version(newest) < _version(OLDEST_API):
         raise EngineError(
-            f"the engine is too old: it speaks API {offered}, and {OLDEST_API} is the oldest that is spoken here; "
-            "update the engine"
+            f"its API version {newest} is older than {OLDEST_API}, the oldest supported one",
+            hint="update the engine",
+            reason="too-old",
         )
-    api._version = min(offered, NEWEST_API, key=_version)
-    if _version(offered) > _version(NEWEST_API):
-        response = api._get(api._url("/version", versioned_api=False), timeout=patience)
-        # A proxy that keeps this from us is no obstacle: most likely the engine still speaks ours.
+    version = min(newest, NEWEST_API, key=_version)
+    if _version(newest) > _version(NEWEST_API):
+        response = _sdk.request(client, "get", "/version", timeout=timeout, versioned=False)
+        # If a proxy does not allow this request, most likely the engine still supports our version.
         oldest = response.json().get("MinAPIVersion") if response.ok else ""
-        api._version = max(NEWEST_API, oldest or "", key=_version)
+        version = max(NEWEST_API, oldest or "", key=_version)
+    _sdk.use_api_version(client, version)
 
 
-def _version(written: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in written.split(".") if part.isdigit())
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _remedy(error: DockertestError, endpoint: Endpoint) -> str:
-    """Say what to do about a failure to connect; nothing where its text does already, or nobody knows."""
-    reasons = list(_sdk.reasons(error.__cause__)) if error.__cause__ else []
-    if endpoint.url.startswith("ssh:") and reasons:
-        return f"it works as soon as this does: {_ssh.trial(endpoint.url)}"
-    for each in reasons:
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return _certificate_remedy(each, endpoint)
-        if type(each).__name__ == "CertificateError":  # urllib3 1 compares the names itself
+def _message(error: DockertestError) -> str:
+    """Return an error's text without its hint."""
+    return str(error.args[0])
+
+
+def _hint(error: DockertestError, endpoint: Endpoint) -> str:
+    """Return what to do about a failure to connect."""
+    if endpoint.url.startswith("ssh:"):
+        return f"this command has to work first: {_ssh.test_command(endpoint.url)}"
+    hint = _HINTS.get(error.reason, _hint_not_an_engine)
+    return hint if isinstance(hint, str) else hint(error, endpoint)
+
+
+def _hint_refused(_error: DockertestError, endpoint: Endpoint) -> str:
+    if endpoint.is_socket:
+        return "start the engine, or use another endpoint"
+    return _CHECK_NETWORK
+
+
+def _hint_permission(_error: DockertestError, endpoint: Endpoint) -> str:
+    if endpoint.is_socket:
+        return 'add this user to the group: sudo usermod -aG docker "$USER", then log in again; or run this as root'
+    return _CHECK_NETWORK
+
+
+def _hint_tls(error: DockertestError, endpoint: Endpoint) -> str:
+    """Return what to do about a failed handshake, by OpenSSL's own codes."""
+    folder = endpoint.cert_path or "cert_path"
+    chain = _sdk.error_chain(error.__cause__) if error.__cause__ else iter(())
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return _hint_certificate(link, endpoint)
+        if type(link).__name__ == "CertificateError":  # urllib3 1 compares the names itself
             return _OTHER_NAME.format(endpoint.host)
-        if isinstance(each, ssl.SSLError) and each.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"):
-            return "no TLS is spoken there: leave out the certificates, or name the port that speaks it"
-        if isinstance(each, ssl.SSLEOFError) or (
-            isinstance(each, ssl.SSLError) and "ALERT" in str(each.reason)
+        if isinstance(link, ssl.SSLError) and link.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"):
+            return "this port does not use TLS: remove the certificates, or use the port that does"
+        if isinstance(link, ssl.SSLEOFError) or (
+            isinstance(link, ssl.SSLError) and "ALERT" in str(link.reason)
         ):
-            return _HANGS_UP.format(endpoint.cert_path or "cert_path")
-        if isinstance(each, ssl.SSLError):
-            return f"look at ca.pem, cert.pem and key.pem in {endpoint.cert_path or 'cert_path'}"
-    if any(isinstance(each, PermissionError) for each in reasons) and endpoint.is_socket:
-        return 'let this user in: sudo usermod -aG docker "$USER", then log in again, or run this as root'
-    if isinstance(error, DockerUnavailableError) and not endpoint.is_socket and reasons:
-        return "start the engine, or see whether its address is right and no firewall is in the way"
-    return _talk_remedy(error, endpoint)
+            return _REJECTED.format(folder)
+    return f"check ca.pem, cert.pem and key.pem in {folder}"
 
 
-def _certificate_remedy(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -> str:
+def _hint_certificate(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -> str:
     if error.verify_code == _EXPIRED:
         return "renew the engine's certificate"
-    if error.verify_code in _OF_ANOTHER_NAME:
+    if error.verify_code in _OTHER_HOST:
         return _OTHER_NAME.format(endpoint.host)
     if endpoint.cert_path:
-        return f"the CA that signed it belongs into {endpoint.cert_path}/ca.pem"
-    return "name the folder with its CA in cert_path= or DOCKER_CERT_PATH"
+        return f"replace {endpoint.cert_path}/ca.pem with the CA that signed it"
+    return "set cert_path= or DOCKER_CERT_PATH to the folder with its CA"
 
 
-def _talk_remedy(error: DockertestError, endpoint: Endpoint) -> str:
-    """Say what to do about something that was connected to, but does not talk as an engine does."""
-    if isinstance(error, DockerUnavailableError) or "; " in str(error):
-        return ""
-    if "did not answer" in str(error):
-        return "see whether the engine is well, or name another"
+def _hint_not_an_engine(_error: DockertestError, endpoint: Endpoint) -> str:
+    """Return what to do about a peer that accepts connections, but does not behave like an engine."""
     if endpoint.speaks_tls:
-        return _HANGS_UP.format(endpoint.cert_path or "cert_path")
+        return _REJECTED.format(endpoint.cert_path or "cert_path")
     if endpoint.is_socket:
-        return "name the socket of a container engine"
-    return "name an engine's port, or if it speaks TLS give cert_path= or DOCKER_CERT_PATH"
+        return "use the socket of a container engine"
+    return "use the port of a container engine; if it uses TLS, set cert_path= or DOCKER_CERT_PATH"
 
 
-_OTHER_NAME = "name the engine as its certificate does, or make one for {}"
-_HANGS_UP = "an engine that hangs up does not know the certificate in {}"
-# What OpenSSL calls them: X509_V_ERR_CERT_HAS_EXPIRED, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.
+def _hint_timeout(error: DockertestError, endpoint: Endpoint) -> str:
+    if isinstance(error, DockerUnavailableError) and not endpoint.is_socket:
+        return _CHECK_NETWORK
+    return "restart the engine, or use another endpoint"
+
+
+_CHECK_NETWORK = "start the engine, or check its address and the firewall"
+_OTHER_NAME = "use the host name of the certificate in the endpoint, or issue a certificate for {}"
+_REJECTED = "an engine that closes the connection does not accept the certificate in {}"
+_HINTS: dict[str, str | Callable[[DockertestError, Endpoint], str]] = {
+    "refused": _hint_refused,
+    "permission": _hint_permission,
+    "tls": _hint_tls,
+    "timeout": _hint_timeout,
+    "name": "check the host name, or the network",
+    "network": _CHECK_NETWORK,
+}
+# OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH:
+# https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
 _EXPIRED = 10
-_OF_ANOTHER_NAME = (62, 64)
+_OTHER_HOST = (62, 64)

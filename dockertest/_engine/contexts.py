@@ -1,4 +1,4 @@
-"""Docker contexts, the docker CLI's names for engines, as it keeps them in its own folder. Only reads files."""
+"""The docker CLI's contexts, its names for engines, read from its configuration folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DEFAULT = "default"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """
-    What the docker CLI knows of an engine.
+    What the docker CLI stores about an engine.
 
     Attributes:
         host: Its endpoint; empty for the default one.
-        cert_path: Folder with what there is of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
-        verify: Whether the engine's certificate counts.
+        cert_path: Folder with any of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
+        verify: Whether the engine's certificate is verified.
     """
 
     host: str
@@ -31,65 +31,68 @@ class Context:
 
 
 def folder(environ: Mapping[str, str], home: str) -> Path:
-    """Give the folder of the docker CLI's configuration."""
+    """Return the docker CLI's configuration folder."""
     return Path(environ.get("DOCKER_CONFIG") or Path(home, ".docker"))
 
 
 def current(config: Path) -> tuple[str, str]:
-    """Give the name of the current context, empty where it is the default one, and why it could not be read."""
+    """Return the name of the current context, empty for the default one, and why it could not be read."""
     try:
-        written = _read(config / "config.json")
+        settings = _read(config / "config.json")
     except FileNotFoundError:
         return "", ""
     except (OSError, ValueError) as error:
-        return "", _words(error)
-    name = written.get("currentContext")
+        return "", _reason(error)
+    name = settings.get("currentContext")
     return (name, "") if isinstance(name, str) and name != DEFAULT else ("", "")
 
 
-def load(config: Path, name: str, asked_by: str) -> Context:
+def load(config: Path, name: str, source: str) -> Context:
     """
-    Give a context by its name.
+    Return a context by its name.
 
     Args:
-        asked_by: Who named it, in words for an error.
+        config: The configuration folder.
+        name: The context's name.
+        source: Where the name comes from, as words for an error.
 
     Raises:
-        InvalidOptionError: There is none of that name, or its file cannot be read.
+        InvalidOptionError: The context does not exist, or its file cannot be read.
     """
     key = sha256(name.encode(errors="surrogatepass")).hexdigest()  # the name of its folders
     file = config / "contexts" / "meta" / key / "meta.json"
     try:
-        return _context(_read(file), config / "contexts" / "tls" / key / "docker")
+        return _parse(_read(file), config / "contexts" / "tls" / key / "docker")
     except FileNotFoundError:
         raise InvalidOptionError(
-            f"{asked_by}: there is no docker context {name!r}; known are: {', '.join(names(config))}"
+            f"{source}: docker context {name!r} does not exist",
+            hint=f"use one of: {', '.join(names(config))}",
         ) from None
     except (OSError, ValueError) as error:
         raise InvalidOptionError(
-            f"{asked_by}: docker context {name!r} cannot be read from {file}: {_words(error)}; "
-            "make it anew with docker context rm and docker context create"
+            f"{source}: cannot read docker context {name!r} from {file}: {_reason(error)}",
+            hint="recreate it with docker context rm and docker context create",
         ) from error
 
 
 def names(config: Path) -> list[str]:
-    """Give the names of all contexts that can be read, the default one first."""
-    found = []
+    """Return the names of all readable contexts, the default one first."""
+    readable = []
     for file in (config / "contexts" / "meta").glob("*/meta.json"):
         try:
-            found.append(str(_read(file)["Name"]))
+            readable.append(str(_read(file)["Name"]))
         except (OSError, ValueError, KeyError):
             continue
-    return [DEFAULT, *sorted(found)]
+    return [DEFAULT, *sorted(readable)]
 
 
-def _context(meta: Mapping[str, Any], tls: Path) -> Context:
+def _parse(meta: Mapping[str, Any], tls: Path) -> Context:
     endpoints = meta.get("Endpoints")
     docker = endpoints.get("docker") if isinstance(endpoints, dict) else None
     host = docker.get("Host", "") if isinstance(docker, dict) else None
     if not isinstance(docker, dict) or not isinstance(host, str):
-        raise ValueError("it names no endpoint for docker")
-    has_files = any((tls / each).is_file() for each in ("ca.pem", "cert.pem", "key.pem"))
+        raise ValueError("no docker endpoint in it")
+    has_files = any((tls / name).is_file() for name in ("ca.pem", "cert.pem", "key.pem"))
     return Context(
         host=host,
         cert_path=str(tls.absolute()) if has_files else "",
@@ -99,13 +102,13 @@ def _context(meta: Mapping[str, Any], tls: Path) -> Context:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        written = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise ValueError("it is no JSON") from None
-    if not isinstance(written, dict):
-        raise ValueError("it is no JSON object")
-    return written
+        raise ValueError("invalid JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return (error.strerror or "").lower() if isinstance(error, OSError) else str(error)

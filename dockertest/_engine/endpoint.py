@@ -1,8 +1,7 @@
 """
-Decide which engine to talk to, from arguments, an environment and files. Contacts nothing.
+Choose the endpoint of the engine from arguments, environment variables and files. Contacts nothing.
 
-What a user named (an argument, a variable) is never replaced by something else; only where nothing is named are the
-places looked at where engines usually listen.
+An endpoint that the user named is never replaced by another one. The usual places are tried only if none is named.
 """
 
 from __future__ import annotations
@@ -14,29 +13,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dockertest import _validation as _specs
+from dockertest import _settings, _validation
 from dockertest._engine import contexts as _contexts
 from dockertest.errors import InvalidOptionError
 
 SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
+CERTIFICATE_FILES = ("ca.pem", "cert.pem", "key.pem")
 _SOCKETS = ("unix:", "npipe:")
-_FILES = ("ca.pem", "cert.pem", "key.pem")
+_TLS = ("tcp:", "https:")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f]|\s\Z")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
+_FEW_SLASHES = re.compile(rf"({'|'.join(SCHEMES)}):/?(?!/)(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, repr=False)
 class Endpoint:
     """
-    Where an engine may listen.
+    The address at which an engine may listen.
 
     Attributes:
-        url: Its address, with a scheme.
-        why: Who said so, in words for an error.
-        cert_path: Folder with what there is of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
-        verify: Whether the engine's certificate counts.
-        hostname: The name of its host, where that is not the one in `url` (ssh has names of its own).
-        remark: What its user should know; empty if nothing.
+        url: The address, with a scheme.
+        why: Where it comes from, as words for messages: `"DOCKER_HOST"`, `"default socket"`.
+        cert_path: Folder with any of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
+        verify: Whether the engine's certificate is verified.
+        hostname: The name of its host if that differs from the one in `url`, as ssh's configuration can define it.
+        remark: A warning for the user; empty if there is none.
     """
 
     url: str
@@ -48,17 +49,17 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether ports published on the engine's loopback are reached from here."""
+        """Whether ports that are published on the engine's loopback can be reached from here."""
         return self.is_socket or _is_loopback(self.host)
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is a file of this machine, and no address in a network."""
+        """Whether it is a socket or pipe of this machine rather than a network address."""
         return self.url.startswith(_SOCKETS)
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether the conversation is encrypted by TLS."""
+        """Whether the connection is encrypted by TLS."""
         return self.url.startswith("https:") or bool(self.cert_path) or not self.verify
 
     @property
@@ -71,61 +72,77 @@ class Endpoint:
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
-        if parts.password:  # in no log line and no error
+        if parts.password:  # never shown in a log line or an error
             return self.url.replace(f":{parts.password}@", ":***@")
         return self.url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """An endpoint that was tried, why it failed, and what to do about it if anybody knows."""
+    """
+    A failed attempt to connect.
+
+    Attributes:
+        failure: Why it failed.
+        hint: What to do about it; empty if nothing is known to help.
+    """
 
     endpoint: Endpoint
     failure: str
-    remedy: str
+    hint: str
 
     def __str__(self) -> str:
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.endpoint} ({self.endpoint.why}): {self.failure}{remedy}"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.endpoint} ({self.endpoint.why}): {self.failure}{hint}"
 
 
 def candidates(
     endpoint: str | None, cert_path: str | None, environ: Mapping[str, str], *, home: str, platform: str
 ) -> list[Endpoint]:
     """
-    Give the endpoints to try, in order: one if the user named it, else those where engines usually listen.
+    Return the endpoints to try, in order.
+
+    It is the one that the user named; or those of `DOCKERTEST_ENDPOINTS`, beginning with the one of this process; or those
+    where engines usually listen.
 
     Raises:
-        InvalidOptionError: What the user named is no endpoint or context, or its certificates are not there.
+        InvalidOptionError: The endpoint or context is invalid, or its certificates are missing.
     """
-    named = [
+    several = [] if endpoint else _settings.parse_endpoints(environ)
+    if several:
+        first = _settings.placement(environ) % len(several)
+        return [
+            _named(url, _settings.ENDPOINTS, cert_path if url.startswith(_TLS) else None, environ, home)
+            for url in several[first:] + several[:first]
+        ]
+    sources = [
         (endpoint, "endpoint="),
         (environ.get("DOCKER_HOST"), "DOCKER_HOST"),
         (environ.get("DOCKER_URL"), "DOCKER_URL"),
     ]
-    for url, why in named:
+    for url, why in sources:
         if url:
             return [_named(url, why, cert_path, environ, home)]
-    found = _of_context(cert_path, environ, home, platform)
+    endpoints = _from_context(cert_path, environ, home, platform)
     if cert_path:
-        _check_tls("cert_path", found[0].url)
-    return found
+        _check_tls("cert_path", endpoints[0].url)
+    return endpoints
 
 
-def _of_context(
+def _from_context(
     cert_path: str | None, environ: Mapping[str, str], home: str, platform: str
 ) -> list[Endpoint]:
     config = _contexts.folder(environ, home)
     usual = _usual(environ, home, platform)
     name, why, problem = environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT", ""
     if name == _contexts.DEFAULT:
-        return [replace(usual[0], why=f"{usual[0].why}, since DOCKER_CONTEXT is {name!r}")]
+        return [replace(usual[0], why=f"{usual[0].why}, DOCKER_CONTEXT={name}")]
     if not name:
         name, problem = _contexts.current(config)
-        why = f"the current docker context in {config / 'config.json'}"
+        why = f"current context in {config / 'config.json'}"
     if problem:
-        lost = f"cannot read the current docker context from {config / 'config.json'}: {problem}"
-        return [replace(each, remark=f"{lost}; going on with {each.why} at {each}") for each in usual]
+        ignored = f"cannot read the current docker context from {config / 'config.json'}: {problem}"
+        return [replace(place, remark=f"{ignored}; using {place} ({place.why})") for place in usual]
     if not name:
         return usual
     context = _contexts.load(config, name, why)
@@ -138,15 +155,14 @@ def _of_context(
     if context.cert_path or not context.verify:
         _check_tls(why, context.host)
     certificates = _certificates(cert_path, home, "cert_path") if cert_path else context.cert_path
-    found = Endpoint(_completed(context.host, certificates), why, certificates, context.verify)
-    return [replace(found, remark=_remark(found))]
+    return [_remarked(Endpoint(_complete(context.host, certificates), why, certificates, context.verify))]
 
 
 def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoint]:
-    """Give the places where engines listen if nobody tells them otherwise."""
+    """Return the places where engines listen by default."""
     if platform == "win32":
         pipes = {
-            "docker_engine": "the default pipe",
+            "docker_engine": "default pipe",
             "dockerDesktopLinuxEngine": "Docker Desktop",
             "podman-machine-default": "Podman",
         }
@@ -156,7 +172,7 @@ def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoin
     temporary = environ.get("TMPDIR", "").rstrip("/")
     machine = f"{home}/.local/share/containers/podman/machine"
     sockets = {
-        "/var/run/docker.sock": "the default socket",
+        "/var/run/docker.sock": "default socket",
         runtime and f"{runtime}/docker.sock": "rootless Docker",
         f"{home}/.docker/run/docker.sock": "Docker Desktop",
         f"{home}/.docker/desktop/docker.sock": "Docker Desktop",
@@ -174,24 +190,27 @@ def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoin
 
 def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str], home: str) -> Endpoint:
     scheme = _check(url, why)
-    usual = str(_contexts.folder(environ, home)) if environ.get("DOCKER_TLS_VERIFY") else ""
-    if cert_path or (scheme == "http" and usual):
+    default = str(_contexts.folder(environ, home)) if environ.get("DOCKER_TLS_VERIFY") else ""
+    is_one_of_several = why == _settings.ENDPOINTS
+    if cert_path or (scheme == "http" and default and not is_one_of_several):
         _check_tls("cert_path" if cert_path else "DOCKER_TLS_VERIFY", url)
     certificates, folder = "", environ.get("DOCKER_CERT_PATH", "")
+    host = urlsplit(url).hostname
+    if folder and host and why != "DOCKER_HOST" and _has_some(own := f"{folder}/{host}", home):
+        folder = own
     if scheme in ("tcp", "https"):
-        # A folder alone that has none of the files asks for nothing: some CI services set the variable anyway.
+        # Some CI services set DOCKER_CERT_PATH even for an engine without TLS, so a folder without files is ignored.
         if cert_path:
             certificates = _certificates(cert_path, home, "cert_path")
-        elif folder and (usual or _has_some(folder, home)):
+        elif folder and (default or _has_some(folder, home)):
             certificates = _certificates(folder, home, "DOCKER_CERT_PATH")
-        elif usual:
-            certificates = _certificates(usual, home, "DOCKER_TLS_VERIFY")
-    found = Endpoint(_completed(url, certificates), why, certificates)
-    return replace(found, remark=_remark(found))
+        elif default:
+            certificates = _certificates(default, home, "DOCKER_TLS_VERIFY")
+    return _remarked(Endpoint(_complete(url, certificates), why, certificates))
 
 
-def _completed(url: str, certificates: str) -> str:
-    """Give an address of the kind tcp:// with the host and the port that it means where it has none."""
+def _complete(url: str, certificates: str) -> str:
+    """Return a tcp:// address with the host and port that the docker CLI assumes if they are missing."""
     parts = urlsplit(url)
     if parts.scheme != "tcp" or (parts.hostname and parts.port):
         return url
@@ -202,75 +221,99 @@ def _completed(url: str, certificates: str) -> str:
 
 
 def _check(url: str, why: str) -> str:
-    """Give the scheme of what is an endpoint."""
-    scheme, separator, rest = _specs.text(why, url).partition("://")
-    if not separator or scheme not in SCHEMES or not rest or not _is_url(url):
-        shown = _PASSWORD.sub(":***@", url)
-        hint = f"unix://{shown}" if url.startswith("/") else f"tcp://{shown}" if not separator else "tcp://…"
-        raise InvalidOptionError(
-            f"{why}: {shown!r} is no endpoint; write a scheme of {', '.join(f'{each}://' for each in SCHEMES)}, "
-            f"such as {hint}"
-        )
+    """Return the scheme of a valid endpoint."""
+    scheme, separator, rest = _validation.parse_str(why, url).partition("://")
+    shown = _PASSWORD.sub(":***@", url)
+    invalid = f"{why}: invalid endpoint {shown!r}"
     if _INVISIBLE.search(url):
         raise InvalidOptionError(
-            f"{why}: {_PASSWORD.sub(':***@', url)!r} has a line break or something else in it that nobody sees; "
-            "leave it out"
+            f"{invalid}: it contains a line break, a space at its end or another invisible character",
+            hint="remove that character",
+        )
+    if not separator or scheme not in SCHEMES or not rest or not _is_url(url):
+        *most, last = (f"{scheme}://" for scheme in SCHEMES)
+        raise InvalidOptionError(
+            f"{invalid}: expected an address that begins with {', '.join(most)} or {last}",
+            hint=f"write for example {_suggestion(shown)}",
         )
     parts = urlsplit(url)
-    if (scheme in ("http", "https") and not parts.port) or (scheme == "unix" and set(url) & set("#?")):
-        lack = (
-            "a socket's path may have no # or ?; make a link to it"
-            if scheme == "unix"
-            else "name the engine's port"
+    if scheme == "unix" and set(url) & set("#?"):
+        raise InvalidOptionError(
+            f"{invalid}: the path of a socket cannot contain # or ?", hint="create a link to it without them"
         )
-        raise InvalidOptionError(f"{why}: {_PASSWORD.sub(':***@', url)!r} leads nowhere; {lack}")
+    if scheme in ("http", "https") and not parts.port:
+        raise InvalidOptionError(f"{invalid}: it has no port", hint="add the port of the engine")
     if parts.password:
         raise InvalidOptionError(
-            f"{why}: {_PASSWORD.sub(':***@', url)!r} has a password in it, which no engine asks for; "
-            "use certificates, or a key for ssh"
+            f"{invalid}: it contains a password, which engines do not support",
+            hint="use TLS certificates, or a key for ssh",
         )
     return scheme
 
 
-def _remark(endpoint: Endpoint) -> str:
-    """Say what is dangerous about an endpoint."""
-    if endpoint.url.startswith(("unix:", "npipe:", "ssh:")) or endpoint.speaks_tls or endpoint.is_local:
-        return ""
-    return (
-        f"{endpoint} ({endpoint.why}) speaks no TLS: whoever can reach it has the engine's host, and can read along; "
-        "use TLS or ssh://"
+def _suggestion(shown: str) -> str:
+    """Return an endpoint that was probably meant."""
+    if shown.startswith("/"):
+        return f"unix://{shown}"
+    if few := _FEW_SLASHES.fullmatch(shown):  # "unix:/var/run/docker.sock"
+        scheme, rest = few[1], few[2]
+        return f"{scheme}://{'/' if scheme == 'unix' else ''}{rest}"
+    return "tcp://host:2375" if ":/" in shown else f"tcp://{shown}"
+
+
+def _remarked(endpoint: Endpoint) -> Endpoint:
+    """Return *endpoint* with a remark if it is insecure."""
+    if endpoint.url.startswith((*_SOCKETS, "ssh:")) or endpoint.speaks_tls or endpoint.is_local:
+        return endpoint
+    remark = (
+        f"{endpoint} ({endpoint.why}) does not use TLS: anyone who can reach this port controls the host, and the traffic "
+        "can be read on its way; use TLS or ssh://"
     )
+    return replace(endpoint, remark=remark)
 
 
-def _check_tls(asked_by: str, url: str) -> None:
-    """Refuse what asks for TLS where none is spoken: it would do nothing, and nobody would know."""
+def _check_tls(option: str, url: str) -> None:
+    """Reject certificates for an endpoint without TLS, where they would have no effect."""
     if not url.startswith(("tcp:", "https:")):
-        raise InvalidOptionError(f"{asked_by}: no TLS is spoken over {url}; leave it out, or write tcp://…")
+        raise InvalidOptionError(
+            f"{option}: {url} does not use TLS", hint="remove the certificates, or use a tcp:// endpoint"
+        )
 
 
-def _certificates(folder: str, home: str, said: str) -> str:
-    """Check that the three files are there, since the docker SDK's own message does not name them."""
+def _certificates(folder: str, home: str, option: str) -> str:
+    """Return the absolute path of *folder*, which must have all three files: the docker SDK's error does not name them."""
     path = _expanded(folder, home)
-    missing = [name for name in _FILES if not (path / name).is_file()]
+    try:
+        missing = [name for name in CERTIFICATE_FILES if not (path / name).is_file()]
+    except OSError as error:  # such as a folder that this user may not enter
+        raise InvalidOptionError(
+            f"{option}: cannot read {error.filename}: {(error.strerror or '').lower()}",
+            hint="make the certificates readable for this user",
+        ) from error
     if missing:
         raise InvalidOptionError(
-            f"{said}: {str(path)!r} has no {', '.join(missing)}; TLS needs ca.pem, cert.pem and key.pem"
+            f"{option}: {str(path)!r} does not contain {', '.join(missing)}",
+            hint="TLS needs ca.pem, cert.pem and key.pem in that folder",
         )
-    return str(path.absolute())  # from where we are now, not from where the process goes
+    return str(path.absolute())  # relative to where the process is now, not to where it goes later
 
 
 def _has_some(folder: str, home: str) -> bool:
-    return any((_expanded(folder, home) / name).is_file() for name in _FILES)
+    """Return whether a folder has any of the files, or cannot be read, which must not be mistaken for none."""
+    try:
+        return any((_expanded(folder, home) / name).is_file() for name in CERTIFICATE_FILES)
+    except OSError:
+        return True
 
 
 def _expanded(folder: str, home: str) -> Path:
     return Path(home, folder[2:]) if folder.startswith("~/") else Path(folder)
 
 
-def _is_url(written: str) -> bool:
-    """Whether host and port can be read; a socket's path is taken as it is."""
+def _is_url(url: str) -> bool:
+    """Return whether host and port can be parsed; the path of a socket is taken as it is."""
     try:
-        return urlsplit(written).port != -1
+        return urlsplit(url).port != -1
     except ValueError:
         return False
 
@@ -278,6 +321,6 @@ def _is_url(written: str) -> bool:
 def _is_loopback(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
-        return address.is_loopback or address.is_unspecified  # which is understood as this machine
+        return address.is_loopback or address.is_unspecified  # clients connect to this machine for 0.0.0.0
     except ValueError:
         return host == "localhost"

@@ -1,127 +1,170 @@
-"""Where a container's port is reached from here: on this machine, on the engine's host, or from inside a container."""
+"""Where a container's port can be reached: from the engine's host, from another host, or from inside a container."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
-from dockertest._cleanup import session as _session
-from dockertest._engine.client import Engine
+from dockertest._engine.client import EngineClient
+from dockertest._engine.inspection import BoundPort, Inspection, NetworkEndpoint
 from dockertest.errors import EngineError, NotInNetworkError
 
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - what engines say
-_ENGINES_OWN = ("bridge", "podman")  # the networks in which containers are that nobody puts elsewhere
+_ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - what engines report for a port that is bound to all addresses
+DEFAULT_NETWORKS = (
+    "bridge",
+    "podman",
+)  # where engines put a container without a network of its own; they have no names
+
+_CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+Networks = Mapping[str, NetworkEndpoint]
 
 
-class Standpoint:
+class Reachability:
     """
-    Where this process stands, seen from the engine.
+    The position of this process relative to the engine.
 
-    Whether it is in a container is asked when it is first needed, and once; in which networks, every time: a program may
-    well connect its own container to another.
+    Whether this process runs in a container is determined once, when it first matters. The networks of that container
+    are looked up each time, since a program may connect its own container to another network.
     """
 
-    def __init__(self, engine: Engine, override: str) -> None:
+    def __init__(self, engine: EngineClient, override: str) -> None:
         """
-        Ask nothing yet.
+        Contact nothing yet.
 
         Args:
-            override: The name or address at which published ports are reached, where nobody can guess it.
+            override: The host name or address at which published ports are reachable; empty to detect it.
         """
         self._engine = engine
         self._override = override
-        self._may_be_inside = True
+        self._may_be_inside = engine.endpoint.is_socket and not override
 
-    def address(self, attrs: Mapping[str, Any], port: str) -> tuple[str, int] | None:
+    def address(self, inspection: Inspection, port: str) -> tuple[str, int] | None:
         """
-        Give where a container's port is reached, `None` where it is not published.
+        Return the host and port at which a container's port can be reached, `None` if it is not published.
 
         Args:
-            attrs: The engine's inspection of the container.
-            port: The container's port, such as `"5432/tcp"`.
+            inspection: The container.
+            port: Its port, such as `"5432/tcp"`.
 
         Raises:
-            NotInNetworkError: From inside this process's container it is not reached.
+            NotInNetworkError: This process runs in a container that cannot reach it.
         """
-        bound = (attrs["NetworkSettings"].get("Ports") or {}).get(port)
+        bound = inspection.ports.get(port, ())
         own = self._own_networks()
-        if own is not None and (bound or port in (attrs["Config"].get("ExposedPorts") or {})):
-            for end in (attrs["NetworkSettings"].get("Networks") or {}).values():
-                ip = _address(end)
-                if ip and end.get("NetworkID") in [each.get("NetworkID") for each in own.values()]:
-                    return ip, int(port.split("/")[0])
+        if own is not None and (bound or port in inspection.exposed_ports):
+            shared = {endpoint.network_id for endpoint in own.values()} - {""}
+            for endpoint in inspection.networks.values():
+                if endpoint.ip and endpoint.network_id in shared:
+                    return endpoint.ip, int(port.split("/")[0])
         if not bound:
             return None
-        # The order of several bindings is the engine's own; an IPv4 one is reached from more places.
-        chosen = min(bound, key=lambda each: ":" in each["HostIp"])
-        return self._host(chosen["HostIp"], own, attrs), int(chosen["HostPort"])
+        # The order of several bindings is up to the engine; an IPv4 address can be reached from more places.
+        binding = min(bound, key=lambda binding: ":" in binding.host_ip)
+        return self._host(binding, own, inspection), binding.host_port
 
     def network(self) -> str:
-        """Give the network to put containers in, so that they are reached from here; empty if the engine's own will do."""
-        named = list(self._own_networks() or ())
-        return named[0] if named and not set(named) & set(_ENGINES_OWN) else ""
+        """Return the network that new containers have to join to be reachable; empty if the default one will do."""
+        names = list(self._own_networks() or ())
+        return names[0] if names and not set(names) & set(DEFAULT_NETWORKS) else ""
 
-    def _host(self, bound_ip: str, own: Mapping[str, Any] | None, attrs: Mapping[str, Any]) -> str:
-        """Give the address at which a port bound to *bound_ip* on the engine's host is reached."""
-        endpoint = self._engine.endpoint
+    def _host(self, binding: BoundPort, own: Networks | None, inspection: Inspection) -> str:
+        """Return the address at which a port that is bound on the engine's host can be reached."""
+        endpoint, bound_ip = self._engine.endpoint, binding.host_ip
         if self._override:
             return self._override
         if not endpoint.is_local:
             return endpoint.host
         if own is None:
             return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_ip, bound_ip)  # noqa: S104 - a comparison
-        gateways = [str(end["Gateway"]) for end in own.values() if end.get("Gateway")]
-        if bound_ip in _EVERYWHERE and gateways and not self._engine.is_podman:  # which keeps networks apart
+        gateways = [endpoint.gateway for endpoint in own.values() if endpoint.gateway]
+        # Podman isolates its networks from each other, so that a gateway leads nowhere.
+        if bound_ip in _ANY_ADDRESS and gateways and not self._engine.is_podman:
             return gateways[0]
-        if bound_ip not in _EVERYWHERE and not ipaddress.ip_address(bound_ip).is_loopback:
+        if bound_ip not in _ANY_ADDRESS and not ipaddress.ip_address(bound_ip).is_loopback:
             return bound_ip
-        name = str(attrs["Name"]).lstrip("/")
-        remedy = (
-            f"connect it to: {', '.join(own)}"
-            if own
-            else "say in DOCKERTEST_HOST_OVERRIDE where its ports are reached, and publish them there"
-        )
-        raise NotInNetworkError(
-            f"container {name!r} shares no network with the container that this process runs in, and a port published on "
-            f"{bound_ip or 'its host'} is not reached from there; {remedy}"
-        )
+        raise _unreachable(inspection, bound_ip, own)
 
-    def _own_networks(self) -> Mapping[str, Any] | None:
+    def own_networks(self) -> Networks | None:
         """
-        Give the networks in which the container that this process runs in has an address.
+        Return the networks of the container that this process runs in, also with an override for ports.
 
-        `None` outside of a container, or in the host's network.
+        `None` outside of a container, and in one that uses the host's network.
         """
-        if self._override or not self._engine.endpoint.is_socket:
-            return None
-        own = self._asked()
-        return own and {name: end for name, end in own.items() if _address(end)}
+        return self._lookup() if self._engine.endpoint.is_socket else None
 
-    def _asked(self) -> Mapping[str, Any] | None:
-        own = own_container(self._engine) if self._may_be_inside else None
+    def _own_networks(self) -> Networks | None:
+        """
+        Return the networks in which this process's container has an address.
+
+        `None` outside of a container, and in one that uses the host's network.
+        """
+        own = self._lookup() if self._may_be_inside else None
         self._may_be_inside = own is not None
-        return own and _networks(self._engine, own)
+        return own and {name: endpoint for name, endpoint in own.items() if endpoint.ip}
+
+    def _lookup(self) -> Networks | None:
+        own = own_container(self._engine)
+        return _networks(self._engine, own) if own else None
 
 
-def _address(end: Mapping[str, Any]) -> str:
-    return str(end.get("IPAddress") or end.get("GlobalIPv6Address") or "")
+def join_host_port(host: str, port: int) -> str:
+    """Return an address as URLs write it: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _networks(engine: Engine, attrs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Give the networks that a container is in, by whatever container it is; `None` for those of the host."""
-    mode = str(attrs["HostConfig"].get("NetworkMode"))
+def _unreachable(inspection: Inspection, bound_ip: str, own: Networks) -> NotInNetworkError:
+    return NotInNetworkError(
+        f"cannot reach container {inspection.name!r}: it shares no network with the container of this process, which "
+        f"cannot connect to a port published on {bound_ip or 'the host'}",
+        hint=f"connect it to one of: {', '.join(own)}"
+        if own
+        else "publish its ports where this process can connect to, and set DOCKERTEST_HOST_OVERRIDE to that host",
+    )
+
+
+def _networks(engine: EngineClient, inspection: Inspection) -> Networks | None:
+    """Return a container's networks, of another container if it uses that one's; `None` for those of the host."""
+    mode = inspection.network_mode
     if mode.startswith("container:"):
         return _networks(engine, engine.inspect(mode.partition(":")[2]))
-    return None if mode == "host" else attrs["NetworkSettings"].get("Networks") or {}
+    return None if mode == "host" else inspection.networks
 
 
-def own_container(engine: Engine) -> dict[str, Any] | None:
-    """Give the engine's inspection of the container that this process runs in; `None` if it knows none."""
-    for container in _session.own_container_ids():
+def own_container(engine: EngineClient) -> Inspection | None:
+    """Return the container that this process runs in; `None` if the engine does not know one."""
+    for container in own_container_ids():
         try:
             return engine.inspect(container)
         except EngineError as error:
             if error.status != 404:
                 raise
     return None
+
+
+def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
+    """
+    Return possible ids of the container that this process runs in, likeliest first.
+
+    The mounts of three files, which every engine makes, contain it. cgroup v2 does not, and a host's list of mounts
+    contains the ids of other containers. Next comes cgroup v1, then the host name unless it was changed.
+    """
+    ids = [
+        match
+        for line in _lines(proc / "mountinfo")
+        if len(line.split()) > 4 and line.split()[4] in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+        for match in _CONTAINER_ID.findall(line)
+    ]
+    ids += [match for line in _lines(proc / "cgroup") for match in _CONTAINER_ID.findall(line)]
+    short = socket.gethostname() if hostname is None else hostname
+    return list(dict.fromkeys([*ids, *([short] if re.fullmatch("[0-9a-f]{12}", short) else [])]))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,8 +1,8 @@
 """
-A connection to an engine through the system's own ssh, as the docker CLI makes it.
+Connections to an engine through the system's ssh, which the docker CLI uses too.
 
-So the user's configuration counts: names, keys, agents, jump hosts. The docker SDK's own way, with paramiko, loses the
-output of commands, and is dead before the interpreter's last clean-up.
+So the user's configuration applies: host names, keys, agents, jump hosts. The docker SDK's own transport, based on
+paramiko, loses output of commands, and no longer works during the interpreter's last cleanup.
 """
 
 from __future__ import annotations
@@ -16,156 +16,179 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from dockertest import _clock
 from dockertest.errors import DockerUnavailableError
 
-# An ssh server refuses whom it does not know yet when there are too many of them, 10 by default, and says it so.
-AT_ONCE = 5
-CROWDED = "kex_exchange_identification"
-PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds
+# A server rejects connections while too many others are logging in, 10 by default (MaxStartups in sshd_config(5)).
+MAX_LOGINS = 5
+REJECTED_LOGIN = "kex_exchange_identification"  # OpenSSH's own word for that
+RETRY_PAUSES = (0.1, 0.2, 0.4, 0.8)  # seconds
 
 
-class Dial:
+class SSHConnector:
     """
-    Makes connections to an engine.
+    Opens connections to one engine.
 
     Attributes:
-        argv: The command whose standard input and output are one.
+        argv: The command whose standard input and output are a connection.
     """
 
-    def __init__(self, url: str, patience: float) -> None:
+    def __init__(self, url: str, timeout: float) -> None:
         """
-        Take the address, and contact nothing.
+        Parse the address; contact nothing.
 
         Args:
-            patience: Seconds in which the ssh server has to answer.
+            url: The endpoint, such as `"ssh://user@host"`.
+            timeout: Seconds within which the ssh server has to answer.
 
         Raises:
-            DockerUnavailableError: There is no ssh here.
+            DockerUnavailableError: There is no ssh on this machine.
         """
-        self._said = url, patience
-        self.argv = _command(url, patience)
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._url, self._timeout = url, timeout
+        self.argv = _command(url, timeout)
+        self._logins = threading.BoundedSemaphore(MAX_LOGINS)
 
     def __call__(self, timeout: float | None) -> socket.socket:
         """
-        Make a connection that has been seen to lead to an engine.
+        Return a connection that is known to lead to an engine.
 
         Args:
             timeout: Seconds that ssh and the engine may be silent.
 
         Raises:
-            DockerUnavailableError: It does not; the text has ssh's own words.
+            DockerUnavailableError: ssh failed; the message has its own words.
         """
-        with self._turns:
-            for pause in PAUSES:
+        with self._logins:
+            for pause in RETRY_PAUSES:
                 try:
-                    return self._connected(timeout)
+                    return self._connect(timeout)
                 except DockerUnavailableError as error:
-                    if CROWDED not in str(error):
+                    if error.reason != "busy":
                         raise
-                time.sleep(pause)
-            return self._connected(timeout)
+                _clock.sleep(pause)
+            return self._connect(timeout)
 
-    def _connected(self, timeout: float | None) -> socket.socket:
+    def _connect(self, timeout: float | None) -> socket.socket:
         with tempfile.TemporaryFile() as errors:
-            line = _Line(self.argv, errors.fileno())
+            connection = SubprocessSocket(self.argv, errors.fileno())
             try:
-                line.greet(timeout)
+                connection.ping(timeout)
             except BaseException as failure:
-                line.close()
+                connection.close()
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip().splitlines()
-                if said and isinstance(failure, OSError):
-                    words = said[-1].strip().removeprefix("ssh: ").rstrip(".")
-                    raise DockerUnavailableError(f"ssh: {words}") from failure
+                output = errors.read().decode(errors="replace").strip().splitlines()
+                if output and isinstance(failure, OSError):
+                    raise _ssh_error(output[-1]) from failure
                 raise
-        return line
+        return connection
 
-    def renewed(self) -> Dial:
-        """Give one for a forked child, where nobody may be left to give turns back."""
-        return Dial(*self._said)
+    def renewed(self) -> SSHConnector:
+        """Return a new one for a forked child, in which no thread may be left to release the semaphore."""
+        return SSHConnector(self._url, self._timeout)
 
     def hostname(self) -> str:
-        """Give the name that ssh's configuration has for the host; empty if nobody knows."""
-        asked = subprocess.run(  # noqa: S603 - ssh, as the user named it
+        """Return the name that ssh's configuration has for the host; empty if that is unknown."""
+        result = subprocess.run(  # noqa: S603 - ssh, with the host that the user named
             [self.argv[0], "-G", *self.argv[1:]],
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
         )
-        found = [line.split(" ", 1)[1] for line in asked.stdout.splitlines() if line.startswith("hostname ")]
-        return found[0] if found else ""
+        names = [line.split(" ", 1)[1] for line in result.stdout.splitlines() if line.startswith("hostname ")]
+        return names[0] if names else ""
+
+
+def _ssh_error(line: str) -> DockerUnavailableError:
+    """Return the error for the last line that ssh has written."""
+    words = line.strip().removeprefix("ssh: ").rstrip(".")
+    return DockerUnavailableError(f"ssh: {words}", reason="busy" if REJECTED_LOGIN in line else "ssh")
 
 
 def _host(url: str) -> str:
-    """Give the host as it is written: in ssh's configuration capitals count."""
-    found = re.fullmatch(r"\[(.*)\](?::\d*)?|(.*?)(?::\d*)?", urlsplit(url).netloc.rpartition("@")[2])
-    return (found[1] or found[2]) if found else ""
+    """Return the host as it is written, since ssh's configuration distinguishes capitals."""
+    match = re.fullmatch(r"\[(.*)\](?::\d*)?|(.*?)(?::\d*)?", urlsplit(url).netloc.rpartition("@")[2])
+    return (match[1] or match[2]) if match else ""
 
 
-def trial(url: str) -> str:
-    """Give what a person types to see whether an engine is reached."""
+def test_command(url: str) -> str:
+    """Return a command for a shell with which a person checks whether an engine can be reached."""
+    remote = shlex.join([*_remote_docker(url), "version"])
+    return shlex.join(["ssh", "-o", "BatchMode=yes", *_login(url), "--", _host(url), remote])
+
+
+def _login(url: str) -> list[str]:
     parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    port = f"-p {parts.port} " if parts.port else ""
-    return f"ssh -o BatchMode=yes {port}{user}{_host(url)} docker version"
+    user = ["-l", parts.username] if parts.username else []
+    return [*user, *(["-p", str(parts.port)] if parts.port else [])]
 
 
-def _command(url: str, patience: float) -> list[str]:
-    parts = urlsplit(url)
+def _remote_docker(url: str) -> list[str]:
+    """Return the docker CLI's name and options on the engine's host, where a path is that of the engine's socket."""
+    path = urlsplit(url).path.rstrip("/")
+    return ["docker", "--host", f"unix://{path}"] if path else ["docker"]
+
+
+def _command(url: str, timeout: float) -> list[str]:
     program = shutil.which("ssh")
-    if os.name == "nt":  # whose sockets are no files that a program could be given
+    if os.name == "nt":  # where a socket cannot be passed to a program as a file
+        forward = shlex.join(["ssh", "-N", "-L", "2375:/var/run/docker.sock", *_login(url), "--", _host(url)])
         raise DockerUnavailableError(
-            f"ssh:// is not to be had on Windows; forward a port: ssh -NL 2375:/var/run/docker.sock {_host(url)}, "
-            "and use tcp://127.0.0.1:2375"
+            "ssh:// endpoints are not supported on Windows",
+            hint=f"forward a port with {forward}, and use tcp://127.0.0.1:2375",
+            reason="ssh",
         )
     if program is None:
-        raise DockerUnavailableError("ssh:// needs the program ssh; install it (Debian: openssh-client)")
+        raise DockerUnavailableError(
+            "ssh:// endpoints need the program ssh, which was not found on PATH",
+            hint="install it (Debian: openssh-client)",
+            reason="ssh",
+        )
     settings = {
         "BatchMode": "yes",
-        "ConnectTimeout": str(max(1, round(patience))),
-        "ControlMaster": "no",  # it would end with the connection that it came with; one that is there already is used
+        "ConnectTimeout": str(max(1, round(timeout))),
+        "ControlMaster": "no",  # a master would end with its own connection; an existing one is still used
         "RemoteCommand": "none",
         "ClearAllForwardings": "yes",
     }
     options = ["-T", *(f"-o{key}={value}" for key, value in settings.items())]
-    user = ["-l", parts.username] if parts.username else []
-    port = ["-p", str(parts.port)] if parts.port else []
-    socket_there = parts.path.rstrip("/")
-    docker = f"docker --host {shlex.quote(f'unix://{socket_there}')}" if socket_there else "docker"
-    return [program, *options, *user, *port, "--", _host(url), f"{docker} system dial-stdio"]
+    remote = shlex.join([*_remote_docker(url), "system", "dial-stdio"])
+    return [program, *options, *_login(url), "--", _host(url), remote]
 
 
-class _Line(socket.socket):
+class SubprocessSocket(socket.socket):
     """A socket whose other end is a command's standard input and output."""
 
     def __init__(self, argv: list[str], errors: int) -> None:
         near, far = socket.socketpair()
         with near, far:
-            # In a session of its own: Ctrl-C is for us, and then there is still something to remove.
-            self._process = subprocess.Popen(  # noqa: S603 - ssh, as the user named it
+            # In a session of its own, since Ctrl-C is meant for this process, which then still has to clean up.
+            self._process = subprocess.Popen(  # noqa: S603 - ssh, with the host that the user named
                 argv, stdin=far.fileno(), stdout=far.fileno(), stderr=errors, start_new_session=True
             )
             super().__init__(fileno=near.detach())
 
-    def greet(self, timeout: float | None) -> None:
-        """See that an engine answers there, before a request gets lost that must not be sent twice."""
+    def ping(self, timeout: float | None) -> None:
+        """Check that an engine answers, before a request is lost that must not be sent twice."""
         self.settimeout(timeout)
         self.sendall(b"HEAD /_ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         while b"\r\n\r\n" not in answer:
             data = self.recv(4096)
             if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "ssh ended without a word")
+                raise ConnectionResetError(errno.ECONNRESET, "ssh ended without an error message")
             answer += data
 
     def _real_close(self) -> None:
-        """End the command with the last that has the socket open: a response may still be read when it is closed."""
+        """
+        End the command with the last user of the socket, since a response is still read after the socket is closed.
+
+        `socket.socket` calls this when the last file that was made from it is closed, too:
+        https://github.com/python/cpython/blob/3.11/Lib/socket.py#L493
+        """
         cast("Any", super())._real_close()
         self._process.terminate()
         self._process.wait()

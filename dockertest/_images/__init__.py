@@ -1,0 +1,1 @@
+"""Images: pull, build, and the credentials for registries."""

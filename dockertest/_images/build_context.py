@@ -1,20 +1,29 @@
-"""What is written down for a build: the images that a Dockerfile names, and what `.dockerignore` leaves out."""
+"""The build context: the Dockerfile, the files that `.dockerignore` leaves in, and the archive for the engine."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import secrets
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import IO
 
-from dockertest import _image_name as _reference
+from dockertest import _image_name
+from dockertest._options import BuildOptions
 from dockertest.errors import ImageBuildError, InvalidOptionError
 
-IGNORE = ".dockerignore"
-# What of a Dockerfile names an image: an argument for one, a stage's base, or where something is copied from.
+IGNORE_FILE = ".dockerignore"
+_BLOCK = 1 << 18
+# The parts of a Dockerfile that name an image: an argument for one, a stage's base, or a source to copy from.
 _IMAGES = re.compile(
     r"^[ \t]*(?:ARG[ \t]+(\w+)(?:=(\S*))?"
     r"|FROM[ \t]+(?:--\S+[ \t]+)*([^\s-]\S*)(?:[ \t]+AS[ \t]+(\S+))?"
@@ -22,28 +31,205 @@ _IMAGES = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
-_TOKEN = re.compile(
+_PATTERN_PART = re.compile(
     r"(?P<all>\*\*/?)|(?P<some>\*)|(?P<one>\?)|\[(?P<none>\^?)(?P<set>(?:\\.|[^]\\])+)\]|\\(?P<plain>.)|(?P<other>[^[\\])",
     re.DOTALL,
 )
+_FOLDERS, _ALL, _SOME, _ONE = "(?:.*/)?", ".*", "[^/]*", "[^/]"
 _ENDING = re.compile(r"\*\*[^*?[\\/][^*?[\\]*")
 
 
-def registries(dockerfile: str, arguments: Mapping[str, str]) -> set[str]:
-    """Give the registries of the images that a Dockerfile names, `""` for Docker Hub; not those that cannot be known."""
-    known: dict[str, str] = {}
-    stages = {"scratch"}
-    found = set()
-    for argument, default, base, stage, copied in _IMAGES.findall(dockerfile):
-        if argument:
-            known.setdefault(argument, arguments.get(argument, default.strip("\"'")))
-            continue
-        image = _VARIABLE.sub(lambda part: known.get(part[1] or part[3]) or part[2] or "$", base or copied)
-        if image.lower() not in stages and not (copied and image.isdigit()):
-            with suppress(InvalidOptionError):
-                found.add(_reference.reference("FROM", image).registry)
-        stages.add(stage.lower())
-    return found
+@dataclass(frozen=True)
+class Dockerfile:
+    """
+    The Dockerfile of a build.
+
+    Attributes:
+        context: The folder that the build sees.
+        path: The Dockerfile, after links.
+        link: The Dockerfile as the user named it.
+        content: What is in it.
+    """
+
+    context: Path
+    path: Path
+    link: Path
+    content: bytes
+
+    @classmethod
+    def read(cls, options: BuildOptions) -> Dockerfile:
+        """
+        Read the Dockerfile. If it is a link, its target counts, as for the docker CLI: that may be outside or ignored.
+
+        Raises:
+            ImageBuildError: A local file cannot be read.
+        """
+        context = Path(os.path.realpath(options.context_dir))
+        link = Path(options.context_dir).absolute() / options.dockerfile
+        path = Path(os.path.realpath(link))
+        try:
+            return cls(context, path, link, path.read_bytes())
+        except OSError as error:
+            raise _unreadable(link, error) from error
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the file is in the context."""
+        return self.path.is_relative_to(self.context)
+
+    @cached_property
+    def name(self) -> str:
+        """The file's name in the context; a new one if the file is outside of it."""
+        if self.is_inside:
+            return self.path.relative_to(self.context).as_posix()
+        return f".dockerfile.{secrets.token_hex(20)}"
+
+    @property
+    def path_for_buildx(self) -> Path:
+        """The path for the docker CLI, which does not follow a link that leads out of its own folder."""
+        is_followed = self.path.is_relative_to(os.path.realpath(self.link.parent))
+        return self.link if is_followed else self.path
+
+    def registries(self, arguments: Mapping[str, str]) -> set[str]:
+        """
+        Return the registries of the images that the Dockerfile names, `""` for Docker Hub.
+
+        Images whose names depend on more than *arguments*, the build arguments, are left out.
+        """
+        known: dict[str, str] = {}
+        stages = {"scratch"}
+        registries = set()
+        for argument, default, base, stage, source in _IMAGES.findall(self.content.decode(errors="replace")):
+            if argument:
+                known.setdefault(argument, arguments.get(argument, default.strip("\"'")))
+                continue
+            image = _VARIABLE.sub(
+                lambda part: known.get(part[1] or part[3]) or part[2] or "$", base or source
+            )
+            if image.lower() not in stages and not (source and image.isdigit()):
+                with suppress(InvalidOptionError):
+                    registries.add(_image_name.parse_image_name("FROM", image).registry)
+            stages.add(stage.lower())
+        return registries
+
+
+@contextmanager
+def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
+    """
+    Provide the build context as a tar archive, in a temporary file that exists until the end of the block.
+
+    Raises:
+        ImageBuildError: A local file cannot be read, or the archive cannot be written.
+    """
+    lines = read_ignore_file(dockerfile.context)
+    always = {IGNORE_FILE, dockerfile.name}
+    extra = {}
+    if not dockerfile.is_inside:
+        # The engine reads the Dockerfile from the context, and then removes from it what `.dockerignore` names.
+        ignored = "\n".join([*(lines or [IGNORE_FILE]), dockerfile.name])
+        extra = {IGNORE_FILE: os.fsencode(ignored), dockerfile.name: dockerfile.content}
+    paths = included(dockerfile.context, parse_rules(lines), always)
+    with tempfile.TemporaryFile(prefix="dockertest-") as file:
+        blocks = pack(dockerfile.context, (path for path in paths if path not in extra), extra)
+        for block in blocks:
+            try:
+                file.write(block)
+            except OSError as error:
+                folder = tempfile.gettempdir()
+                raise ImageBuildError(
+                    f"cannot pack the build context {str(dockerfile.context)!r} in {folder}: {_strerror(error)}",
+                    hint=f"free some space there, or leave files out with {IGNORE_FILE}",
+                ) from error
+        file.seek(0)
+        yield file
+
+
+def pack(context: Path, paths: Iterable[str], extra: Mapping[str, bytes]) -> Iterator[bytes]:
+    """
+    Yield a tar archive, block by block; everything in it is owned by root, as in the docker CLI's.
+
+    Args:
+        context: The folder that contains the files.
+        paths: The files and folders to pack, relative to *context*. Links are packed as links, sockets not at all.
+        extra: More files, by their names.
+
+    Raises:
+        ImageBuildError: A file cannot be read.
+    """
+    for path in paths:
+        try:
+            yield from _pack_file(context / path, path)
+        except OSError as error:
+            raise _unreadable(context / path, error) from error
+    for name, content in extra.items():
+        yield _header(name, tarfile.REGTYPE, 0o644, size=len(content))
+        yield content + _padding(len(content))
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _pack_file(path: Path, name: str) -> Iterator[bytes]:
+    status = path.lstat()
+    mode = stat.S_IMODE(status.st_mode) if os.name != "nt" else 0o755  # Windows knows no executable bit
+    if stat.S_ISREG(status.st_mode):
+        # Neither a link nor a pipe that has taken the file's place since is followed or waited for.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        with open(path, "rb", opener=lambda file, default: os.open(file, default | flags)) as file:
+            size = os.fstat(file.fileno()).st_size
+            yield _header(name, tarfile.REGTYPE, mode, size=size, mtime=status.st_mtime)
+            yield from _content(file, size)
+            yield _padding(size)
+    elif stat.S_ISLNK(status.st_mode):
+        yield _header(name, tarfile.SYMTYPE, 0o777, link=os.fspath(path.readlink()), mtime=status.st_mtime)
+    elif kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
+        yield _header(name, kind, mode, device=status.st_rdev, mtime=status.st_mtime)
+
+
+_KINDS = {
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
+}
+
+
+def _header(
+    name: str, kind: bytes, mode: int, *, size: int = 0, link: str = "", device: int = 0, mtime: float = 0.0
+) -> bytes:
+    info = tarfile.TarInfo(_as_utf8(name))
+    info.type, info.mode, info.size, info.mtime, info.linkname = kind, mode, size, int(mtime), _as_utf8(link)
+    if device:
+        info.devmajor, info.devminor = os.major(device), os.minor(device)
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _as_utf8(name: str) -> str:
+    """Return a file's name so that its encoding in UTF-8 has the same bytes as on disk, in every locale."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _content(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield as many bytes of a file as are in its header, even if the file grows meanwhile."""
+    while size:
+        block = file.read(min(size, _BLOCK))
+        if not block:
+            raise OSError(0, "the file became shorter while it was read")
+        size -= len(block)
+        yield block
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+def _unreadable(path: Path, error: OSError) -> ImageBuildError:
+    return ImageBuildError(
+        f"cannot read {os.fspath(path)!r} for the build: {_strerror(error)}",
+        hint=f"correct its permissions, keep it unchanged during the build, or leave it out with {IGNORE_FILE}",
+    )
+
+
+def _strerror(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 @dataclass(frozen=True)
@@ -53,79 +239,138 @@ class Rule:
 
     Attributes:
         path: The pattern in its shortest form, relative to the context.
-        takes_back: Whether what matches is in the context after all.
-        matches: Matches whole paths.
+        is_exception: Whether matching files are in the context after all.
+        pattern: Matches whole paths.
     """
 
     path: str
-    takes_back: bool
-    matches: re.Pattern[str]
+    is_exception: bool
+    pattern: re.Pattern[str]
 
 
-def lines(context: Path) -> list[str]:
-    """Give the lines of `.dockerignore`, none if there is no such file; bytes that are no text stand as in names of files."""
-    file = context / IGNORE
-    return os.fsdecode(file.read_bytes().removeprefix(b"\xef\xbb\xbf")).split("\n") if file.is_file() else []
+def read_ignore_file(context: Path) -> list[str]:
+    """
+    Return the lines of `.dockerignore`, none if there is no such file.
+
+    Bytes that are not text are decoded like those in file names, so that both still match.
+
+    Raises:
+        ImageBuildError: The file cannot be read.
+    """
+    file = context / IGNORE_FILE
+    try:
+        if not file.is_file():
+            return []
+        content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    return os.fsdecode(content).split("\n")
 
 
-def rules(written: list[str]) -> list[Rule]:
-    """Read the lines; `ImageBuildError` where one cannot be read."""
-    return [_rule(line.strip()) for line in written if line.strip() and not line.startswith("#")]
+def parse_rules(lines: Iterable[str]) -> list[Rule]:
+    """
+    Return the rules in the lines of `.dockerignore`.
+
+    Raises:
+        ImageBuildError: A line is not a valid pattern.
+    """
+    return [_parse_rule(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def included(context: Path, rules: list[Rule], always: set[str]) -> Iterator[str]:
-    """Give the paths of the context's files and folders, relative to it, that are not left out; *always* never are."""
-    wanted = [*always, *(rule.path for rule in rules if rule.takes_back)]
+def included(context: Path, rules: Sequence[Rule], always: set[str]) -> Iterator[str]:
+    """
+    Yield the paths of the files and folders that the rules leave in the context, relative to it.
 
-    def walk(folder: str, above: list[bool]) -> Iterator[str]:
-        for name in sorted(each.name for each in (context / folder).iterdir()):
-            path = posixpath.join(folder, name)
-            # What matches a folder matches all that is in it.
-            matched = [
-                had or bool(rule.matches.fullmatch(path)) for had, rule in zip(above, rules, strict=True)
-            ]
-            last = next(
-                (rule for rule, does in zip(reversed(rules), reversed(matched), strict=True) if does), None
-            )
-            left_out = last is not None and not last.takes_back and path not in always
-            if not left_out:
-                yield path
-            local = context / path
-            entered = not left_out or any(f"{each}/".startswith(f"{path}/") for each in wanted)
-            if entered and local.is_dir() and not local.is_symlink():
-                yield from walk(path, matched)
+    Args:
+        context: The folder to walk through.
+        rules: The rules, of which the last that matches counts.
+        always: Paths that no rule leaves out.
 
-    return walk("", [False] * len(rules))
+    Raises:
+        ImageBuildError: A folder cannot be read.
+    """
+    kept = [*always, *(rule.path for rule in rules if rule.is_exception)]
+    # A stack instead of recursion: folders may be nested deeper than Python's calls.
+    stack = [(path, [False] * len(rules)) for path in _children(context, "")]
+    while stack:
+        path, parent_matches = stack.pop()
+        # A rule that matches a folder matches everything in it.
+        matches = [
+            parent_match or bool(rule.pattern.fullmatch(path))
+            for parent_match, rule in zip(parent_matches, rules, strict=True)
+        ]
+        deciding = next((rule for rule, match in zip(rules[::-1], matches[::-1], strict=True) if match), None)
+        is_included = path in always or deciding is None or deciding.is_exception
+        if is_included:
+            yield path
+        if is_included or any(f"{name}/".startswith(f"{path}/") for name in kept):
+            stack += [(child, matches) for child in _children(context, path)]
 
 
-def _rule(line: str) -> Rule:
-    takes_back = line.startswith("!")
-    pattern = line[takes_back:].strip()
+def _children(context: Path, folder: str) -> list[str]:
+    """Return the paths in a folder in reverse order, none if it is a file or a link."""
+    path = context / folder
+    try:
+        if folder and not stat.S_ISDIR(path.lstat().st_mode):
+            return []
+        return sorted((posixpath.join(folder, name) for name in os.listdir(path)), reverse=True)  # noqa: PTH208
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parse_rule(line: str) -> Rule:
+    is_exception = line.startswith("!")
+    pattern = line[is_exception:].strip()
     path = posixpath.normpath(pattern)
     path = path.lstrip("/") or path
-    expression = "".join(map(_expression, _TOKEN.finditer(path)))
-    if _ENDING.fullmatch(path):  # a quirk of the docker command line: "**x" is whatever ends in "x"
+    expression = _join([_expression(part) for part in _PATTERN_PART.finditer(path)])
+    if _ENDING.fullmatch(path):  # as in the docker CLI, "**x" matches every path that ends in "x"
         expression = f".*{re.escape(path[2:])}"
     try:
-        if not pattern or "".join(found[0] for found in _TOKEN.finditer(path)) != path:
+        if not pattern or "".join(part[0] for part in _PATTERN_PART.finditer(path)) != path:
             raise ValueError
-        return Rule(path, takes_back, re.compile(expression, re.DOTALL))
+        return Rule(path, is_exception, re.compile(expression, re.DOTALL))
     except (ValueError, re.error):
         raise ImageBuildError(
-            f"{IGNORE}: {line!r} is no pattern; see docs.docker.com about {IGNORE}"
+            f"invalid pattern {line!r} in {IGNORE_FILE}",
+            hint=f"see the section on {IGNORE_FILE} at docs.docker.com",
         ) from None
 
 
-def _expression(found: re.Match[str]) -> str:
-    if found["all"]:
-        return ".*" if found.end() == len(found.string) else "(?:.*/)?"
-    if found["some"]:
-        return "[^/]*"
-    if found["one"]:
-        return "[^/]"
-    if found["set"]:
-        characters = re.findall(r"\\.|.", found["set"], re.DOTALL)
-        return (
-            f"[{found['none']}{''.join(each if each == '-' else re.escape(each[-1]) for each in characters)}]"
-        )
-    return re.escape(found["plain"] or found["other"])
+def _join(parts: list[str]) -> str:
+    """
+    Return one regular expression, whose time does not grow with the power of the number of stars.
+
+    Between two stars, the first place where the text matches is as good as a later one, as the second star can match
+    the difference. An atomic group prevents the expression from trying the later ones.
+    """
+    expression = ""
+    while parts:
+        part, *parts = parts
+        text = list(takewhile(_is_one_character, parts))
+        if part == _SOME and parts[len(text) : len(text) + 1] == [_SOME]:
+            expression += f"(?>[^/]*?{''.join(text)})"
+            parts = parts[len(text) :]
+        elif part != _FOLDERS or not expression.endswith(_FOLDERS):
+            expression += part
+    return expression
+
+
+def _is_one_character(part: str) -> bool:
+    """Return whether a part matches one character that is not a slash."""
+    return part == _ONE or (part[0] not in "[/" and part not in (_FOLDERS, _ALL))
+
+
+def _expression(part: re.Match[str]) -> str:
+    """Return the regular expression for a part of a pattern."""
+    if part["all"]:
+        return _ALL if part.end() == len(part.string) else _FOLDERS
+    if part["some"]:
+        return _SOME
+    if part["one"]:
+        return _ONE
+    if part["set"]:
+        characters = re.findall(r"\\.|.", part["set"], re.DOTALL)
+        escaped = (character if character == "-" else re.escape(character[-1]) for character in characters)
+        return f"[{part['none']}{''.join(escaped)}]"
+    return re.escape(part["plain"] or part["other"])

@@ -1,144 +1,113 @@
-"""Ask the docker CLI's credential helpers: programs that keep the passwords of registries. Knows no registry itself."""
+"""The docker CLI's configuration: its file, and the variable that CI systems set instead. Only reads."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import re
-import shutil
-import signal
-import subprocess
-import threading
-import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import IO
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dockertest._secret import SecretDict
 
 log = logging.getLogger("dockertest")
 
-HELPER_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)  # what stands behind `docker-credential-`
-_FRESH = 10.0  # seconds that an answer serves other pulls too: those that start at about the same time
-_LONGEST = 1 << 20  # bytes of an answer; the tokens of cloud services take a few thousand
+_VARIABLE = "DOCKER_AUTH_CONFIG"
+PROXY_VARIABLES = {
+    "httpProxy": "HTTP_PROXY",
+    "httpsProxy": "HTTPS_PROXY",
+    "ftpProxy": "FTP_PROXY",
+    "noProxy": "NO_PROXY",
+    "allProxy": "ALL_PROXY",
+}
+_NOT_FOR_BUILDX = ("auths", "credsStore", "credHelpers", "currentContext")
 
-Found = tuple[str, str, str]
-"""User, password and identity token."""
 
-
-class UnusableError(Exception):
-    """What a helper does cannot be used; the text says why, and has nothing of what it printed."""
-
-
-class Helpers:
+class CliConfig:
     """
-    The helpers on the PATH.
+    The configuration of this user's docker CLI.
+
+    It is read each time that it is needed, so that a later `docker login` counts. A problem with it never stops
+    anything: it is logged as a warning, once.
 
     Args:
-        environ: The environment to start them with.
-        patience: Seconds that one may take. One that takes longer is not asked again.
+        environ: The environment, which may name the file's folder.
     """
 
-    def __init__(self, environ: Mapping[str, str], patience: float) -> None:
-        self._environ = environ
-        self._patience = patience
-        self._lock = threading.Lock()
-        self._answers: dict[tuple[str, str], tuple[float, Found]] = {}
-        self._given_up: set[str] = set()
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = SecretDict(environ)
+        self._warned: set[str] = set()
 
-    def ask(self, name: str, server: str) -> Found | None:
+    def sources(self) -> Iterator[tuple[str, SecretDict[Any]]]:
+        """Yield each configuration with the name of its file or variable; the file comes first and takes precedence."""
+        file = self._file()
+        for source, text in (
+            (str(file), self._read(file) if file else ""),
+            (_VARIABLE, self._environ.get(_VARIABLE, "")),
+        ):
+            if not text.strip():
+                continue
+            try:
+                config = json.loads(text)
+            except (ValueError, RecursionError):
+                config = None
+            if isinstance(config, dict):
+                yield source, SecretDict(config)
+            else:
+                self.warn(source, "it is not a JSON object")
+
+    def for_buildx(self) -> dict[str, Any]:
+        """Return the file's settings for a docker CLI that gets its engine and its credentials in another way."""
+        settings = {key: value for key, value in self._from_file().items() if key not in _NOT_FOR_BUILDX}
+        if file := self._file():
+            extra = settings.get("cliPluginsExtraDirs")
+            extra = extra if isinstance(extra, list) else []
+            settings["cliPluginsExtraDirs"] = [*extra, str(file.parent / "cli-plugins")]
+        return settings
+
+    def proxies(self, daemon_host: str) -> SecretDict[str]:
         """
-        Give what the helper called *name* has for a server, `None` if it has nothing.
+        Return the proxies that the docker CLI sets in a build, by their keys in the configuration.
 
-        Raises `UnusableError` for whatever goes wrong.
+        Args:
+            daemon_host: The engine's address in the docker CLI's form, as there may be proxies for one engine.
         """
-        with self._lock:  # one at a time: a dozen pulls that start together ask once
-            asked, found = self._answers.get((name, server), (0.0, None))
-            if found and time.monotonic() - asked < _FRESH:
-                return found
-            found = None if name in self._given_up else self._ask(name, server)
-            if found:
-                self._answers[name, server] = time.monotonic(), found
-            return found
+        proxies = mapping(self._from_file().get("proxies"))
+        proxy = mapping(proxies.get(daemon_host if daemon_host in proxies else "default"))
+        return SecretDict(
+            {key: proxy[key] for key in PROXY_VARIABLES if isinstance(proxy.get(key), str) and proxy[key]}
+        )
 
-    def _ask(self, name: str, server: str) -> Found | None:
-        program = shutil.which(name, path=self._environ.get("PATH", ""))
-        if not program:
-            raise UnusableError("it is not on the PATH")
-        try:
-            exit_code, answer = _run(program, server, self._environ, self._patience)
-        except subprocess.TimeoutExpired:
-            self._given_up.add(name)
-            raise UnusableError(
-                f"it did not answer within {self._patience:g} s, and is not asked again"
-            ) from None
-        except OSError as error:
-            raise UnusableError(f"it cannot be started: {str(error.strerror).lower()}") from None
-        if exit_code:
-            if b"credentials not found" not in answer.lower():
-                raise UnusableError(f"asked for {server} it failed with exit code {exit_code}")
-            log.debug("%s has no credentials for %s", name, server)
+    def warn(self, source: str, problem: str) -> None:
+        """Log a problem, but only the first one of each source; *problem* must not quote anything that is in it."""
+        if source not in self._warned:
+            self._warned.add(source)
+            log.warning("ignoring registry credentials from %s: %s", source, problem)
+
+    def _from_file(self) -> SecretDict[Any]:
+        file = str(self._file())
+        return next((config for source, config in self.sources() if source == file), SecretDict())
+
+    def _file(self) -> Path | None:
+        folder = self._environ.get("DOCKER_CONFIG")
+        home = self._environ.get("USERPROFILE" if os.name == "nt" else "HOME")
+        if not folder and not home:
             return None
-        found = _read(answer)
-        if not found:
-            raise UnusableError(f"what it answered for {server} are no credentials")
-        return found
+        return (Path(folder) if folder else Path(home or "", ".docker")) / "config.json"
+
+    def _read(self, file: Path) -> str:
+        try:
+            return file.read_text(encoding="utf-8-sig")
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            self.warn(str(file), str(error.strerror).lower())
+        except ValueError:
+            self.warn(str(file), "it is not UTF-8 text")
+        return ""
 
 
-def _read(answer: bytes) -> Found | None:
-    """Read what a helper printed; `None` if it is something else."""
-    try:
-        said = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None
-    user, secret = (said.get("Username"), said.get("Secret")) if isinstance(said, dict) else (None, None)
-    if not isinstance(user, str) or not isinstance(secret, str):
-        return None
-    return ("", "", secret) if user == "<token>" else (user, secret, "")
-
-
-def _run(program: str, asked: str, environ: Mapping[str, str], patience: float) -> tuple[int, bytes]:
-    """
-    Ask a helper for the credentials of a server; give its exit code and what it printed.
-
-    Raises `subprocess.TimeoutExpired`, and `OSError` where it cannot be started. What it says on stderr goes nowhere:
-    there may be secrets in it.
-    """
-    process = subprocess.Popen(  # noqa: S603 - the user's own configuration names it, by a checked name; no shell
-        [program, "get"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        env=environ,
-        start_new_session=True,  # so that what it starts itself can be ended with it
-    )
-    answer = bytearray()
-    talk = threading.Thread(
-        target=_talk, args=(process.stdin, process.stdout, asked, answer), daemon=True, name="dockertest"
-    )
-    try:
-        talk.start()
-        process.wait(patience)
-    finally:
-        if process.poll() is None:
-            _kill(process)
-        talk.join(0.2)  # not for ever: a daemon that it left behind may hold its output open
-    return process.returncode, bytes(answer)
-
-
-def _talk(stdin: IO[bytes], stdout: IO[bytes], asked: str, answer: bytearray) -> None:
-    """Tell a program what is asked and read its output; one that never stops printing loses its reader."""
-    with stdout:
-        with suppress(BrokenPipeError), stdin:
-            stdin.write(asked.encode())
-        while len(answer) <= _LONGEST and (data := stdout.read(65536)):
-            answer += data
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        if os.name == "nt":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def mapping(value: object) -> SecretDict[Any]:
+    """Return a part of a configuration, empty if it is not an object."""
+    return SecretDict(value) if isinstance(value, dict) else SecretDict()

@@ -1,6 +1,7 @@
 """
-Credentials for registries, as the docker CLI has them: its configuration file, its helper programs, and the variable
-that CI systems use. Contacts no engine and no registry.
+Registry credentials as the docker CLI keeps them: in its configuration and in credential helpers, which are programs.
+
+Contacts no engine and no registry.
 """
 
 from __future__ import annotations
@@ -8,32 +9,29 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Set
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dockertest._images.cli_config import HELPER_NAME, Helpers, UnusableError
-from dockertest._values import AuthConfig
+from dockertest import _clock
+from dockertest._images.cli_config import CliConfig, mapping
+from dockertest._images.process import run_program
+from dockertest._images.single_flight import SingleFlight
+from dockertest._options import AuthConfig
+from dockertest._secret import SecretDict, SecretStr
 from dockertest.errors import InvalidOptionError
 
 log = logging.getLogger("dockertest")
 
 HUB = "docker.io"
-_HUB_SERVER = "https://index.docker.io/v1/"  # what the CLI, its helpers and engines call it
+_HUB_SERVER = "https://index.docker.io/v1/"  # its name for the docker CLI, credential helpers and engines
 _HUB_NAMES = ("", HUB, "index.docker.io", "registry-1.docker.io")
-_VARIABLE = "DOCKER_AUTH_CONFIG"
-_NOT_FOR_OTHERS = ("auths", "credsStore", "credHelpers", "currentContext")
-
-
-class Header(str):
-    """A header with a secret in it, which tracebacks that show variables do not show."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
+_HELPER_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)  # follows `docker-credential-`
+_REUSE_SECONDS = 10.0  # how long an answer also serves other pulls, such as those that start together
+_ANSWER_BYTES = 1 << 20  # the tokens of cloud services take a few thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ class Login:
     Credentials for one registry.
 
     Attributes:
-        auth: What to send.
-        source: Where they were found, for an error.
+        auth: The credentials.
+        source: The file, variable or program that they are from, for an error.
     """
 
     auth: AuthConfig
@@ -52,25 +50,27 @@ class Login:
 
 class Credentials:
     """
-    What this user's docker CLI knows of registries.
+    The registry credentials of this user's docker CLI.
 
-    Nothing is read before it is asked for. Nothing that is wrong with it stops anything: what cannot be used is told
-    by a warning, once, and public images need none of it.
+    Nothing is read before it is needed. Problems are logged as warnings and stop nothing, since public images need no
+    credentials.
 
     Args:
-        environ: The environment to look into, and to start helper programs with.
-        patience: Seconds that a helper program may take.
+        environ: The environment, which may name the configuration's folder, and that helpers are started with.
+        helper_timeout: Seconds that a credential helper may take.
+
+    Attributes:
+        config: The docker CLI's configuration.
     """
 
-    def __init__(self, environ: Mapping[str, str], *, patience: float = 10.0) -> None:
-        self._environ = dict(environ)
-        self._helpers = Helpers(self._environ, patience)
-        self._warned: set[str] = set()
+    def __init__(self, environ: Mapping[str, str], *, helper_timeout: float = 10.0) -> None:
+        self.config = CliConfig(environ)
+        self._helpers = _Helpers(SecretDict(environ), helper_timeout)
 
     def find(self, registry: str) -> Login | None:
-        """Give the credentials for a registry, `""` for Docker Hub; a helper program may be asked for them."""
+        """Return the credentials for a registry, `""` for Docker Hub; this may run a credential helper."""
         host = hostname(registry)
-        for source, config in self._configurations():
+        for source, config in self.config.sources():
             login = self._from_helper(source, config, host) or self._from_entries(source, config, host)
             if login:
                 return login
@@ -80,183 +80,224 @@ class Credentials:
         self, registries: Set[str], auth: AuthConfig | Mapping[str, AuthConfig] | None = None
     ) -> dict[str, AuthConfig]:
         """
-        Give the credentials to send along with a build, by the name of the registry's server.
+        Return the credentials to send with a build, by the name of the registry's server.
 
-        Helper programs are asked for *registries* alone: each may take seconds, and there may be many.
+        Credential helpers are only asked about *registries*: each may take seconds, and there may be many.
 
         Args:
             registries: The registries of the base images, `""` for Docker Hub.
-            auth: Goes before what is configured: by registry, or for the one registry that it names, else the Dockerfile.
+            auth: Takes precedence over the configuration. A mapping has a registry for each; a single one is for the
+                registry that it names itself, or else for the one in *registries*.
+
+        Raises:
+            InvalidOptionError: It is not clear which registry *auth* is for.
         """
-        wanted = {hostname(each) for each in registries}
-        found: dict[str, AuthConfig] = {}
-        for source, config in reversed(list(self._configurations())):
-            for host in {hostname(key) for key in _mapping(config.get("auths"))} - wanted:
-                if login := self._from_entries(source, config, host):
-                    found[server(host)] = login.auth
-        for host in wanted:
-            if login := self.find(host):
-                found[server(host)] = login.auth
+        hosts = {hostname(registry) for registry in registries}
+        auths = {server(host): login.auth for host, login in self._configured(hosts).items()}
         if isinstance(auth, AuthConfig):
             auth = {auth.server_address or _only(registries): auth}
-        return found | {server(hostname(registry)): each for registry, each in (auth or {}).items()}
+        return auths | {server(hostname(registry)): own for registry, own in (auth or {}).items()}
 
-    def settings(self) -> dict[str, Any]:
-        """Give what the docker CLI's configuration file says of other things, for a docker CLI that is told credentials."""
-        file = self._file()
-        found = next((config for source, config in self._configurations() if source == str(file)), {})
-        rest = {key: value for key, value in found.items() if key not in _NOT_FOR_OTHERS}
-        if file:  # its plug-ins lie beside it
-            extra = rest.get("cliPluginsExtraDirs") or []
-            rest["cliPluginsExtraDirs"] = [*extra, str(file.parent / "cli-plugins")]
-        return rest
-
-    def _configurations(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Give each configuration there is, and where it stands; the first that knows a registry counts."""
-        file = self._file()
-        for source, written in (
-            (str(file), self._text(file) if file else ""),
-            (_VARIABLE, self._environ.get(_VARIABLE, "")),
-        ):
-            if written.strip():
-                try:
-                    config = json.loads(written)
-                except (ValueError, RecursionError):
-                    config = None
-                if isinstance(config, dict):
-                    yield source, config
-                else:
-                    self._warn(source, "it is not a JSON object")
-
-    def _file(self) -> Path | None:
-        folder = self._environ.get("DOCKER_CONFIG")
-        home = self._environ.get("USERPROFILE" if os.name == "nt" else "HOME")
-        if not folder and not home:
-            return None
-        return (Path(folder) if folder else Path(home or "", ".docker")) / "config.json"
-
-    def _text(self, file: Path) -> str:
-        try:
-            return file.read_text(encoding="utf-8-sig")
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:
-            self._warn(str(file), str(error.strerror).lower())
-        except ValueError:
-            self._warn(str(file), "it is not text in UTF-8")
-        return ""
+    def _configured(self, hosts: Set[str]) -> dict[str, Login]:
+        """Return the entries of all registries, and for those in *hosts* also what credential helpers know."""
+        logins: dict[str, Login] = {}
+        for source, config in reversed(list(self.config.sources())):
+            for host in {hostname(key) for key in mapping(config.get("auths"))} - hosts:
+                if login := self._from_entries(source, config, host):
+                    logins[host] = login
+        for host in hosts:
+            if login := self.find(host):
+                logins[host] = login
+        return logins
 
     def _from_entries(self, source: str, config: Mapping[str, Any], host: str) -> Login | None:
-        """Read the credentials that stand in a configuration itself."""
-        entries = _mapping(config.get("auths"))
-        if entries is not config.get("auths", entries):
-            self._warn(source, "its 'auths' is not an object")
-        # The name as such goes before a URL or a path of the same host.
+        """Return the credentials that the configuration itself contains."""
+        if not isinstance(config.get("auths", {}), dict):
+            self.config.warn(source, "its 'auths' is not an object")
+        entries = mapping(config.get("auths"))
+        # The plain host name takes precedence over URLs of the same host.
         for key in sorted((key for key in entries if hostname(key) == host), key=lambda key: key != host):
             try:
-                auth = _entry(entries[key], host)
+                auth = _parse_entry(entries[key], host)
             except ValueError:
-                self._warn(source, f"its entry for {host} cannot be read")
+                self.config.warn(source, f"its entry for {host} is invalid")
             else:
                 if auth:
                     return Login(auth, source)
         return None
 
     def _from_helper(self, source: str, config: Mapping[str, Any], host: str) -> Login | None:
-        """Ask the helper program that a configuration names for *host*, else the one that it names for all."""
-        helpers = {hostname(key): value for key, value in _mapping(config.get("credHelpers")).items()}
+        """Ask the helper that the configuration names for *host*, or else the one for all registries."""
+        helpers = {hostname(key): value for key, value in mapping(config.get("credHelpers")).items()}
         helper = helpers.get(host) or config.get("credsStore")
         if not helper:
             return None
-        if not isinstance(helper, str) or not HELPER_NAME.fullmatch(helper):
-            self._warn(source, "it names a credential helper by what is no name of one")
+        if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
+            self.config.warn(source, "it contains an invalid name of a credential helper")
             return None
         name = f"docker-credential-{helper}"
         try:
-            found = self._helpers.ask(name, server(host))
-        except UnusableError as problem:
-            self._warn(name, str(problem))
+            auth = self._helpers.ask(name, host)
+        except _HelperError as problem:
+            self.config.warn(name, str(problem))
             return None
-        auth = found and _auth(*found, host)
         return Login(auth, name) if auth else None
 
-    def _warn(self, about: str, problem: str) -> None:
-        """Tell a problem, and only the first one of each file or program; never what is in it."""
-        if about not in self._warned:
-            self._warned.add(about)
-            log.warning("credentials for registries: going on without those of %s: %s", about, problem)
+
+class _HelperError(Exception):
+    """Why a helper cannot be used; the text contains nothing that the helper has printed."""
+
+
+class _Helpers:
+    """The credential helpers on the PATH. One that does not answer in time is not asked again."""
+
+    def __init__(self, environ: Mapping[str, str], timeout: float) -> None:
+        self._environ = environ
+        self._timeout = timeout
+        self._calls: SingleFlight[AuthConfig | None] = SingleFlight()
+        self._answers: dict[tuple[str, str], tuple[float, AuthConfig]] = {}
+        self._hanging: set[str] = set()
+
+    def ask(self, name: str, host: str) -> AuthConfig | None:
+        """Return the credentials that the helper *name* has for a registry; it raises `_HelperError` for any failure."""
+        # A dozen pulls that start together ask once.
+        return self._calls.call((name, host), lambda: self._recent(name, host) or self._ask(name, host))
+
+    def _recent(self, name: str, host: str) -> AuthConfig | None:
+        asked_at, auth = self._answers.get((name, host), (0.0, None))
+        return auth if _clock.monotonic() - asked_at < _REUSE_SECONDS else None
+
+    def _ask(self, name: str, host: str) -> AuthConfig | None:
+        if name in self._hanging:
+            return None
+        exit_code, answer = self._run(name, host)
+        if b"credentials not found" in answer.data.lower():
+            log.debug("%s has no credentials for %s", name, host)
+            return None
+        if exit_code:
+            raise _HelperError(f"it failed with exit code {exit_code} when asked for {server(host)}")
+        try:
+            auth = _parse_answer(answer.data, host)
+        except (ValueError, RecursionError):
+            raise _HelperError(f"its answer for {server(host)} is not credentials") from None
+        if auth:
+            self._answers[name, host] = _clock.monotonic(), auth
+        return auth
+
+    def _run(self, name: str, host: str) -> tuple[int, _Answer]:
+        """Return a helper's exit code and output. Its standard error is discarded, since it may contain secrets."""
+        program = shutil.which(name, path=self._environ.get("PATH", ""))
+        if not program:
+            raise _HelperError("it was not found on PATH")
+        answer = _Answer()
+        try:
+            exit_code = run_program(
+                [program, "get"],
+                self._environ,
+                answer.add,
+                stdin=server(host).encode(),
+                timeout=self._timeout,
+            )
+        except subprocess.TimeoutExpired:
+            self._hanging.add(name)
+            raise _HelperError(
+                f"it did not answer within {self._timeout:g} s and will not be asked again"
+            ) from None
+        except OSError as error:
+            raise _HelperError(f"it cannot be started: {str(error.strerror).lower()}") from None
+        return exit_code, answer
+
+
+class _Answer:
+    """The output of a helper, which no tool that shows variables shows."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def add(self, data: bytes) -> None:
+        """Add a piece of output."""
+        self.data += data
+        if len(self.data) > _ANSWER_BYTES:
+            raise _HelperError(f"it printed more than {_ANSWER_BYTES} bytes")
 
 
 def hostname(registry: str) -> str:
-    """Give the host, with its port if it has one, of what people write for a registry; `""` is Docker Hub."""
+    """Return the host, with its port if there is one, in the ways that people write a registry; `""` is Docker Hub."""
     host = registry.strip().lower().rpartition("://")[2].partition("/")[0]
     return HUB if host in _HUB_NAMES else host
 
 
 def server(host: str) -> str:
-    """Give what engines and helper programs call a registry."""
+    """Return the name of a registry for engines and credential helpers."""
     return _HUB_SERVER if host == HUB else host
 
 
 def _only(registries: Set[str]) -> str:
-    """Give the one registry that credentials without a server are meant for: sent to another, they would be given away."""
+    """Return the one registry that credentials without a server are for: another one must not receive them."""
     named = sorted(registries - {""})
     if len(named) > 1 or not registries:
-        said = f"several registries, {', '.join(named)}" if named else "no registry"
+        problem = f"several registries ({', '.join(named)})" if named else "no registry"
         raise InvalidOptionError(
-            f"auth: the Dockerfile names {said}; say with server_address= which one the credentials are for"
+            f"ambiguous auth: the Dockerfile names {problem}",
+            hint="set server_address= to the registry that the credentials are for",
         )
     return named[0] if named else ""
 
 
-def header(auth: AuthConfig) -> Header:
-    """Give the value of `X-Registry-Auth`, which goes with a pull."""
-    return _encoded(_as_engine(auth))
+def pull_header(auth: AuthConfig) -> SecretStr:
+    """Return the value of `X-Registry-Auth` for a pull."""
+    return _encode(_for_engine(auth))
 
 
-def build_header(auths: Mapping[str, AuthConfig]) -> Header:
-    """Give the value of `X-Registry-Config`, which goes with a build, for credentials by server."""
-    return _encoded({name: _as_engine(auth) for name, auth in auths.items()})
+def build_header(auths: Mapping[str, AuthConfig]) -> SecretStr:
+    """Return the value of `X-Registry-Config` for a build, from credentials by server."""
+    return _encode({name: _for_engine(auth) for name, auth in auths.items()})
 
 
-def entry(auth: AuthConfig) -> dict[str, str]:
-    """Give credentials as the docker CLI's configuration file keeps them."""
+def config_entry(auth: AuthConfig) -> dict[str, str]:
+    """Return credentials in the form of an entry of `auths` in the docker CLI's configuration."""
     if auth.identity_token:
         return {"identitytoken": auth.identity_token}
     return {"auth": base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()}
 
 
-def _encoded(value: Mapping[str, object]) -> Header:
-    return Header(base64.urlsafe_b64encode(json.dumps(value).encode()).decode())
+def _encode(value: Mapping[str, object]) -> SecretStr:
+    return SecretStr(base64.urlsafe_b64encode(json.dumps(value).encode()).decode())
 
 
-def _as_engine(auth: AuthConfig) -> dict[str, str]:
-    said = {
+def _for_engine(auth: AuthConfig) -> SecretDict[str]:
+    fields = {
         "username": auth.username,
         "password": auth.password,
         "serveraddress": auth.server_address,
         "identitytoken": auth.identity_token,
     }
-    return {key: value for key, value in said.items() if value}
+    return SecretDict({key: value for key, value in fields.items() if value})
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _entry(entry: object, host: str) -> AuthConfig | None:
-    """Read an entry of `auths`; one that is empty only says that a helper has it. `ValueError` if it is broken."""
+def _parse_entry(entry: object, host: str) -> AuthConfig | None:
+    """Return the credentials in an entry of `auths`, `None` if it only refers to a helper."""
     if not isinstance(entry, dict):
         raise ValueError("not an object")
-    said = [entry.get(key) or "" for key in ("auth", "username", "password", "identitytoken")]
-    if not all(isinstance(each, str) for each in said):
+    values = [entry.get(key) or "" for key in ("auth", "username", "password", "identitytoken")]
+    if not all(isinstance(value, str) for value in values):
         raise ValueError("not strings")
-    both, user, password, token = said
-    if both:
-        user, colon, password = base64.b64decode("".join(both.split()), validate=True).decode().partition(":")
+    encoded, user, password, token = values
+    if encoded:
+        decoded = base64.b64decode("".join(encoded.split()), validate=True).decode()
+        user, colon, password = decoded.partition(":")
         if not colon:
             raise ValueError("no colon")
     return _auth(user, password.strip("\0"), token, host)
+
+
+def _parse_answer(answer: bytes, host: str) -> AuthConfig | None:
+    """Return the credentials that a helper has printed, `None` if they are empty; anything else is a `ValueError`."""
+    fields = mapping(json.loads(answer))
+    user, secret = fields.get("Username"), fields.get("Secret")
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise ValueError("not strings")
+    return _auth("", "", secret, host) if user == "<token>" else _auth(user, secret, "", host)
 
 
 def _auth(user: str, password: str, token: str, host: str) -> AuthConfig | None:

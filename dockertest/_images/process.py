@@ -1,92 +1,158 @@
-"""What this process has open, has started and leaves standing; the package's one mutable state of a module."""
+"""Run another program, with limits, and end everything that it started."""
 
 from __future__ import annotations
 
-import atexit
-import logging
+import math
 import os
-import sys
+import queue
+import signal
+import subprocess
+import tempfile
 import threading
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import IO, cast
 
-from dockertest._cleanup.session import Belongings, Closable, Container, side_by_side
-from dockertest._timeline import Timeline
+from dockertest import _clock
 
-log = logging.getLogger("dockertest")
-
-
-class Owner(Closable, Protocol):
-    """A pool, as far as its process has to know it."""
-
-    _timeline: Timeline
-
-    @property
-    def _owned(self) -> Belongings: ...
+_DRAIN_SECONDS = 1.0  # for the rest of the output, when a daemon that the program left behind holds it open
 
 
-class _Registry:
-    """The open pools of this process, which exit and fork need; and what became of all pools, for whoever tells of it."""
+def run_program(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    on_output: Callable[[bytes], object],
+    *,
+    stdin: bytes = b"",
+    merge_stderr: bool = False,
+    timeout: float = math.inf,
+    silence: float = math.inf,
+    on_start: Callable[[int], object] | None = None,
+) -> int:
+    """
+    Run a program in a session of its own, and end its whole process group when this returns or raises.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[int, tuple[int, Owner]] = {}
-        self.lifelines: dict[str, Closable] = {}  # the reapers of this process, by engine
-        self.timelines: list[Timeline] = []  # of all pools that made something
-        self.kept: list[str] = []  # how to reach and remove what is left standing
-        self._told: set[str] = set()
-        atexit.register(self._close_all)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._let_go)
+    A program that cannot be started is an `OSError`, one that takes too long a `subprocess.TimeoutExpired`.
 
-    def add(self, pool: Owner) -> None:
-        with self._lock:
-            if id(pool) not in self._open:
-                self.timelines.append(pool._timeline)
-            self._open[id(pool)] = (os.getpid(), pool)
+    Args:
+        command: The program, by its path, and its arguments.
+        environ: The program's environment.
+        on_output: Called in this thread with each piece of output. An exception from it ends the program.
+        stdin: The program's standard input.
+        merge_stderr: Treat standard error as output; otherwise it is discarded.
+        timeout: Seconds that the program may run.
+        silence: Seconds that it may print nothing.
+        on_start: Called with the id of the process, which is that of its group and session too. Except on Windows, the
+            program begins only when this has returned, and does not begin at all if this process is killed before.
 
-    def discard(self, pool: Owner) -> None:
-        with self._lock:
-            self._open.pop(id(pool), None)
-
-    def _let_go(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-
-    def is_news(self, text: str) -> bool:
-        """Whether this process says something for the first time; from now on it is not."""
-        with self._lock:
-            said = text in self._told
-            self._told.add(text)
-            return not said
-
-    def keep(self, told: str) -> None:
-        """Say what is left standing: with `keep=True` or `DOCKERTEST_KEEP=1`, to somebody who looks at the screen."""
-        self.kept.append(told)
-        print(told, file=sys.stderr)
-
-    def containers(self) -> list[Container]:
-        """Give the containers of the pools that this process has open."""
-        with self._lock:
-            pools = [pool for pid, pool in self._open.values() if pid == os.getpid()]
-        return [each for pool in pools for each in pool._owned.containers()]
-
-    def _close_all(self) -> None:
-        """Close what this process opened, the newest first; a forked child leaves its parent's alone."""
-        for pid, pool in reversed(list(self._open.values())):
-            if pid == os.getpid():
-                try:
-                    pool.close()
-                except Exception as error:  # noqa: BLE001 - nobody is left to catch it, and the next pool has its turn
-                    log.error("%s", error)
-        for lifeline in self.lifelines.values():
-            lifeline.close()
+    Returns:
+        The exit code, or minus the number of the signal that killed the program. It is also 0 if the system has
+        discarded the exit code, as it does where SIGCHLD is ignored: look at the output as well.
+    """
+    gate = os.pipe() if on_start and os.name != "nt" else None
+    process = _start(command, environ, stdin, merge_stderr, gate)
+    events: queue.SimpleQueue[bytes | None] = (
+        queue.SimpleQueue()
+    )  # output; `None` once the program has exited
+    reader = threading.Thread(target=_read, args=(process, events), daemon=True, name="dockertest")
+    watcher = threading.Thread(target=_await_exit, args=(process, events), daemon=True, name="dockertest")
+    deadline = _clock.monotonic() + timeout
+    try:
+        reader.start()
+        watcher.start()
+        if on_start:
+            on_start(process.pid)
+        if gate:
+            os.write(gate[1], b"\n")
+        while (data := _next(events, min(silence, deadline - _clock.monotonic()))) is not None:
+            on_output(data)
+    except queue.Empty:
+        raise subprocess.TimeoutExpired(command, min(silence, timeout)) from None
+    finally:
+        if gate:
+            os.close(gate[1])
+        _end_group(process)
+        _join(reader, process)
+    while not events.empty():
+        if data := events.get():
+            on_output(data)
+    return process.returncode
 
 
-registry = _Registry()
+def _start(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: bytes,
+    merge_stderr: bool,
+    gate: tuple[int, int] | None,
+) -> subprocess.Popen[bytes]:
+    if gate:  # The shell waits for a line, and ends without the program if there is none.
+        command = ["/bin/sh", "-c", 'read -r _ < "/dev/fd/$0" && exec "$@"', str(gate[0]), *command]
+    try:
+        return _spawn(command, environ, stdin, merge_stderr, gate)
+    except BaseException:
+        if gate:
+            os.close(gate[1])
+        raise
+    finally:
+        if gate:
+            os.close(gate[0])
 
 
-def reports(containers: Sequence[Container], told: str) -> list[str]:
-    """Say what became of each container, with the last lines of its log, but of those that *told* tells of already."""
-    untold = {each.id: each for each in containers if f"docker logs {each.id[:12]}" not in told}
-    found = side_by_side([each._reports for each in untold.values()])
-    return [str(report) for each in found if not isinstance(each, Exception) for report in each]
+def _spawn(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: bytes,
+    merge_stderr: bool,
+    gate: tuple[int, int] | None,
+) -> subprocess.Popen[bytes]:
+    # A file instead of a pipe: writing to it never blocks, and a program that does not read it causes no SIGPIPE.
+    with tempfile.TemporaryFile(prefix="dockertest-") as file:
+        file.write(stdin)
+        file.seek(0)
+        return subprocess.Popen(  # noqa: S603 - no shell, and the callers look the program up
+            command,
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge_stderr else subprocess.DEVNULL,
+            bufsize=0,
+            env=environ,
+            pass_fds=gate[:1] if gate else (),
+            start_new_session=True,  # so that the program and what it starts can be ended together
+        )
+
+
+def _next(events: queue.SimpleQueue[bytes | None], seconds: float) -> bytes | None:
+    return events.get(timeout=max(seconds, 0.0) if math.isfinite(seconds) else None)
+
+
+def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[bytes | None]) -> None:
+    with cast("IO[bytes]", process.stdout) as stdout:
+        while data := stdout.read(1 << 16):
+            events.put(data)
+
+
+def _await_exit(process: subprocess.Popen[bytes], events: queue.SimpleQueue[bytes | None]) -> None:
+    """Report the exit without reaping the process: its id stays reserved until its group has been killed."""
+    with suppress(ChildProcessError):  # where SIGCHLD is ignored, the system has reaped it
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            process.wait()
+    events.put(None)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS: not permitted to kill a zombie
+        if os.name == "nt":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    _clock.wait_for_exit(process, _DRAIN_SECONDS)  # a program that runs as another user cannot be killed
+
+
+def _join(reader: threading.Thread, process: subprocess.Popen[bytes]) -> None:
+    try:
+        reader.join(_DRAIN_SECONDS)
+    except RuntimeError:  # it was not started, because the system had no thread left
+        cast("IO[bytes]", process.stdout).close()

@@ -1,33 +1,37 @@
-"""How far a pull is: read from what the engine says, and told to the caller, the log or a terminal."""
+"""The progress of a pull: read from the engine's messages, and passed to the caller, the log or a terminal."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from dockertest import _clock
+from dockertest._public import public
+
 log = logging.getLogger("dockertest")
 
-SECONDS = 5.0  # between two lines
+INTERVAL_SECONDS = 5.0  # between two lines
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class PullProgress:
     """
-    How far a pull is.
+    The progress of a pull.
 
     Attributes:
         image: The image's name.
-        layers_done: Layers that are complete.
-        layers: Layers known so far.
-        bytes_done: Bytes downloaded.
-        bytes: Bytes to download, as far as the engine says; never less than `bytes_done`.
+        layers_done: The number of complete layers.
+        layers: The number of layers known so far.
+        bytes_done: Bytes downloaded so far.
+        bytes: Bytes to download, as far as the engine reports them; never less than `bytes_done`.
     """
 
     image: str
@@ -54,44 +58,49 @@ class _Layer:
 
 
 class Layers:
-    """What the engine has said so far of an image's layers."""
+    """The layers of an image, as the engine has reported them so far."""
 
     def __init__(self, image: str) -> None:
         self._image = image
         self._layers: dict[str, _Layer] = {}
 
-    def follow(self, event: Mapping[str, Any]) -> bool:
-        """Take note of one line of the engine's; say whether it was about a layer."""
+    def update(self, event: Mapping[str, Any]) -> bool:
+        """Add a message of the engine, and return whether it was about a layer."""
         status, layer_id = event.get("status"), event.get("id")
         if status not in _STATUSES or not layer_id:
             return False
         layer = self._layers.setdefault(str(layer_id), _Layer())
-        detail = event.get("progressDetail") or {}
-        if status == "Downloading":
-            layer.current = int(detail.get("current") or layer.current)
-            layer.total = int(detail.get("total") or layer.total)  # newer engines may leave it out
+        detail = event.get("progressDetail")
+        if status == "Downloading" and isinstance(detail, dict):
+            layer.current = _bytes(detail.get("current")) or layer.current
+            layer.total = _bytes(detail.get("total")) or layer.total  # newer engines may leave it out
         elif status in ("Download complete", "Pull complete", "Already exists"):
             layer.current = layer.total = max(layer.current, layer.total)
             layer.done = status != "Download complete"
         return True
 
     def finish(self) -> bool:
-        """Take all layers for done, which not every engine says of each; say whether there are any."""
+        """Mark all layers as done, which not every engine reports, and return whether there are any."""
         for layer in self._layers.values():
             layer.current = layer.total = max(layer.current, layer.total)
             layer.done = True
         return bool(self._layers)
 
     def progress(self) -> PullProgress:
-        """Give the sum of it."""
+        """Return the sums over all layers."""
         layers = self._layers.values()
         return PullProgress(
             image=self._image,
-            layers_done=sum(each.done for each in layers),
+            layers_done=sum(layer.done for layer in layers),
             layers=len(layers),
-            bytes_done=sum(each.current for each in layers),
-            bytes=sum(max(each.current, each.total) for each in layers),
+            bytes_done=sum(layer.current for layer in layers),
+            bytes=sum(max(layer.current, layer.total) for layer in layers),
         )
+
+
+def _bytes(value: object) -> int:
+    """Return a number of bytes, 0 if it is missing or invalid: that must not stop a pull."""
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 _STATUSES = (
@@ -107,32 +116,34 @@ _STATUSES = (
 
 
 @contextmanager
-def shown(image: str) -> Iterator[OnProgress]:
+def default_display(image: str) -> Iterator[OnProgress]:
     """
-    Give what shows the progress of a pull where the caller does not: a log line now and then, and on a terminal a bar,
-    or lines where tqdm is not installed.
+    Provide a callback that shows the progress of a pull where the user has set none.
+
+    It logs a line every few seconds. On a terminal it also draws a bar, or prints lines if tqdm is not installed.
     """
-    logged = _now_and_then(lambda progress: log.info("pulling %s: %s", image, progress))
+    log_line = _throttle(lambda progress: log.info("pulling %s: %s", image, progress))
     if not _is_terminal():
-        yield logged
+        yield log_line
         return
-    with _bar(image) as bar:
+    with _bar(image) as draw:
 
-        def both(progress: PullProgress) -> None:
-            logged(progress)
-            bar(progress)
+        def log_and_draw(progress: PullProgress) -> None:
+            log_line(progress)
+            draw(progress)
 
-        yield both
+        yield log_and_draw
 
 
-def _now_and_then(tell: OnProgress) -> OnProgress:
-    last = time.monotonic()
+def _throttle(show: OnProgress) -> OnProgress:
+    """Return a callback that calls *show* every few seconds, but not at once."""
+    last = _clock.monotonic()
 
     def on_progress(progress: PullProgress) -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS:
-            last = time.monotonic()
-            tell(progress)
+        if _clock.monotonic() - last >= INTERVAL_SECONDS:
+            last = _clock.monotonic()
+            show(progress)
 
     return on_progress
 
@@ -140,7 +151,7 @@ def _now_and_then(tell: OnProgress) -> OnProgress:
 def _is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # none at all, as under pythonw, or a closed one
+    except (AttributeError, ValueError):  # there is none, as under pythonw, or it is closed
         return False
 
 
@@ -149,39 +160,43 @@ def _bar(image: str) -> Iterator[OnProgress]:
     try:
         from tqdm import tqdm
     except ImportError:
-        with _lines(image) as lines:
-            yield lines
+        with _lines(image) as show:
+            yield show
         return
-    bar = _quiet(tqdm)(
+    bar = _without_thread(tqdm, os.getpid())(
         desc=f"pulling {image}", unit="B", unit_scale=True, leave=False, miniters=0, file=sys.stderr
     )
 
-    def show(progress: PullProgress) -> None:
+    def draw(progress: PullProgress) -> None:
         bar.total, bar.n = progress.bytes or None, progress.bytes_done
         bar.set_postfix_str(f"{progress.layers_done}/{progress.layers} layers", refresh=False)
-        with suppress(OSError):  # a terminal that has gone away stops no pull
+        with suppress(OSError):  # a closed terminal does not stop the pull
             bar.update(0)
 
     try:
-        yield show
+        yield draw
     finally:
         with suppress(OSError):
             bar.close()
 
 
 @cache
-def _quiet(tqdm: type) -> Any:
-    """Do without tqdm's own thread, which stays behind and makes every later fork warn, and its lock of processes."""
+def _without_thread(tqdm: type, _process: int) -> Any:
+    """
+    Return tqdm without its thread, which stays and makes every later fork warn, and without its lock for processes.
+
+    A forked child has a lock of its own: a thread of its parent may hold the other.
+    """
     return type("Bar", (tqdm,), {"monitor_interval": 0, "_lock": threading.RLock()})
 
 
 @contextmanager
 def _lines(image: str) -> Iterator[OnProgress]:
     _print(f"pulling {image}")
-    yield _now_and_then(lambda progress: _print(f"pulling {image}: {progress}"))
+    yield _throttle(lambda progress: _print(f"pulling {image}: {progress}"))
     _print(f"pulled {image}")
 
 
 def _print(line: str) -> None:
-    with suppress(OSError):  # a terminal that has gone away stops no pull
+    with suppress(OSError):  # a closed terminal does not stop the pull
         print(line, file=sys.stderr, flush=True)

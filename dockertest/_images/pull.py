@@ -1,51 +1,58 @@
-"""Images: is it there, and if not, pull it. Knows nothing of containers."""
+"""The images of one engine: find, pull, build and remove them. Knows nothing of containers."""
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
-import threading
-import time
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import CancelledError, Future
+from collections.abc import Generator, Mapping
 from contextlib import closing, nullcontext
 from typing import Any
 
-from dockertest._engine.client import Engine
-from dockertest._image_name import Reference
+from dockertest import _clock, _report
+from dockertest._engine.client import EngineClient, is_read_timeout
+from dockertest._engine.inspection import Image, parse_image
+from dockertest._image_name import ImageName
+from dockertest._images import build as _build
 from dockertest._images import credentials as _credentials
 from dockertest._images import progress as _progress
 from dockertest._images.credentials import Credentials, Login
 from dockertest._images.progress import OnProgress
+from dockertest._images.single_flight import SingleFlight
+from dockertest._options import AuthConfig, BuildOptions, PullPolicy
+from dockertest._secret import SecretDict
 from dockertest._timeline import Timeline
-from dockertest._values import AuthConfig, PullPolicy
-from dockertest.errors import EngineError, ImagePullError
+from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, ImagePullError
 
 log = logging.getLogger("dockertest")
 
-Image = dict[str, Any]
 
-
-class Images:
+class ImageStore:
     """
-    The images of one engine, and how it comes by those that it lacks.
+    The images of one engine, and how to get those that it lacks.
 
     Args:
         engine: The engine.
-        credentials: What is known of registries besides what a call says.
-        timeline: Where each pull is noted.
+        credentials: The registry credentials for calls without `auth`.
+        timeline: Where pulls are recorded.
+        environ: The environment that programs for a build are started with.
     """
 
-    def __init__(self, engine: Engine, credentials: Credentials, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        engine: EngineClient,
+        credentials: Credentials,
+        timeline: Timeline,
+        environ: Mapping[str, str],
+    ) -> None:
         self._engine = engine
-        self._timeline = timeline
         self._credentials = credentials
-        self._lock = threading.Lock()
-        self._pulls: dict[object, Future[None]] = {}
+        self._timeline = timeline
+        self._environ = SecretDict(environ)
+        self._pulls: SingleFlight[None] = SingleFlight()
 
     def obtain(
         self,
-        name: Reference,
+        name: ImageName,
         *,
         pull: PullPolicy = "missing",
         platform: str = "",
@@ -53,152 +60,196 @@ class Images:
         on_progress: OnProgress | None = None,
     ) -> Image:
         """
-        Give the engine's inspection of the image, pulled if *pull* says so.
+        Return an image, pulled if *pull* requires it.
+
+        Args:
+            name: The image's name.
+            pull: When to pull.
+            platform: The platform, such as `"linux/arm64"`; any if empty. A local image of another one is pulled again.
+            auth: Credentials for the image's registry.
+            on_progress: Called with the progress of a pull; by default it is logged, and shown on a terminal.
 
         Raises:
-            ImagePullError: It is not there and cannot be pulled.
+            ImagePullError: The image is not available locally and cannot be pulled.
         """
-        found = None if pull == "always" and not name.is_id else inspect(self._engine, name)
-        if found and (pull == "never" or _fits(found, platform)):
-            return found
+        image = None if pull == "always" and not name.is_id else self.inspect(name)
+        if image and (pull == "never" or _fits(image, platform)):
+            return image
         if pull == "never":
             raise ImagePullError(
-                f"image {str(name)!r} is not on the engine, and pull='never' forbids to fetch it"
+                f"image {str(name)!r} is not available locally, and pull='never'",
+                hint="pull or build it first, or use pull='missing'",
             )
         if name.is_id:
-            raise ImagePullError(f"image {str(name)!r} is not on the engine, and an id cannot be pulled")
+            raise ImagePullError(
+                f"image {str(name)!r} is not available locally, and an id cannot be pulled",
+                hint="use the name of the image",
+            )
 
         def fetch() -> None:
             # Another thread may have pulled it since we looked.
-            there = None if pull == "always" else inspect(self._engine, name)
-            if not there or not _fits(there, platform):
+            local = None if pull == "always" else self.inspect(name)
+            if not local or not _fits(local, platform):
                 self._pull(name, platform, auth, on_progress)
 
-        self._once((str(name), platform, auth), fetch)
-        found = inspect(self._engine, name)
-        if not found:
-            raise ImagePullError(f"image {str(name)!r} was pulled, but the engine does not have it")
-        return found
+        self._pulls.call((str(name), platform, auth), fetch)
+        image = self.inspect(name)
+        if not image:
+            raise ImagePullError(
+                f"image {str(name)!r} was pulled, but the engine does not have it",
+                hint="if another process has just removed it, try again",
+            )
+        return image
 
-    def _once(self, what: object, pull: Callable[[], None]) -> None:
-        """Pull, unless another thread is at it: then wait, and share how it ends."""
-        key = (os.getpid(), what)  # a forked child has its parent's list, but not its threads
-        with self._lock:
-            is_mine = key not in self._pulls
-            future = self._pulls.setdefault(key, Future())
-        if not is_mine:
-            try:
-                return future.result()
-            except ImagePullError as error:
-                raise ImagePullError(str(error)) from error
-            except CancelledError:  # by Ctrl-C, or by a failure of that thread's own callback
-                return self._once(what, pull)
+    def inspect(self, name: ImageName) -> Image | None:
+        """Return a local image, `None` if there is none of that name."""
+        return self._inspect(str(name))
+
+    def find_by_id(self, name: ImageName) -> ImageName | None:
+        """
+        Return the id of a local image if *name*, which may be one, is the beginning of it; such an image needs no pull.
+
+        Returns:
+            The whole id; `None` if no local image has it.
+        """
+        # Podman rejects a whole id without its algorithm.
+        is_whole = len(name.repository) == 64
+        image = self._inspect(f"sha256:{name.repository}" if is_whole else name.repository)
+        # An image of that name takes precedence for the engine.
+        is_id = image and image.id.removeprefix("sha256:").startswith(name.repository)
+        return ImageName(image.id) if image and is_id else None
+
+    def _inspect(self, name: str) -> Image | None:
         try:
-            pull()
-            future.set_result(None)
-        except ImagePullError as error:
-            future.set_exception(error)
+            image: Image = self._engine.get(
+                f"/images/{name}/json", what=f"inspect image {name!r}", parse=parse_image
+            )
+        except EngineError as error:
+            if error.status == 404:
+                return None
             raise
-        finally:
-            del self._pulls[key]
-            future.cancel()  # does nothing if it has ended
-        return None
+        return image
+
+    def build(self, options: BuildOptions, name: ImageName) -> str:
+        """
+        Build an image and return its id, since its name may soon refer to another image.
+
+        Raises:
+            ImageBuildError: The build failed; the message ends with its last lines of output.
+            InvalidOptionError: An option cannot work with this builder or this Dockerfile.
+        """
+        return _build.build(self._engine, options, name, self._credentials, self._environ)
+
+    def remove(self, name: ImageName | str) -> None:
+        """Remove an image by its name, as images built from the same cache share one id. A failure is logged."""
+        try:
+            self._engine.send("delete", f"/images/{name}", what=f"remove image {str(name)!r}")
+        except DockertestError as error:
+            log.warning("%s", error)
 
     def _pull(
-        self, name: Reference, platform: str, auth: AuthConfig | None, on_progress: OnProgress | None
+        self, name: ImageName, platform: str, auth: AuthConfig | None, on_progress: OnProgress | None
     ) -> None:
         login = self._login(name, auth)
         layers = _progress.Layers(str(name))
         log.info("pulling %s", name)
-        began = time.monotonic()
-        # The caller's callback stands outside of all that translates errors, and the engine is told to stop if it fails.
+        began = _clock.monotonic()
+        # The caller's callback is outside of everything that translates errors, and if it fails the engine stops pulling.
         with (
             self._timeline.step("pull", str(name)),
             closing(_events(self._engine, name, platform, login)) as events,
-            nullcontext(on_progress) if on_progress else _progress.shown(str(name)) as show,
+            nullcontext(on_progress) if on_progress else _progress.default_display(str(name)) as show,
         ):
             for event in events:
-                if layers.follow(event):
+                if layers.update(event):
                     show(layers.progress())
             if layers.finish():
                 show(layers.progress())
-        log.info("pulled %s in %.1f s", name, time.monotonic() - began)
+        log.info("pulled %s in %.1f s", name, _clock.monotonic() - began)
 
-    def _login(self, name: Reference, auth: AuthConfig | None) -> Login | None:
-        """Give the credentials to pull with: those of the call, if they are for this registry, else what is configured."""
+    def _login(self, name: ImageName, auth: AuthConfig | None) -> Login | None:
+        """Return the credentials for a pull: those of the call if they are for this registry, else the configured ones."""
         registry = _credentials.hostname(name.registry)
-        meant = _credentials.hostname(auth.server_address or name.registry) if auth else registry
-        if meant != registry:
-            log.warning("auth= is for %s and is not sent to %s, where %s comes from", meant, registry, name)
+        target = _credentials.hostname(auth.server_address or name.registry) if auth else registry
+        if target != registry:
+            log.warning("auth= is for %s and is not sent to %s, the registry of %s", target, registry, name)
         elif auth:
             return Login(auth, "auth=")
         return self._credentials.find(registry)
 
 
-def inspect(engine: Engine, name: Reference) -> Image | None:
-    """Give the engine's inspection of an image that it has, else `None`."""
-    try:
-        found: Image = engine.get(f"/images/{name}/json", what=f"inspect image {str(name)!r}")
-    except EngineError as error:
-        if error.status == 404:
-            return None
-        raise
-    return found
-
-
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
 
 
-def _fits(image: Mapping[str, Any], platform: str) -> bool:
-    """Whether an image at hand is of the platform asked for, as far as both say; an architecture alone is enough."""
-    have = [image.get("Os"), image.get("Architecture"), image.get("Variant")]
-    want = platform.lower().split("/")
-    if len(want) == 1 and want[0] not in ("linux", "windows"):
-        want.insert(0, "")
-    want = [_ARCHITECTURES.get(each, each) for each in want]
-    return all(not h or not w or h.lower() == w for h, w in zip(have, want, strict=False))
+def _fits(image: Image, platform: str) -> bool:
+    """Return whether a local image has the requested platform, as far as both are known; an architecture is enough."""
+    requested = platform.lower().split("/")
+    if len(requested) == 1 and requested[0] not in ("linux", "windows"):
+        requested.insert(0, "")
+    requested = [_ARCHITECTURES.get(part, part) for part in requested]
+    return all(
+        not actual or not part or actual.lower() == part
+        for actual, part in zip(image.platform, requested, strict=False)
+    )
 
 
 def _events(
-    engine: Engine, name: Reference, platform: str, login: Login | None
+    engine: EngineClient, name: ImageName, platform: str, login: Login | None
 ) -> Generator[dict[str, Any], None, None]:
     """
-    Give the lines of a pull as the engine tells them.
+    Pull, and yield the engine's messages about it.
 
-    The docker SDK's own `pull` has no limit of time, and its high-level one throws these lines away, errors and all.
+    The docker SDK's low-level `pull` has no timeout, and its high-level one discards the messages, errors included.
     """
     what = f"pull image {str(name)!r}"
     params = {"fromImage": name.repository, "tag": name.digest or name.tag}
     if platform:
         params["platform"] = platform
+    failure, cause = None, None
     try:
         response = engine.send(
             "post",
             "/images/create",
             what=what,
             params=params,
-            headers={"X-Registry-Auth": _credentials.header(login.auth)} if login else {},
+            headers={"X-Registry-Auth": _credentials.pull_header(login.auth)} if login else {},
             stream=True,
             error=ImagePullError,
         )
         with response:
             for event in engine.messages(response, what):
+                if not isinstance(event, dict):
+                    continue
                 if "errorDetail" in event or "error" in event:
-                    said = (event.get("errorDetail") or {}).get("message") or event.get("error")
-                    raise ImagePullError(f"cannot {what}: {said}")
+                    detail = event.get("errorDetail")
+                    words = detail.get("message") if isinstance(detail, dict) else None
+                    raise ImagePullError(f"cannot {what}: {words or event.get('error') or detail}")
                 yield event
-    except (EngineError, ImagePullError) as error:
-        raise ImagePullError(f"{error}{_remedy(str(error), name, login)}") from error.__cause__
+    except DockertestError as error:
+        failure = _explain(error, name, login)
+        # With credentials, the transport's own error is left out: the variables of its frames contain the headers.
+        cause = None if login else error.__cause__
+    if failure:
+        raise failure from cause
 
 
-_UNREACHED = "the engine does not reach the registry {where}: "
+def _explain(error: DockertestError, name: ImageName, login: Login | None) -> DockertestError:
+    """Return the error for a pull that failed, with a hint."""
+    if isinstance(error, DockerUnavailableError):
+        return copy.copy(error)
+    stalled = isinstance(error, EngineError) and is_read_timeout(error)
+    message = _report.clean(str(error.args[0]), newline=" ")
+    hint = _hint(_STALLED if stalled else _remedy(message), name, login)
+    return ImagePullError(message, hint=hint or error.hint, reason=error.reason)
 
-# What then helps, and what engines say. Phrases with a blank or sign in them: single words are in images' names, too.
+
+_STALLED = "most likely it waits for the registry {where}; check that the engine can reach it, or set a longer timeout for the pool"
+_UNREACHABLE = "the engine cannot reach the registry {where}: "
+
+# A hint, and the words of engines and registries that it is for. All have a blank or a sign in them: single words are
+# in the names of images, too.
 _REMEDIES = {
-    "most likely it waits for the registry {where}; see that the engine reaches it, or give the pool a longer timeout": (
-        "the engine did not answer within",
-    ),
-    "{where} allows only so many pulls; log in, or name a mirror in image_prefix": (
+    "{where} limits the number of pulls; log in, or name a mirror in image_prefix or DOCKERTEST_IMAGE_PREFIX": (
         "toomanyrequests: ",
         "too many requests",
         "rate limit",
@@ -218,14 +269,18 @@ _REMEDIES = {
         "invalid username/password",
         "incorrect username or password",
     ),
-    "{where} speaks plain HTTP; mark it as insecure in the engine's configuration": (
+    "{where} speaks plain HTTP; add it to insecure-registries in the engine's configuration": (
         "http response to https client",
     ),
-    "the engine does not trust {where}; put its CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host": (
+    "the engine does not trust {where}; copy its CA to /etc/docker/certs.d/{host}/ca.crt on the engine's host": (
         "x509: ",
         "failed to verify certificate",
     ),
-    _UNREACHED + "it gets no answer; check network and proxy of the engine's host{mirror}": (
+    _UNREACHABLE + "no name server answers; check the name resolution of the engine's host{mirror}": (
+        ": dial udp ",
+        ": read udp ",
+    ),
+    _UNREACHABLE + "no answer; check the network and the proxy of the engine's host{mirror}": (
         "proxyconnect ",
         "i/o timeout",
         "client.timeout exceeded",
@@ -236,46 +291,53 @@ _REMEDIES = {
         "connection reset by peer",
         '": eof',
     ),
-    _UNREACHED + "it finds no such host; check the name{mirror}": (
+    _UNREACHABLE + "host not found; check the name{mirror}": (
         "no such host",
         "name resolution",
         "server misbehaving",
     ),
-    _UNREACHED
-    + "nothing listens there, as the engine's host sees it; start it, or correct its address{mirror}": (
+    _UNREACHABLE
+    + "nothing listens at this address on the engine's host; start it, or correct the address{mirror}": (
         "connection refused",
     ),
-    "the image is not there for this platform; choose another with platform=": (
+    "the image does not exist for this platform; choose another one with platform=": (
         "no matching manifest",
         "no image found in manifest list",
     ),
-    "the registry {where} has no repository {path!r}, or no such {part} in it; check the name": (
+    "the registry {where} has no repository {path!r}, or the repository has no such {part}; check the name": (
         "manifest unknown",
         "name unknown",
         "name not known to registry",
         ": not found",
     ),
-    "the disk of the engine's host is full; make room there": ("no space left on device",),
+    "the disk of the engine's host is full; free some space there": ("no space left on device",),
 }
 
 
-def _remedy(said: str, name: Reference, login: Login | None) -> str:
-    """Give what helps against the failure of a pull, to stand behind the engine's own words."""
-    said = said.lower()
-    found = next((remedy for remedy, phrases in _REMEDIES.items() if any(p in said for p in phrases)), "")
+def _remedy(message: str) -> str:
+    """Return the template of the hint for the engine's words, empty if they are unknown."""
+    message = message.lower()
+    return next(
+        (remedy for remedy, phrases in _REMEDIES.items() if any(phrase in message for phrase in phrases)), ""
+    )
+
+
+def _hint(template: str, name: ImageName, login: Login | None) -> str:
+    """Fill in the template of a hint."""
     host = _credentials.hostname(name.registry)
     where, command = (
         ("Docker Hub", "docker login") if host == _credentials.HUB else (host, f"docker login {host}")
     )
-    credentials = f"give auth=AuthConfig(username, password), or log in with: {command}"
+    credentials = f"set auth=AuthConfig(username, password), or log in with: {command}"
     if login:
-        credentials = f"{where} refused the credentials from {login.source}; correct them, or log in again with: {command}"
-    found = found.format(
+        credentials = f"{where} rejected the credentials from {login.source}; correct them, or log in again with: {command}"
+    return template.format(
         host=host,
         where=where,
         credentials=credentials,
         path=name.repository.removeprefix(f"{name.registry}/"),
         part="digest" if name.digest else "tag",
-        mirror="" if name.registry else ", or name a registry that it reaches in image_prefix",
+        mirror=""
+        if name.registry
+        else ", or name a registry that it can reach in image_prefix or DOCKERTEST_IMAGE_PREFIX",
     )
-    return f"; {found}" if found else ""

@@ -1,5 +1,5 @@
 Feature: Accounts
-  What the server promises is asked of the server.
+  The server enforces its own constraints.
 
   Scenario: A balance is kept
     Given an account of alice with 10

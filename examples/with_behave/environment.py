@@ -1,5 +1,5 @@
 """
-A real PostgreSQL under behave: one server for all scenarios, an empty table for each.
+A real PostgreSQL with behave: one server for all scenarios, and an empty table for each.
 
     python -m behave examples/with_behave
 """
@@ -16,7 +16,7 @@ import dockertest
 
 @fixture
 def server(context: Any) -> Iterator[None]:
-    """Start the server; what follows the `yield` is done after the last scenario, whatever became of it."""
+    """Start the server, and remove it after the last scenario, even if scenarios failed."""
     with dockertest.Pool() as pool:
         context.postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         url = (
@@ -30,16 +30,16 @@ def server(context: Any) -> Iterator[None]:
 
 
 def before_all(context: Any) -> None:
-    """Have the server for the whole run."""
+    """Start the server for the whole run."""
     use_fixture(server, context)
 
 
 def before_scenario(context: Any, _scenario: Scenario) -> None:
-    """Begin with an empty table."""
+    """Empty the table."""
     context.connection.execute("TRUNCATE accounts")
 
 
 def after_step(context: Any, step: Step) -> None:
-    """Show the server's last words with a step that failed."""
+    """Print the state and the last log lines of the server after a failed step."""
     if step.status.has_failed():
         print(f"{context.postgres} is {context.postgres.status}:\n{context.postgres.logs(tail=20)}")

@@ -1,5 +1,5 @@
 """
-Django's own test runner with a real PostgreSQL, which nobody has to start before: see `runner.py`.
+Django's test runner with a real PostgreSQL, which `runner.py` starts automatically.
 
     python examples/with_django/manage.py test accounts
 """

@@ -1,4 +1,4 @@
-"""A test runner that starts the server before Django makes its test database, and removes it afterwards."""
+"""A test runner that starts a PostgreSQL server before Django creates its test databases, and removes it afterwards."""
 
 from typing import Any
 
@@ -9,21 +9,28 @@ import dockertest
 
 
 class PostgresRunner(DiscoverRunner):
-    """Django's runner; the server of the database `default` lives as long as the tests."""
+    """Django's runner with a server for the database `default`."""
 
     def setup_databases(self, **options: Any) -> Any:
-        """Start the server, wait until Django itself can connect to it, and have Django make its test database."""
-        # Should something fail before `teardown_databases`, the server goes with the process.
-        self.pool = dockertest.Pool()
+        """Start the server, and create the test databases on it."""
+        self.pool = dockertest.Pool()  # removes the server at exit, if not before
         settings = connection.settings_dict
-        postgres = self.pool.run("postgres", "15", env={"POSTGRES_PASSWORD": settings["PASSWORD"]})
-        settings["HOST"] = postgres.get_bound_ip(5432)
-        settings["PORT"] = postgres.get_port(5432)
-        postgres.retry(connection.ensure_connection)
+        server = self.pool.run(
+            "postgres",
+            "15",
+            env={
+                "POSTGRES_USER": settings["USER"],
+                "POSTGRES_PASSWORD": settings["PASSWORD"],
+            },
+            cmd=["postgres", "-c", "fsync=off"],  # tests do not need durability
+            reuse=self.keepdb,
+            wait_for="ready",
+        )
+        settings["HOST"], settings["PORT"] = server.get_address(5432)
         return super().setup_databases(**options)
 
     def teardown_databases(self, old_config: Any, **options: Any) -> None:
-        """Have Django drop its test database and close its connections, then remove the server."""
+        """Drop the test databases and remove the server, unless `--keepdb` is set."""
         try:
             super().teardown_databases(old_config, **options)
         finally:

@@ -1,4 +1,4 @@
-"""Settings of a small project; where its database is for the tests, the runner finds out."""
+"""Settings of a small project; the test runner sets the host and port of the database."""
 
 SECRET_KEY = "for tests alone"  # noqa: S105
 INSTALLED_APPS = ["accounts"]
@@ -7,8 +7,8 @@ USE_TZ = True
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
-        "USER": "postgres",
+        "NAME": "shop",
+        "USER": "shop",
         "PASSWORD": "secret",
         "OPTIONS": {"connect_timeout": 5},
     }

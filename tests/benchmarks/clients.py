@@ -1,4 +1,4 @@
-"""The three ways that are compared: raw calls of the docker SDK, testcontainers-python, and this library."""
+"""The clients that are compared: plain calls of the docker SDK, testcontainers-python, and this library."""
 
 import os
 import time
@@ -13,7 +13,8 @@ import psycopg
 
 import dockertest
 
-# Its sidecar needs an image and the engine's socket mounted; without it, it is 0.3 s faster than people have it.
+# The sidecar of testcontainers needs an image and a mount of the engine's socket. Without it, testcontainers is 0.3 s faster
+# than in its default configuration.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 warnings.filterwarnings("ignore", module="testcontainers")
 warnings.filterwarnings("ignore", message=".*testcontainers.*")
@@ -23,15 +24,15 @@ POSTGRES = f"{PREFIX}postgres:15"
 BUSYBOX = f"{PREFIX}busybox:1.35"
 ENV = {"POSTGRES_USER": "test", "POSTGRES_PASSWORD": "test", "POSTGRES_DB": "test"}
 SLEEP = ["sleep", "600"]
-# What TemplateDatabase gives its server, for those that are compared with it.
+# The settings of TemplateDatabase's server, for the clients that are compared with it.
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
-FAST = ["postgres", *(word for each in SETTINGS for word in ("-c", each))]
+FAST = ["postgres", *(word for setting in SETTINGS for word in ("-c", setting))]
 MEMORY, PGDATA = {"/dockertest": ""}, {"PGDATA": "/dockertest/data"}
 
 
 @dataclass
 class Started:
-    """A server that answered."""
+    """A server that accepts connections."""
 
     container: str
     url: str
@@ -40,7 +41,7 @@ class Started:
 
 
 class Client(Protocol):
-    """One of the ways to start a server."""
+    """A library that starts a server."""
 
     name: str
 
@@ -50,12 +51,12 @@ class Client(Protocol):
 
 
 def url(address: str) -> str:
-    """Give the URL of the database."""
+    """Return the URL of the database."""
     return f"postgresql://test:test@{address}/test"
 
 
-class Floor:
-    """What the engine itself takes: the fewest requests, and a ping every 10 ms."""
+class DockerSdk:
+    """The lower bound: as few requests as possible, and an attempt to connect every 10 ms."""
 
     name = "docker SDK"
 
@@ -95,7 +96,7 @@ class Floor:
 
 
 class Testcontainers:
-    """The library that most people use."""
+    """The most widely used library."""
 
     name = "testcontainers"
 
@@ -133,14 +134,14 @@ class Ours:
 
 
 def versions(pool: dockertest.Pool) -> "dict[str, str]":
-    """Say what is compared, and on what."""
+    """Return the versions of the compared libraries, the engine and the machine."""
     engine = pool.client.version()
     kind = engine["Components"][0]["Name"].replace("Engine", "Docker").removesuffix(" Docker")
-    found = {name: version(name) for name in ("docker", "testcontainers", "dockertest-py", "psycopg")}
+    libraries = {name: version(name) for name in ("docker", "testcontainers", "dockertest-py", "psycopg")}
     return {
         "engine": f"{kind} {engine['Version']}",
         "postgres": POSTGRES,
         "cores": str(os.cpu_count()),
         "load at the start": f"{os.getloadavg()[0]:.2f}",
-        **found,
+        **libraries,
     }

@@ -1,4 +1,4 @@
-"""What is measured, each in alternating rounds of the ways that are compared."""
+"""The benchmarks. The compared clients alternate in each round."""
 
 import os
 import re
@@ -11,76 +11,71 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import redis
 import requests
 
 import dockertest
 from dockertest.postgres import TemplateDatabase
 
-from .clients import BUSYBOX, POSTGRES, SLEEP, Client, Floor, Ours, Testcontainers
+from .clients import BUSYBOX, ENV, POSTGRES, SLEEP, Client, DockerSdk, Ours, Testcontainers
+from .prepared import prepared, summary
 from .reaper import reaper
 
 Results = dict[str, Any]
 THREADS = 16
-# As when installed by pip, which compiles everything; this library is imported from its source here.
+# Write bytecode, as pip does for installed packages: this library is imported from its sources.
 INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def stamp(text: str) -> float:
-    """Read the engine's clock: `2026-11-23T12:00:00.123456789Z`."""
+    """Parse a timestamp of the engine, such as `2026-11-23T12:00:00.123456789Z`."""
     seconds, fraction = re.fullmatch(r"(.+?)(\.\d+)?Z", text).groups()  # type: ignore[union-attr]
     return datetime.fromisoformat(f"{seconds}+00:00").timestamp() + float(fraction or 0)
 
 
-def summary(values: "list[float]", unit: float = 1000) -> "dict[str, float]":
-    """Give median, mean and range, in milliseconds."""
-    return {
-        "median": statistics.median(values) * unit,
-        "mean": statistics.fmean(values) * unit,
-        "min": min(values) * unit,
-        "max": max(values) * unit,
-    }
-
-
 def first_connection(rounds: int) -> Results:
     """
-    From the call to the first connection.
+    Measure the time from the call to the first connection.
 
-    The server's own boot scatters by a fifth, so it is taken out by the engine's clock (the container's start and the
-    server's word that it is ready) and one common median boot is put in its place. Each round holds the server back by
-    a little more, up to the second that the slowest of them pauses, so that nobody's pauses fit by luck; that is no part of
-    the boot.
+    The boot time of the server varies by 20 %. It is measured by the engine's clock, from the start of the container to the
+    server's log line, and replaced by the median of all boot times. In each round the server is delayed a little longer, up
+    to the longest pause of any client (1 s), so that no client benefits from the phase of its pauses. The delay is not part
+    of the boot time.
     """
-    clients: list[Client] = [Floor(), Testcontainers(), Ours()]
-    floor = clients[0]
-    assert isinstance(floor, Floor)
-    totals: dict[str, list[float]] = {each.name: [] for each in clients}
-    boots: dict[str, list[float]] = {each.name: [] for each in clients}
+    clients: list[Client] = [DockerSdk(), Testcontainers(), Ours()]
+    sdk = clients[0]
+    assert isinstance(sdk, DockerSdk)
+    totals: dict[str, list[float]] = {client.name: [] for client in clients}
+    boots: dict[str, list[float]] = {client.name: [] for client in clients}
     for number in range(rounds + 1):
         held = number / max(rounds, 1)
         command = ["sh", "-c", f"sleep {held:.3f}; exec docker-entrypoint.sh postgres"]
         turn = number % len(clients)
         for client in clients[turn:] + clients[:turn]:
             started = client.postgres(command)
-            began = stamp(floor.api.inspect_container(started.container)["State"]["StartedAt"])
-            log = floor.api.logs(started.container, timestamps=True).decode().splitlines()
+            began = stamp(sdk.api.inspect_container(started.container)["State"]["StartedAt"])
+            log = sdk.api.logs(started.container, timestamps=True).decode().splitlines()
             ready = [line for line in log if "ready to accept connections" in line][-1]
-            if number:  # the first one warms up what is loaded late
+            if number:  # the first round is a warm-up
                 totals[client.name].append(started.seconds - held)
                 boots[client.name].append(stamp(ready.split()[0]) - began - held)
             started.remove()
-    common = statistics.median([boot for each in boots.values() for boot in each])
+    common = statistics.median([boot for values in boots.values() for boot in values])
     shares = {
         name: [total - boot + common for total, boot in zip(totals[name], boots[name], strict=True)]
         for name in totals
     }
     ours, other, raw = shares["dockertest"], shares["testcontainers"], shares["docker SDK"]
     return {
-        "call to first connection, boot evened out": {name: summary(each) for name, each in shares.items()},
-        "call to first connection, as it was": {name: summary(each) for name, each in totals.items()},
+        "call to first connection, boot evened out": {
+            name: summary(values) for name, values in shares.items()
+        },
+        "call to first connection, as it was": {name: summary(values) for name, values in totals.items()},
         "ratios": {
             "of the floor (median of pairs)": statistics.median(
                 a / b for a, b in zip(ours, raw, strict=True)
@@ -90,12 +85,62 @@ def first_connection(rounds: int) -> Results:
             "of testcontainers (means, as it was)": statistics.fmean(totals["dockertest"])
             / statistics.fmean(totals["testcontainers"]),
         },
-        "boot": summary([boot for each in boots.values() for boot in each]),
+        "boot": summary([boot for values in boots.values() for boot in values]),
     }
 
 
+def readiness(rounds: int) -> Results:
+    """
+    Compare when `wait_ready` and the service's own driver, called every 10 ms, notice that a server is ready.
+
+    Both wait for the same container, so that the time that the server takes does not matter. The driver's thread runs
+    beside the wait from the moment in which the container has started.
+    """
+    measured: Results = {"ratios": {}}
+    services: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
+        "postgres:15": ({"env": ENV}, ping_postgres),
+        "redis:7.0": ({}, ping_redis),
+    }
+    with dockertest.Pool() as pool, ThreadPoolExecutor(1) as thread:
+        for image, (options, ping) in services.items():
+            ready, pinged = [], []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                with pool.run(image, **options) as resource:
+                    driver = thread.submit(first_success, ping, resource.url())
+                    resource.wait_ready()
+                    ready.append(time.perf_counter() - began)
+                    pinged.append(driver.result() - began)
+            measured[f"ready: {image}"] = {"wait_ready": summary(ready), "driver": summary(pinged)}
+            ratio = statistics.median(a / b for a, b in zip(ready, pinged, strict=True))
+            measured["ratios"][f"{image} wait_ready, of a ping every 10 ms"] = ratio
+    return measured
+
+
+def first_success(ping: "Callable[[str], object]", url: str) -> float:
+    """Call the driver every 10 ms, and return when it has succeeded."""
+    while True:
+        try:
+            ping(url)
+        except Exception:  # noqa: BLE001 - the server is not ready yet
+            time.sleep(0.01)
+        else:
+            return time.perf_counter()
+
+
+def ping_postgres(url: str) -> None:
+    """Connect to PostgreSQL."""
+    psycopg.connect(url, connect_timeout=5).close()
+
+
+def ping_redis(url: str) -> None:
+    """Call Redis."""
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        client.ping()
+
+
 def reuse_hit(rounds: int) -> Results:
-    """Taking a container that runs already."""
+    """Measure the reuse of a running container."""
     name = f"dockertest-bench-{os.getpid()}"
     with dockertest.Pool() as pool:
         kept = pool.run(BUSYBOX, name=name, cmd=SLEEP, reuse=True)
@@ -105,14 +150,14 @@ def reuse_hit(rounds: int) -> Results:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Give the seconds that a call takes."""
+    """Return the duration of a call in seconds."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def migrate(url: str) -> None:
-    """Make a hundred tables with 20,000 rows in all."""
+    """Create 100 tables with 20,000 rows in total."""
     with psycopg.connect(url) as connection:
         for number in range(100):
             connection.execute(
@@ -124,7 +169,7 @@ def migrate(url: str) -> None:
 
 
 def clones(rounds: int) -> Results:
-    """A database of its own, from one migrated template."""
+    """Measure creating and dropping a database cloned from a migrated template."""
     with (
         dockertest.Pool() as pool,
         TemplateDatabase(pool, migrate, repository=POSTGRES, tag=None) as template,
@@ -137,10 +182,11 @@ def clones(rounds: int) -> Results:
             psycopg.connect(database.url).close()
             dropped.append(timed(database.close))
         by_migrating = []
-        with psycopg.connect(template._url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as connection:
             for number in range(3):
                 connection.execute(f"CREATE DATABASE plain{number}")
-                by_migrating.append(timed(lambda name=f"plain{number}": migrate(template._url(name))))  # type: ignore[misc]
+                url = template._clones.server.url(f"plain{number}")
+                by_migrating.append(timed(partial(migrate, url)))
     return {
         "a database of 100 tables": {
             "clone": summary(made),
@@ -151,8 +197,8 @@ def clones(rounds: int) -> Results:
 
 
 def death(rounds: int) -> Results:
-    """From a container's death to the report of it, by the engine's clock."""
-    floor, pool = Floor(), Ours().pool
+    """Measure the time from the exit of a container, by the engine's clock, to the report."""
+    sdk, pool = DockerSdk(), Ours().pool
     dying = ["sh", "-c", "sleep 0.3; echo no space; exit 3"]
     ours, raw = [], []
     for _ in range(rounds):
@@ -160,25 +206,25 @@ def death(rounds: int) -> Results:
             try:
                 container.retry(lambda: False)
             except dockertest.ContainerExitedError:
-                told = time.time()
-            ours.append(told - stamp(container.container.attrs["State"]["FinishedAt"]))
-        plain = floor.start(BUSYBOX, dying)
-        while not (state := floor.api.inspect_container(plain)["State"])["FinishedAt"].startswith("2"):
+                reported = time.time()
+            ours.append(reported - stamp(container.container.attrs["State"]["FinishedAt"]))
+        plain = sdk.start(BUSYBOX, dying)
+        while not (state := sdk.api.inspect_container(plain)["State"])["FinishedAt"].startswith("2"):
             time.sleep(0.01)
         raw.append(time.time() - stamp(state["FinishedAt"]))
-        floor.remove(plain)
+        sdk.remove(plain)
     pool.close()
     return {"death to report": {"dockertest": summary(ours), "docker SDK": summary(raw)}}
 
 
 class Laps:
-    """A stop watch: the seconds since it was asked last."""
+    """A stopwatch with lap times."""
 
     def __init__(self) -> None:
         self.last = time.perf_counter()
 
     def lap(self) -> float:
-        """Give them, and begin anew."""
+        """Return the seconds since the last call, or since the start."""
         before, self.last = self.last, time.perf_counter()
         return self.last - before
 
@@ -187,25 +233,25 @@ ALONE = ("started one by one", "closed one by one")
 TOGETHER = ("started side by side", "closed side by side")
 
 
-def many_raw(floor: Floor, threads: ThreadPoolExecutor, count: int, *, alone: bool) -> "dict[str, float]":
-    """Start and remove them with the docker SDK."""
+def many_raw(sdk: DockerSdk, threads: ThreadPoolExecutor, count: int, *, alone: bool) -> "dict[str, float]":
+    """Start and remove containers with the docker SDK."""
     times: dict[str, float] = {}
     watch = Laps()
     if alone:
-        ids = [start_raw(floor) for _ in range(count)]
+        ids = [start_raw(sdk) for _ in range(count)]
         times[ALONE[0]] = watch.lap()
-        for each in ids:
-            floor.remove(each)
+        for container in ids:
+            sdk.remove(container)
         times[ALONE[1]] = watch.lap()
-    ids = list(threads.map(lambda _: start_raw(floor), range(count)))
+    ids = list(threads.map(lambda _: start_raw(sdk), range(count)))
     times[TOGETHER[0]] = watch.lap()
-    list(threads.map(floor.remove, ids))
+    list(threads.map(sdk.remove, ids))
     times[TOGETHER[1]] = watch.lap()
     return times
 
 
 def many_ours(count: int, *, alone: bool) -> "dict[str, float]":
-    """Start and close them with this library."""
+    """Start and close containers with this library."""
     options = dockertest.RunOptions(repository=BUSYBOX, cmd=SLEEP)
     times: dict[str, float] = {}
     with dockertest.Pool() as pool:
@@ -213,8 +259,8 @@ def many_ours(count: int, *, alone: bool) -> "dict[str, float]":
         if alone:
             started = [pool.run_with_options(options) for _ in range(count)]
             times[ALONE[0]] = watch.lap()
-            for each in started:
-                each.close()
+            for resource in started:
+                resource.close()
             times[ALONE[1]] = watch.lap()
         pool.run_all([options] * count)
         times[TOGETHER[0]] = watch.lap()
@@ -224,71 +270,74 @@ def many_ours(count: int, *, alone: bool) -> "dict[str, float]":
 
 
 def many(rounds: int, count: int = 20) -> Results:
-    """Containers started and closed: by as many threads as ours uses, and in the first rounds one by one as well."""
-    floor = Floor()
+    """Measure starting and closing many containers, in threads and (in the first rounds) one by one."""
+    sdk = DockerSdk()
     pairs: dict[str, list[tuple[float, float]]] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for number in range(rounds):
             alone = number < 5
             if number % 2:
-                raw = many_raw(floor, threads, count, alone=alone)
+                raw = many_raw(sdk, threads, count, alone=alone)
                 ours = many_ours(count, alone=alone)
             else:
                 ours = many_ours(count, alone=alone)
-                raw = many_raw(floor, threads, count, alone=alone)
+                raw = many_raw(sdk, threads, count, alone=alone)
             for key, seconds in ours.items():
                 pairs.setdefault(key, []).append((seconds, raw[key]))
-    found: Results = {"ratios": {}}
+    measured: Results = {"ratios": {}}
     for key, both in pairs.items():
         ours_all, raw_all = [a for a, _ in both], [b for _, b in both]
-        found[f"{count} containers {key}"] = {"docker SDK": summary(raw_all), "dockertest": summary(ours_all)}
-        found["ratios"][f"{count} containers {key}"] = statistics.median(a / b for a, b in both)
-    return found
+        measured[f"{count} containers {key}"] = {
+            "docker SDK": summary(raw_all),
+            "dockertest": summary(ours_all),
+        }
+        measured["ratios"][f"{count} containers {key}"] = statistics.median(a / b for a, b in both)
+    return measured
 
 
-def start_raw(floor: Floor) -> str:
-    """Start a container and ask what has become of it, as one needs to for its ports."""
-    container = floor.start(BUSYBOX, SLEEP)
-    floor.api.inspect_container(container)
+def start_raw(sdk: DockerSdk) -> str:
+    """Start a container and inspect it, which is required to get its ports."""
+    container = sdk.start(BUSYBOX, SLEEP)
+    sdk.api.inspect_container(container)
     return container
 
 
 @contextmanager
 def counted() -> "Iterator[list[str]]":
-    """Count the requests of this process, whoever makes them."""
-    asked: list[str] = []
+    """Record all HTTP requests of this process."""
+    recorded: list[str] = []
     plain = requests.Session.send
 
-    def send(self: requests.Session, request: requests.PreparedRequest, **given: Any) -> requests.Response:
-        asked.append(f"{request.method} {request.path_url}")
-        return plain(self, request, **given)
+    def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        recorded.append(f"{request.method} {request.path_url}")
+        return plain(self, request, **options)
 
     requests.Session.send = send  # type: ignore[method-assign]
     try:
-        yield asked
+        yield recorded
     finally:
         requests.Session.send = plain  # type: ignore[method-assign]
 
 
 def requests_of_a_run(_rounds: int) -> Results:
-    """Requests for one server, from its start to its first connection."""
-    found = {}
-    clients: list[Client] = [Floor(), Testcontainers(), Ours()]
+    """Count the requests for one server, from its start to its first connection."""
+    measured = {}
+    clients: list[Client] = [DockerSdk(), Testcontainers(), Ours()]
     for client in clients:
         client.postgres(["postgres"]).remove()
-        with counted() as asked:
+        with counted() as recorded:
             started = client.postgres(["postgres"])
         started.remove()
-        looks = sum(bool(re.match(r"GET \S+/containers/\w+/json", each)) for each in asked)
-        found[client.name] = {
-            "to start": float(len(asked) - max(looks - 1, 0)),
-            "to watch": float(max(looks - 1, 0)),
+        inspections = sum(bool(re.match(r"GET \S+/containers/\w+/json", line)) for line in recorded)
+        measured[client.name] = {
+            "to start": float(len(recorded) - max(inspections - 1, 0)),
+            "to watch": float(max(inspections - 1, 0)),
         }
-    return {"requests": found}
+    return {"requests": measured}
 
 
 def imports(rounds: int) -> Results:
-    """What an import costs over bare Python."""
+    """Measure the time of imports in addition to the start of Python."""
     programs = {
         "bare": "pass",
         "docker SDK": "import docker",
@@ -296,20 +345,20 @@ def imports(rounds: int) -> Results:
         "dockertest": "import dockertest",
         "dockertest with Pool": "from dockertest import Pool",
     }
-    found: dict[str, list[float]] = {name: [] for name in programs}
+    measured: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
-            found[name].append(
+            measured[name].append(
                 timed(
                     lambda p=program: subprocess.run(  # type: ignore[misc]
                         [sys.executable, "-W", "ignore", "-c", p], check=True, env=INSTALLED
                     )
                 )
             )
-    bare = statistics.median(found.pop("bare"))
+    bare = statistics.median(measured.pop("bare"))
     return {
         "import, over bare Python": {
-            k: summary([max(v - bare, 0) for v in each]) for k, each in found.items()
+            k: summary([max(v - bare, 0) for v in values]) for k, values in measured.items()
         }
     }
 
@@ -366,26 +415,28 @@ def test_one(number, {fixture}):
 
 
 def suite(_rounds: int, count: int = 100) -> Results:
-    """A suite of tests, each with a migrated database of its own: a container each, or a clone each."""
+    """Measure a suite in which each test has its own migrated database, in a new container or as a clone."""
     name = f"dockertest-bench-suite-{os.getpid()}"
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     try:
-        found["a clone a test, first run"] = run_suite("cloned", count, name)
-        found["a clone a test, server reused"] = run_suite("cloned", count, name)
-        found["a container a test"] = run_suite("started", count, name)
-        found["a container a test, testcontainers"] = run_suite("other", count, name)
+        measured["a clone a test, first run"] = run_suite("cloned", count, name)
+        measured["a clone a test, server reused"] = run_suite("cloned", count, name)
+        measured["a container a test"] = run_suite("started", count, name)
+        measured["a container a test, testcontainers"] = run_suite("other", count, name)
     finally:
         with dockertest.Pool() as pool:
             pool.remove_container_by_name(name)
-    ratio = found["a clone a test, first run"]["whole suite"] / found["a container a test"]["whole suite"]
+    ratio = (
+        measured["a clone a test, first run"]["whole suite"] / measured["a container a test"]["whole suite"]
+    )
     return {
-        f"suite of {count} tests": found,
+        f"suite of {count} tests": measured,
         "ratios": {"suite with clones, of one with containers": ratio},
     }
 
 
 def run_suite(fixture: str, count: int, name: str) -> "dict[str, float]":
-    """Run the suite by pytest; give when its first test began and what its last one and all of it took, in milliseconds."""
+    """Run the suite with pytest, and return the start of the first test and the durations of the last one and of the suite in ms."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "first"
         test = Path(folder) / "test_suite.py"
@@ -398,7 +449,7 @@ def run_suite(fixture: str, count: int, name: str) -> "dict[str, float]":
             env={**INSTALLED, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         ended = time.time()
-        tests = [float(each) for each in log.read_text().split()]
+        tests = [float(line) for line in log.read_text().split()]
         return {
             "first test after": (tests[0] - began) * 1000,
             "last test": (tests[-1] - tests[-2]) * 1000,
@@ -407,17 +458,17 @@ def run_suite(fixture: str, count: int, name: str) -> "dict[str, float]":
 
 
 def memory() -> float:
-    """Give the memory of this process, in KB."""
+    """Return the resident memory of this process in KB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e3
 
 
 def growth(_rounds: int) -> Results:
-    """Time and memory per item, as there are more of them."""
+    """Measure time and memory per item for growing numbers of items."""
     containers, databases = {}, {}
     options = dockertest.RunOptions(repository=BUSYBOX, cmd=SLEEP)
     with dockertest.Pool() as pool:
-        pool.run_all([options] * THREADS)  # what is loaded late, and a connection for each thread
+        pool.run_all([options] * THREADS)  # loads lazy imports and opens a connection per thread
     for count in (1, 10, 50, 100):
         with dockertest.Pool() as pool:
             before = memory()
@@ -452,6 +503,7 @@ def growth(_rounds: int) -> Results:
 
 ALL: "dict[str, Callable[[int], Results]]" = {
     "connection": first_connection,
+    "readiness": readiness,
     "reuse": reuse_hit,
     "clones": clones,
     "death": death,
@@ -459,6 +511,7 @@ ALL: "dict[str, Callable[[int], Results]]" = {
     "requests": requests_of_a_run,
     "imports": imports,
     "suite": suite,
+    "prepared": prepared,
     "growth": growth,
     "reaper": reaper,
 }

@@ -1,4 +1,4 @@
-"""What the reaper adds to the first `run` of a process and to later ones, in pairs of processes with and without it."""
+"""The cost of the reaper for the first and for later calls of `run`, in pairs of processes with and without it."""
 
 import json
 import statistics
@@ -22,31 +22,31 @@ print(json.dumps(times))
 """
 
 
-def times(way: str) -> "list[float]":
-    """Run a process that starts four containers in turn; give the milliseconds that each took."""
+def times(mode: str) -> "list[float]":
+    """Run a process that starts four containers one after another, and return the durations in milliseconds."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, way], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", PROGRAM, mode], stdout=subprocess.PIPE, text=True, check=True
     )
-    found: list[float] = json.loads(ended.stdout)
-    return found
+    measured: list[float] = json.loads(ended.stdout)
+    return measured
 
 
 def reaper(rounds: int) -> "dict[str, Any]":
-    """Measure pairs, each in turn beginning with the one and the other; of the differences the median counts."""
+    """Measure pairs in alternating order, and return the median of their differences."""
     first: list[dict[str, float]] = []
     later: list[dict[str, float]] = []
     for number in range(rounds):
-        ways = ("with", "without") if number % 2 else ("without", "with")
-        pair = {way: times(way) for way in ways}
-        first.append({way: found[0] for way, found in pair.items()})
-        later.append({way: statistics.median(found[1:]) for way, found in pair.items()})
+        modes = ("with", "without") if number % 2 else ("without", "with")
+        pair = {mode: times(mode) for mode in modes}
+        first.append({mode: measured[0] for mode, measured in pair.items()})
+        later.append({mode: statistics.median(measured[1:]) for mode, measured in pair.items()})
     return {"reaper": {"first run of a process": compared(first), "later ones": compared(later)}}
 
 
 def compared(pairs: "list[dict[str, float]]") -> "dict[str, float]":
-    """Give the medians, and that of the differences within a pair."""
+    """Return the medians of both modes and of the differences within a pair."""
     return {
-        "with": statistics.median(each["with"] for each in pairs),
-        "without": statistics.median(each["without"] for each in pairs),
-        "difference": statistics.median(each["with"] - each["without"] for each in pairs),
+        "with": statistics.median(pair["with"] for pair in pairs),
+        "without": statistics.median(pair["without"] for pair in pairs),
+        "difference": statistics.median(pair["with"] - pair["without"] for pair in pairs),
     }

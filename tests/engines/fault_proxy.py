@@ -1,4 +1,4 @@
-"""A proxy on a unix socket before a real engine that can do to a request what networks and busy engines do."""
+"""A proxy in front of a real engine that injects faults of networks and busy engines."""
 
 import contextlib
 import os
@@ -9,31 +9,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ENGINE_SOCKET = (
-    "TEST_ENGINE_SOCKET"  # names a unix socket of an engine that DOCKER_HOST reaches by another way
-)
+# The variable with a unix socket of the engine, if DOCKER_HOST has another kind of endpoint.
+ENGINE_SOCKET = "TEST_ENGINE_SOCKET"
 
 Fault = Callable[[socket.socket, Callable[[], socket.socket]], None]
 
 
 def engine_socket() -> str:
-    """Give a unix socket of the engine under test."""
+    """Return the path of a unix socket of the engine under test."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     path = host.removeprefix("unix://") if host.startswith("unix://") else os.environ.get(ENGINE_SOCKET)
-    assert path, (
-        f"{host} has no socket to put a proxy before; name one in {ENGINE_SOCKET}, as make test-engines does"
-    )
+    assert path, f"{host} has no socket for a proxy; set {ENGINE_SOCKET} to one, as make test-engines does"
     return path
 
 
 @dataclass
 class FaultProxy:
     """
-    Forwards each request to the engine, unless a fault waits for one of its kind.
+    Forwards each request to the engine, unless a fault was requested for it.
 
     Attributes:
         path: The proxy's own socket.
-        requests: The first line of every request that came, such as `"POST /v1.41/containers/create HTTP/1.1"`.
+        requests: The first line of every request, such as `"POST /v1.41/containers/create HTTP/1.1"`.
     """
 
     path: Path
@@ -49,12 +46,12 @@ class FaultProxy:
         return f"unix://{self.path}"
 
     def next(self, pattern: str, fault: Fault) -> None:
-        """Do *fault* to the next request whose first line matches *pattern*, once."""
+        """Inject *fault* into the next request whose first line matches *pattern*, once."""
         with self._lock:
             self._faults.append((re.compile(pattern), fault))
 
     def at(self, number: int, fault: Fault) -> None:
-        """Do *fault* to the request of that number, counted from 0."""
+        """Inject *fault* into the request with this number, counted from 0."""
         with self._lock:
             self._numbered[number] = fault
 
@@ -81,7 +78,7 @@ class FaultProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def passed_on(self, head: bytes) -> bytes:
-        """Give the head of the request that the engine gets in the place of one that came."""
+        """Return the head to forward to the engine; subclasses rewrite it."""
         return head
 
     def _serve(self, client: socket.socket) -> None:
@@ -93,7 +90,7 @@ class FaultProxy:
             with self._lock:
                 fault = self._numbered.pop(len(self.requests), None)
                 self.requests.append(line)
-                waiting = next((each for each in self._faults if each[0].search(line)), None)
+                waiting = next((entry for entry in self._faults if entry[0].search(line)), None)
                 if waiting and not fault:
                     self._faults.remove(waiting)
                     fault = waiting[1]
@@ -122,17 +119,17 @@ def answer(status: int, message: str) -> Fault:
 
 
 def refuse(_client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
-    """Hang up without a word, the engine not asked."""
+    """Close the connection without asking the engine."""
 
 
 def freeze(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
-    """Say nothing, until the client gives up."""
+    """Do not answer until the client closes the connection."""
     while client.recv(65536):
         pass
 
 
 def swallow(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
-    """Have the engine do what was asked, and keep its answer back until the client gives up."""
+    """Forward the request, and withhold the answer until the client closes the connection."""
     with forward() as upstream:
         thread = threading.Thread(target=_carry, args=(client, upstream), daemon=True)
         thread.start()
@@ -142,13 +139,13 @@ def swallow(client: socket.socket, forward: Callable[[], socket.socket]) -> None
 
 
 def delay(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
-    """Answer late, but in time."""
+    """Forward the request, and delay the answer by half a second."""
     threading.Event().wait(0.5)
     relay(client, forward())
 
 
 def cut(after: int) -> Fault:
-    """Have the engine do what was asked, and break off its answer after so many bytes."""
+    """Forward the request, and close the connection after *after* bytes of the answer."""
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
@@ -163,22 +160,22 @@ def cut(after: int) -> Fault:
     return fault
 
 
-def edit(pattern: bytes, written: bytes) -> Fault:
-    """Write something shorter over what matches a pattern in the engine's answer, and fill it up with blanks."""
+def edit(pattern: bytes, replacement: bytes) -> Fault:
+    """Replace matches of *pattern* in the answer by *replacement*, padded with blanks to the same length."""
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
             answered = b""
             while data := upstream.recv(65536):
                 answered += data
-            client.sendall(re.sub(pattern, lambda found: written.ljust(len(found[0])), answered))
+            client.sendall(re.sub(pattern, lambda match: replacement.ljust(len(match[0])), answered))
             client.shutdown(socket.SHUT_RDWR)
 
     return fault
 
 
 def relay(client: socket.socket, upstream: socket.socket) -> None:
-    """Carry bytes both ways until both sides have said their last."""
+    """Copy bytes in both directions until both sides have closed theirs."""
     with upstream:
         thread = threading.Thread(target=_carry, args=(client, upstream), daemon=True)
         thread.start()
@@ -206,7 +203,7 @@ def _read_head(client: socket.socket) -> bytes:
 
 
 def _one_request(head: bytes) -> bytes:
-    """Have the engine close the connection behind its answer, so that each connection carries one request."""
+    """Ask the engine to close the connection after its answer, so that each connection has one request."""
     if re.search(rb"\r\nUpgrade:", head, re.IGNORECASE):
         return head
     lines = re.sub(rb"\r\nConnection:[^\r]*", b"", head, flags=re.IGNORECASE)

@@ -1,17 +1,21 @@
 """
-Run the integration tests with each engine and print what came of it: `make test-engines`.
+Run the integration tests with each engine and print a table of results: `make test-engines`.
 
-An engine passes only if every test that was collected passed there, or was skipped for a reason that lies on the engine
-(`tests/integration/differences.py`) or the machine and says so: one that did not run, or skipped otherwise, fails. What pytest
-says goes to files beside the engines.
+An engine passes only if every collected test passed or was skipped for a documented reason: a difference of the engine
+(`tests/integration/differences.py`) or a limit of the machine. A test that did not run, or was skipped for another reason,
+counts as a failure. The output of pytest goes to files next to the engines, and the results of complete runs to
+`docs/reference/engines.json`, from which the documentation makes its tables.
 
     python -m tests.engines.matrix [ENGINE…] [-- ARGUMENTS FOR PYTEST]
 """
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -25,13 +29,14 @@ from tests.engines import ensure, others
 from tests.images import make
 
 DEFAULT = "default"
-LONGEST = 3600.0  # seconds that one engine may take
-SKIPS = ("engine: ", "machine: ")  # how the reason of a skip begins that is known, and says on what it lies
+RESULTS = Path(__file__).parents[2] / "docs/reference/engines.json"
+LONGEST = 3600.0  # seconds for all tests with one engine
+SKIPS = ("engine: ", "machine: ")  # documented reasons for a skip begin with one of these
 
 
 @dataclass(kw_only=True)
 class Row:
-    """What came of one engine; the counts are of tests."""
+    """The results of one engine, as numbers of tests."""
 
     engine: str
     version: str = "did not answer"
@@ -42,18 +47,18 @@ class Row:
 
     @property
     def executed(self) -> int:
-        """How many tests did something."""
+        """The number of tests that ran."""
         return self.counts["passed"] + self.counts["failed"]
 
     @property
     def holds(self) -> bool:
-        """Whether all that was collected passed, but for what has a named reason, which is the lesser part."""
+        """Whether all collected tests passed, except for a small part with a documented reason."""
         named = sum(count for reason, count in self.reasons.items() if reason.startswith(SKIPS))
         accounted = self.counts["passed"] + named == self.collected
         return accounted and self.executed > 0.9 * self.collected
 
     def __str__(self) -> str:
-        counts = "".join(f"{self.counts[each]:>9}" for each in ("passed", "failed", "skipped"))
+        counts = "".join(f"{self.counts[outcome]:>9}" for outcome in ("passed", "failed", "skipped"))
         verdict = "holds" if self.holds else f"FAILS: {self.executed} of {self.collected} tests ran"
         return f"{self.engine:<14}{self.version:<24}{counts}{self.seconds:>8.0f} s  {verdict}"
 
@@ -62,15 +67,16 @@ def main() -> int:
     """Run the tests, and print the table."""
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     names, arguments = sys.argv[1:end], sys.argv[end + 1 :]
-    asked = names or [DEFAULT, *(each.name for each in others.OTHERS)]
-    chosen = {each.name: each for each in others.choose([each for each in asked if each != DEFAULT])}
+    requested = names or [DEFAULT, *(other.name for other in others.OTHERS)]
+    additional = others.choose([name for name in requested if name != DEFAULT])
+    chosen = {other.name: other for other in additional}
     others.STORE.mkdir(parents=True, exist_ok=True)
     with dockertest.Pool() as pool:
         prefix = make.provide(pool, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
     os.environ |= {"DOCKERTEST_IMAGE_PREFIX": prefix, "DOCKERTEST_REQUIRED": "1"}
     collected = collect(arguments)
     rows = []
-    for name in asked:
+    for name in requested:
         rows.append(test(name, chosen.get(name), collected, arguments))
         print(rows[-1], flush=True)
     print(f"\n{'engine':<14}{'version':<24}{'passed':>9}{'failed':>9}{'skipped':>9}{'time':>10}")
@@ -78,21 +84,54 @@ def main() -> int:
         print(row)
         for reason, count in sorted(row.reasons.items()):
             print(f"    {count} skipped: {reason}")
+    if not arguments:
+        store([entry(row, chosen.get(row.engine)) for row in rows if row.executed])
     return 0 if all(row.holds for row in rows) else 1
 
 
+def entry(row: Row, other: others.Other | None) -> dict[str, object]:
+    """Return a row as it is stored for the documentation."""
+    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return {
+        "engine": row.engine,
+        "version": row.version,
+        "reached": {"tls": "remote, TLS", "tcp": "remote, TCP"}[other.scheme]
+        if other and other.scheme != "unix"
+        else "unix socket",
+        "passed": row.counts["passed"],
+        "failed": row.counts["failed"] + row.collected - row.counts.total(),
+        "skipped": dict(sorted(row.reasons.items())),
+        "commit": subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def store(entries: list[dict[str, object]], results: Path = RESULTS) -> None:
+    """Put the results in the place of earlier ones of the same engines."""
+    known = json.loads(results.read_text()) if results.exists() else []
+    rows = {row["engine"]: row for row in [*known, *entries]}
+    order = [DEFAULT, *(other.name for other in others.OTHERS)]
+    sorted_rows = sorted(rows.values(), key=lambda row: order.index(row["engine"]))
+    results.write_text(json.dumps(sorted_rows, indent=2) + "\n")
+
+
 def pytest(*arguments: str) -> list[str]:
-    """Give the command of the tests."""
+    """Return the command that runs the tests."""
     return [sys.executable, "-m", "pytest", "tests/integration", "-q", *arguments]
 
 
+def parallel() -> list[str]:
+    """Return the arguments of pytest-xdist that the Makefile passes in the environment."""
+    return shlex.split(os.environ.get("PARALLEL", ""))
+
+
 def collect(arguments: list[str]) -> int:
-    """Count the tests that there are, without an engine."""
+    """Return the number of tests, which needs no engine."""
     done = subprocess.run(pytest("--collect-only", *arguments), capture_output=True, text=True, check=False)
-    found = re.search(r"^(\d+)(?:/\d+)? tests? collected", done.stdout, re.MULTILINE)
-    if not found:
+    summary = re.search(r"^(\d+)(?:/\d+)? tests? collected", done.stdout, re.MULTILINE)
+    if not summary:
         raise SystemExit(f"no tests: {done.stdout}{done.stderr}")
-    return int(found[1])
+    return int(summary[1])
 
 
 def test(name: str, other: others.Other | None, collected: int, arguments: list[str]) -> Row:
@@ -111,7 +150,7 @@ def test(name: str, other: others.Other | None, collected: int, arguments: list[
     with log.open("w") as file:
         try:
             subprocess.run(
-                [*before, *pytest(f"--junit-xml={report}", *arguments)],
+                [*before, *pytest(f"--junit-xml={report}", *parallel(), *arguments)],
                 env=environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -130,13 +169,13 @@ def test(name: str, other: others.Other | None, collected: int, arguments: list[
 
 
 def version(other: others.Other | None) -> str:
-    """Say which engine answers; `DockertestError` if none does."""
+    """Return which engine answers, or raise `DockertestError`."""
     with others.pool(other) if other else dockertest.Pool() as pool:
         return ensure.name_of(pool)
 
 
 def count(row: Row, report: Path) -> None:
-    """Read pytest's report; an error before or after a test is a failure, whatever the test itself did."""
+    """Count the results in pytest's report; an error in set-up or teardown is a failure."""
     outcomes: dict[tuple[str, str], str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         key = (case.get("classname", ""), case.get("name", ""))

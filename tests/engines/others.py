@@ -1,10 +1,10 @@
 """
-The engines that the tests are to meet besides the default one: what they are made of, and how they are reached.
+The engines for the tests in addition to the default one: packages, network and addresses.
 
-Each runs in namespaces of its own (network, mounts, process ids), on a root filesystem of Debian's packages: nothing of
-it is seen by the engine at the default socket, and nothing is left when its first process ends but what it stored below
-`/var/lib/dockertest-engines`. Docker is a remote host at an address of its own; Podman listens on a unix socket, and its
-published ports are on the loopback of its network, which tests enter with `nsenter`.
+Each runs in its own namespaces (network, mounts, process ids) on a root filesystem made of Debian packages. The engine at
+the default socket cannot see it, and when its first process exits, nothing remains except its storage in
+`/var/lib/dockertest-engines`. Docker is a remote host with its own address. Podman listens on a unix socket and publishes
+ports on the loopback device of its network namespace, which the tests enter with `nsenter`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MMDEBSTRAP = (
     "mmdebstrap",
     "--variant=minbase",
     "--aptopt=APT::Install-Recommends false",
-    '--aptopt=Acquire::Check-Valid-Until "false"',  # unstable's lists live for a week, and mirrors and clocks differ
+    '--aptopt=Acquire::Check-Valid-Until "false"',  # the lists of unstable expire after a week, and mirrors and clocks differ
     "--dpkgopt=force-unsafe-io",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -34,11 +34,11 @@ class Other:
     One engine.
 
     Attributes:
-        name: What people call it.
-        number: Of its network, `10.77.NUMBER.0/24`: this machine is 1 in it, the engine 2.
-        suite: Of Debian.
-        packages: That make its root filesystem; "runc/bookworm" is that suite's.
-        scheme: How it is reached: "tls", "tcp" or "unix".
+        name: The name on the command line.
+        number: The number of its network `10.77.NUMBER.0/24`, in which this machine is 1 and the engine 2.
+        suite: The Debian suite.
+        packages: The packages of its root filesystem; "runc/bookworm" is taken from that suite.
+        scheme: How clients connect: "tls", "tcp" or "unix".
     """
 
     name: str
@@ -49,24 +49,24 @@ class Other:
 
     @property
     def is_podman(self) -> bool:
-        """Whether it is Podman; else it is Docker."""
+        """Whether it is Podman rather than Docker."""
         return self.name.startswith("podman")
 
     @property
     def folder(self) -> Path:
-        """What it stores."""
+        """The folder of its storage."""
         return STORE / self.name
 
     @property
     def shared(self) -> Path:
-        """What both sides see, under the same path."""
+        """The folder that both sides see, at the same path."""
         return self.folder / "shared"
 
     @property
     def sources(self) -> list[str]:
-        """Where the packages are from, in apt's words; nothing if all are of one suite."""
-        more = [each.partition("/")[2] for each in self.packages if "/" in each]
-        return [f"deb http://deb.debian.org/debian {each} main" for each in (self.suite, *more) if more]
+        """The apt sources; empty if all packages are from one suite."""
+        more = [package.partition("/")[2] for package in self.packages if "/" in package]
+        return [f"deb http://deb.debian.org/debian {suite} main" for suite in (self.suite, *more) if more]
 
     @property
     def tree(self) -> Path:
@@ -81,12 +81,12 @@ class Other:
 
     @property
     def address(self) -> str:
-        """Where it is, for this machine."""
+        """The address at which this machine reaches it."""
         return f"10.77.{self.number}.2"
 
     @property
     def environ(self) -> dict[str, str]:
-        """Say by which variables it is found, and by which tests find a socket to put a proxy before."""
+        """The variables that select it, and the one that names a socket for the fault proxy."""
         socket = f"{self.shared}/engine.sock"
         if self.scheme == "unix":
             return {"DOCKER_HOST": f"unix://{socket}"}
@@ -97,12 +97,12 @@ class Other:
 
     @property
     def prefix(self) -> list[str]:
-        """What goes before a command that has to reach the ports that it publishes."""
+        """The prefix of commands that connect to ports that it publishes."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.scheme == "unix" else []
 
     @property
     def daemon(self) -> list[str]:
-        """The command that it is, below a first process that buries its dead."""
+        """The command of the engine, below an init process that reaps zombies."""
         if self.is_podman:
             return f"catatonit -- podman system service --time=0 unix://{self.shared}/engine.sock".split()
         listen = ["--tls=false", f"--host=tcp://{self.address}:2375"]
@@ -110,14 +110,14 @@ class Other:
             files = ("tlscacert=ca.pem", "tlscert=server.pem", "tlskey=server-key.pem")
             keys = [f"--{file.replace('=', f'={self.shared}/')}" for file in files]
             listen = ["--tlsverify", *keys, f"--host=tcp://{self.address}:2376"]
-        registries = f"--insecure-registry=10.77.{self.number}.0/24"  # those of tests, on this machine
+        registries = f"--insecure-registry=10.77.{self.number}.0/24"  # registries of tests, on this machine
         own = [f"--host=unix://{self.shared}/engine.sock", f"--cgroup-parent=/{self.namespace}"]
         return ["docker-init", "--", "dockerd", *own, registries, *listen]
 
 
 DOCKER = ("docker.io", "iptables", "ca-certificates")
-# Trixie's runc is a 1.1 built with a Go that its makers rule out for it (opencontainers/runc#4233). Twice in the tests, and
-# never in 10,000 starts and commands beside them, its `runc init` died, and a start or a command with it.
+# Trixie builds runc 1.1 with a version of Go that runc does not support (opencontainers/runc#4233). `runc init` crashed twice
+# in the tests, though never in 10,000 separate starts and commands.
 DOCKER_26 = (*DOCKER, "runc/bookworm")
 PODMAN = tuple("podman runc netavark aardvark-dns iptables nftables catatonit ca-certificates".split())
 OTHERS = (
@@ -130,11 +130,11 @@ OTHERS = (
 
 
 def choose(names: list[str]) -> list[Other]:
-    """Give the engines of those names; all if there are none."""
-    unknown = set(names) - {each.name for each in OTHERS}
+    """Return the engines with these names, or all if there are no names."""
+    unknown = set(names) - {other.name for other in OTHERS}
     if unknown:
         raise SystemExit(f"no such engine: {', '.join(sorted(unknown))}")
-    return [each for each in OTHERS if not names or each.name in names]
+    return [other for other in OTHERS if not names or other.name in names]
 
 
 def pool(other: Other) -> dockertest.Pool:
@@ -145,11 +145,11 @@ def pool(other: Other) -> dockertest.Pool:
 
 
 def answers(other: Other) -> bool:
-    """Whether the engine runs."""
+    """Return whether the engine answers."""
     try:
         pool(other).close()
     except dockertest.DockerUnavailableError:
         return False
-    except dockertest.InvalidOptionError:  # there are no certificates yet
+    except dockertest.InvalidOptionError:  # the certificates do not exist yet
         return False
     return True

@@ -1,4 +1,4 @@
-"""An ssh server on loopback with keys of its own, and a home from which it is reached, so that tests meet ssh://."""
+"""An ssh server on loopback with its own keys, and a home directory to connect from, to test ssh:// endpoints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-
-from typing_extensions import Self
+from typing import Self
 
 import dockertest
 
@@ -34,7 +33,7 @@ Host Engine.Example
   Port {port}
   User {user}
 """
-# The system's ssh takes the home of the user from the system, whatever HOME is.
+# ssh ignores HOME and takes the user's home directory from the system, so all paths are passed as options.
 PROGRAM = """\
 #!/bin/sh
 exec {ssh} -F {folder}/home/.ssh/config -i {folder}/home/.ssh/id_ed25519 -o UserKnownHostsFile={folder}/home/.ssh/known_hosts "$@"
@@ -43,14 +42,14 @@ exec {ssh} -F {folder}/home/.ssh/config -i {folder}/home/.ssh/id_ed25519 -o User
 
 class Sshd:
     """
-    Listens while it is entered.
+    A context manager that runs the server.
 
     Attributes:
-        url: Where, for a pool.
-        environ: The variables by which it is reached: a home with key, known hosts and the name `Engine.Example`, and
-            a path with an `ssh` that knows them.
-        authorized: The file with the keys that the server lets in.
-        known: The file with the servers that the home knows.
+        url: The endpoint for a pool.
+        environ: The variables that make it reachable: a home with key, known hosts and the name `Engine.Example`, and
+            a PATH with an `ssh` that uses them.
+        authorized: The file with the keys that the server accepts.
+        known: The file with the known hosts.
     """
 
     def __init__(self, folder: Path, program: str) -> None:
@@ -95,10 +94,10 @@ class Sshd:
 
 
 def sshd_program() -> str:
-    """Give the path of sshd; where it is missing, as root on Debian, install it."""
+    """Return the path of sshd; as root on Debian, install it if it is missing."""
     if not shutil.which("sshd", path=PATH):
         script = Path(__file__).with_name("debian.py")
         subprocess.run([sys.executable, script, "openssh-server"], check=False)
-    if found := shutil.which("sshd", path=PATH):
-        return found
-    raise FileNotFoundError("there is no sshd here, and it is not for us to install one")
+    if program := shutil.which("sshd", path=PATH):
+        return program
+    raise FileNotFoundError("sshd was not found; install openssh-server")

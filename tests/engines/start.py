@@ -1,7 +1,7 @@
 """
-Start the engines that the tests are to meet besides the default one: `make engines`; `make engines-stop` ends them.
+Start the additional engines for the tests (`make engines`) or stop them (`make engines-stop`).
 
-One that answers is left as it is. What they are is told in `others.py`.
+An engine that answers is left as it is. `others.py` describes the engines.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ TOOLS = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "nsenter": "util-linux", 
 
 
 class StartError(Exception):
-    """An engine cannot be had; the text tells the person why."""
+    """An engine cannot be started; the message contains the reason."""
 
 
 def main() -> int:
-    """Start or stop what the arguments name; everything by default."""
-    arguments = argparse.ArgumentParser(description="Start, or stop, engines for the tests.")
-    arguments.add_argument("what", choices=["start", "stop"])
-    arguments.add_argument(
-        "names", nargs="*", metavar="name", help=f"of: {', '.join(each.name for each in OTHERS)}"
+    """Start or stop the engines that the arguments name, or all of them."""
+    parser = argparse.ArgumentParser(description="Start or stop engines for the tests.")
+    parser.add_argument("what", choices=["start", "stop"])
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of: {', '.join(other.name for other in OTHERS)}"
     )
-    asked = arguments.parse_args()
-    chosen = choose(asked.names)
+    arguments = parser.parse_args()
+    chosen = choose(arguments.names)
     failed = 0
-    with ensure.alone():
+    with ensure.exclusive():
         for other in chosen:
             try:
-                start(other) if asked.what == "start" else stop(other)
+                start(other) if arguments.what == "start" else stop(other)
             except (StartError, standins.MakeError, dockertest.DockertestError, OSError) as error:
                 print(f"{other.name}: {error}", file=sys.stderr, flush=True)
                 failed += 1
@@ -54,35 +54,35 @@ def main() -> int:
 
 
 def start(other: Other) -> None:
-    """See to it that the engine answers and has the images."""
+    """Start the engine if it does not answer, and load the images."""
     if not answers(other):
-        need_tools()
+        require_tools()
         make_tree(other)
-        stop(other)  # what may be left of one that does not answer any more
+        stop(other)  # remove the remains of an engine that no longer answers
         connect(other)
         launch(other)
     load_images(other)
-    with pool(other) as there:
-        version = ensure.name_of(there)
+    with pool(other) as remote:
+        version = ensure.name_of(remote)
     variables = " ".join(f"{key}={value}" for key, value in other.environ.items())
     print(f"{other.name}: {version}; reach it by: {' '.join([*other.prefix, 'env', variables])}", flush=True)
 
 
-def need_tools() -> None:
-    """Install what is missing, where that is for us to do."""
+def require_tools() -> None:
+    """Install missing tools, as root on Debian."""
     if os.geteuid() != 0:
-        raise StartError("namespaces are made by root only; run this as root")
+        raise StartError("only root can create namespaces; run this command as root")
     missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
     if missing:
         done = subprocess.run([sys.executable, HERE / "debian.py", *missing], check=False)
         if done.returncode:
             raise StartError(
-                f"missing: {', '.join(missing)}, which this command installs only on Debian or Ubuntu"
+                f"missing packages: {', '.join(missing)}; this command installs them only on Debian or Ubuntu"
             )
 
 
 def make_tree(other: Other) -> None:
-    """Unpack the root filesystem, once."""
+    """Unpack the root filesystem unless it exists."""
     if not other.tree.exists():
         print(f"{other.name}: unpacking Debian's {', '.join(other.packages)} of {other.suite}", flush=True)
         half = other.tree.with_suffix(".half")
@@ -97,7 +97,7 @@ def make_tree(other: Other) -> None:
 
 
 def connect(other: Other) -> None:
-    """Make the engine's network, and for Docker a cable to it."""
+    """Create the engine's network namespace, and for Docker a veth pair into it."""
     execute(["ip", "netns", "add", other.namespace])
     within = ["ip", "-n", other.namespace]
     execute([*within, "link", "set", "lo", "up"])
@@ -112,7 +112,7 @@ def connect(other: Other) -> None:
 
 
 def launch(other: Other) -> None:
-    """Start the engine so that it outlives this command, and wait until it answers."""
+    """Start the engine in a session of its own, and wait until it answers."""
     data = other.folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(other.shared, ignore_errors=True)
@@ -121,7 +121,7 @@ def launch(other: Other) -> None:
         write_certificates(other)
     store = "var/lib/containers" if other.is_podman else "var/lib/docker"
     log = other.folder / "log"
-    # `ip netns exec` would mount a `/sys` without the control groups.
+    # `ip netns exec` would mount a `/sys` without the cgroups.
     enter = f"nsenter --net=/run/netns/{other.namespace} unshare --mount --pid --fork --kill-child sh".split()
     folders = [str(other.tree), str(other.shared), str(data), store]
     command = [*enter, str(HERE / "inside.sh"), *folders, *other.daemon]
@@ -132,7 +132,7 @@ def launch(other: Other) -> None:
 
     def answering() -> bool:
         if process.poll() is not None:
-            raise StartError(f"it ended with exit code {process.returncode}")
+            raise StartError(f"it exited with code {process.returncode}")
         return answers(other)
 
     try:
@@ -143,7 +143,7 @@ def launch(other: Other) -> None:
 
 
 def write_certificates(other: Other) -> None:
-    """Write what the engine shows and what it wants to see; an authority of its own, new with every start."""
+    """Write certificates for the engine and its clients, from a CA that is new with every start."""
     authority = trustme.CA()
     server, client = authority.issue_cert(other.address), authority.issue_cert("client@dockertest.example")
     certificates = other.folder / "certificates"
@@ -157,34 +157,34 @@ def write_certificates(other: Other) -> None:
 
 
 def load_images(other: Other) -> None:
-    """Carry the images over from the default engine, those that are not there or differ."""
-    with dockertest.Pool(timeout=600) as here, pool(other) as there:
-        prefix = make.provide(here, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
-        ours, theirs = standins.present(here), standins.present(there)
+    """Copy the images that are missing or differ from the default engine."""
+    with dockertest.Pool(timeout=600) as local, pool(other) as remote:
+        prefix = make.provide(local, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
+        ours, theirs = standins.present(local), standins.present(remote)
         names = [
             name
-            for name in ((prefix or make.REGISTRY.get(each, "")) + each for each in make.NEEDED)
+            for name in ((prefix or make.REGISTRY.get(image, "")) + image for image in make.NEEDED)
             if ours[name]["Labels"] != theirs.get(name, {"Labels": 0})["Labels"]
         ]
         if names:
             print(f"{other.name}: loading {', '.join(names)}", flush=True)
-            # The SDK's own method saves one at a time, with what they share every time.
-            api: Any = here.client.api
+            # The SDK's method saves a single image with all its layers, but images share layers.
+            api: Any = local.client.api
             saved = api._get(api._url("/images/get"), params={"names": names}, stream=True)
             api._raise_for_status(saved)
-            for answer in there.client.api.load_image(saved.iter_content(1 << 20)):  # type: ignore[no-untyped-call]
+            for answer in remote.client.api.load_image(saved.iter_content(1 << 20)):  # type: ignore[no-untyped-call]
                 if "error" in answer:
                     raise StartError(f"cannot load the images: {answer['error']}")
 
 
 def stop(other: Other) -> None:
-    """End the engine, and leave nothing of it but what it stored."""
+    """Stop the engine and remove everything except its storage."""
     if not Path("/run/netns", other.namespace).exists():
         return
     if answers(other):
-        with pool(other) as there:
-            for container in there.client.api.containers(all=True):
-                there._engine.remove(container["Id"])  # and with it, its control group
+        with pool(other) as remote:
+            for container in remote.client.api.containers(all=True):
+                remote._runtime.engine.remove(container["Id"])  # which also removes its cgroup
     for first in first_processes(other):
         os.kill(first, signal.SIGTERM)
     try:
@@ -197,27 +197,27 @@ def stop(other: Other) -> None:
         execute(["ip", "link", "delete", f"dockertest{other.number}"])
     execute(["ip", "netns", "delete", other.namespace])
     remove_groups(other)
-    print(f"{other.name}: stopped; what it stored is in {other.folder} and {other.tree}", flush=True)
+    print(f"{other.name}: stopped; its storage is in {other.folder} and {other.tree}", flush=True)
 
 
 def first_processes(other: Other) -> list[int]:
-    """Give the processes in the engine's network that are the first of their namespace: the engine's own."""
+    """Return the first process of each PID namespace in the engine's network, which belong to the engine."""
     within = execute(["ip", "netns", "pids", other.namespace]).split()
     firsts = []
     for pid in within:
         with suppress(OSError):
             status = Path("/proc", pid, "status").read_text()
-            # Its ids, from the outermost namespace to its own.
+            # The ids of a process, from the outermost namespace to its own.
             if re.search(r"^NSpid:\s.*\s1$", status, re.MULTILINE):
                 firsts.append(int(pid))
     return firsts
 
 
 def remove_groups(other: Other) -> None:
-    """Remove the control groups that nothing is in any more."""
+    """Remove the cgroups that are empty."""
     name = "libpod_parent" if other.is_podman else other.namespace
     for top in [*Path("/sys/fs/cgroup").glob(name), *Path("/sys/fs/cgroup").glob(f"*/{name}")]:
-        for group in sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True):
+        for group in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
             with suppress(OSError):
                 group.rmdir()
         with suppress(OSError):
@@ -225,11 +225,11 @@ def remove_groups(other: Other) -> None:
 
 
 def execute(command: list[str]) -> str:
-    """Run a command and give its output; one that fails is an error with its last words."""
+    """Run a command and return its output; a failure raises an error with its last lines."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = "\n".join((done.stderr or done.stdout).splitlines()[-15:])
-        raise StartError(f"{' '.join(command)} failed: {said}")
+        output = "\n".join((done.stderr or done.stdout).splitlines()[-15:])
+        raise StartError(f"{' '.join(command)} failed: {output}")
     return done.stdout
 
 

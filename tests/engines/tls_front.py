@@ -1,7 +1,7 @@
 """
-An engine's unix socket on a TCP port, behind TLS or not, so that tests meet both without a second engine.
+An engine's unix socket on a TCP port, with or without TLS, to test both without a second engine.
 
-It is as strict as Go's: a client that breaks a TLS connection off without saying so has its connections reset.
+It is as strict as the TLS of Go: if a client closes a connection without a TLS alert, the connection is reset.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import struct
 import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Self
 
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from typing_extensions import Self
 
 from tests.engines.fault_proxy import engine_socket
 
@@ -28,10 +28,10 @@ CHUNK = 65536
 
 class Front:
     """
-    Listens while it is entered.
+    A context manager that runs the server.
 
     Attributes:
-        url: Where, for a pool.
+        url: The endpoint for a pool.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Front:
         return self
 
     def cut(self) -> None:
-        """End all connections towards the clients, as a firewall or balancer does; new ones are welcome."""
+        """Close all connections to clients, as a firewall or load balancer does, and accept new ones."""
         self._shut(self._clients)
 
     def __exit__(self, *_: object) -> None:
@@ -69,9 +69,9 @@ class Front:
 
     def _shut(self, sockets: list[socket.socket]) -> None:
         with self._lock:
-            for each in sockets:
+            for sock in sockets:
                 with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         while True:
@@ -94,15 +94,15 @@ class Front:
                 ways = [_Way(near, far), _Way(far, near)]
                 while any(way.is_open for way in ways):
                     _step(ways)
-                    if not ways[1].is_open:  # an engine that has ended reads no more
+                    if not ways[1].is_open:  # an engine that has closed its side reads nothing more
                         far.out, far.is_deaf = b"", True
             except OSError:
-                # Not a word of farewell, so that a client cannot take it for the end.
+                # A reset, so that the client cannot mistake it for the end of the data.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class _Plain:
-    """A socket with what is still to be sent on it."""
+    """A socket and the bytes that are still to be sent on it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -111,7 +111,7 @@ class _Plain:
         self.ending = self.is_deaf = self.has_ended = False
 
     def read(self) -> bytes:
-        """Give what is there, and note the end."""
+        """Return the bytes that have arrived, and note the end of the stream."""
         try:
             data = self.sock.recv(CHUNK)
         except BlockingIOError:
@@ -120,7 +120,7 @@ class _Plain:
         return data
 
     def write(self, data: bytes) -> None:
-        """Send *data* as soon as that is possible."""
+        """Send *data* as soon as possible."""
         self.out += data
 
     def end(self) -> None:
@@ -128,7 +128,7 @@ class _Plain:
         self.ending = True
 
     def flush(self) -> None:
-        """Send what can be sent."""
+        """Send as many bytes as possible."""
         try:
             if self.out:
                 self.out = self.out[self.sock.send(self.out) :]
@@ -142,7 +142,7 @@ class _Plain:
 
 
 class _Tls(_Plain):
-    """The server's side of a TLS connection, in memory: each direction has an end of its own."""
+    """The server side of a TLS connection in memory, in which each direction ends separately."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -164,7 +164,7 @@ class _Tls(_Plain):
 
     def _read(self) -> bytes:
         try:
-            data = self._tls.read(CHUNK)  # shakes hands by itself; an end without a word is an error
+            data = self._tls.read(CHUNK)  # includes the handshake; an end without a TLS alert is an error
         except ssl.SSLZeroReturnError:
             data = b""
         self.has_ended = not data
@@ -182,7 +182,7 @@ class _Tls(_Plain):
 
 
 class _Way:
-    """One direction, from its source to its sink; it holds no more than it has just read."""
+    """One direction, from its source to its sink, which buffers only the last read."""
 
     def __init__(self, source: _Plain, sink: _Plain) -> None:
         self.source = source
@@ -190,7 +190,7 @@ class _Way:
         self.is_open = True
 
     def step(self) -> None:
-        """Read once, and send on."""
+        """Read once and forward the bytes."""
         data = self.source.read()
         if data and not self.sink.is_deaf:
             self.sink.write(data)
@@ -201,15 +201,15 @@ class _Way:
 
 
 def _step(ways: list[_Way]) -> None:
-    """Wait until something can be done, and do it."""
-    wanted: dict[socket.socket, int] = {}
+    """Wait until a socket is ready, and read or write."""
+    interests: dict[socket.socket, int] = {}
     for way in ways:
         if way.sink.out:
-            wanted[way.sink.sock] = wanted.get(way.sink.sock, 0) | selectors.EVENT_WRITE
+            interests[way.sink.sock] = interests.get(way.sink.sock, 0) | selectors.EVENT_WRITE
         elif way.is_open:
-            wanted[way.source.sock] = wanted.get(way.source.sock, 0) | selectors.EVENT_READ
+            interests[way.source.sock] = interests.get(way.source.sock, 0) | selectors.EVENT_READ
     with selectors.DefaultSelector() as waiting:
-        for sock, events in wanted.items():
+        for sock, events in interests.items():
             waiting.register(sock, events)
         ready = {key.fileobj: events for key, events in waiting.select()}
     for way in ways:
@@ -223,13 +223,13 @@ def certificates(
     folder: Path, host: str = "127.0.0.1", not_after: datetime.datetime | None = None
 ) -> ssl.SSLContext:
     """
-    Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and give the server's side of it.
+    Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and return the context for the server.
 
-    The CA does not say what its key is for, nor do those of Docker's own manual and of older `docker:dind` images.
+    The CA has no key usage, like those of Docker's manual and of older `docker:dind` images.
 
     Args:
-        host: The host that the server's certificate is for.
-        not_after: When that is over; not soon by default.
+        host: The host in the server's certificate.
+        not_after: When the server's certificate expires; far in the future by default.
     """
     ca = trustme.CA()
     client = ca.issue_cert("client@dockertest.example")

@@ -1,4 +1,4 @@
-"""A real engine behind a socket of its own that says it speaks other versions of the API, and keeps to that."""
+"""A proxy in front of a real engine that pretends to support other versions of the API."""
 
 import re
 import socket
@@ -12,12 +12,12 @@ from .fault_proxy import FaultProxy, _carry, _one_request, _read_head, answer
 @dataclass
 class OtherVersions(FaultProxy):
     """
-    Forwards each request to the engine in a version that it knows, and refuses what an engine of these would.
+    Forwards each request in a version that the engine supports, and rejects versions outside of the pretended range.
 
     Attributes:
-        oldest: The oldest version that is spoken.
-        newest: The newest one; both of as many characters as the engine's own.
-        real: One that the engine itself speaks.
+        oldest: The oldest version of the range.
+        newest: The newest version of the range; both have as many characters as the engine's own.
+        real: A version that the engine itself supports.
     """
 
     oldest: str = "1.12"
@@ -30,9 +30,9 @@ class OtherVersions(FaultProxy):
             if not head:
                 return
             self.requests.append(head.split(b"\r\n", 1)[0].decode())
-            asked = re.match(rb"\w+ /v([0-9.]+)/", head)
-            if asked and (refusal := self._refusal(asked[1].decode())):
-                answer(400, refusal)(client, _nobody)
+            requested = re.match(rb"\w+ /v([0-9.]+)/", head)
+            if requested and (refusal := self._refusal(requested[1].decode())):
+                answer(400, refusal)(client, _no_upstream)
                 return
             known = re.sub(rb"(?<= /v)[0-9.]+(?=/)", self.real.encode(), head, count=1)
             with socket.socket(socket.AF_UNIX) as upstream:
@@ -45,26 +45,26 @@ class OtherVersions(FaultProxy):
                 client.shutdown(socket.SHUT_RDWR)
                 thread.join()
 
-    def _refusal(self, asked: str) -> str:
-        """Say what engines say to a version that they do not speak; nothing if they do."""
-        if _numbers(asked) < _numbers(self.oldest):
-            return f"client version {asked} is too old. Minimum supported API version is {self.oldest}"
-        if _numbers(asked) > _numbers(self.newest):
-            return f"client version {asked} is too new. Maximum supported API version is {self.newest}"
+    def _refusal(self, version: str) -> str:
+        """Return the message of an engine about an unsupported version, or an empty string."""
+        if _numbers(version) < _numbers(self.oldest):
+            return f"client version {version} is too old. Minimum supported API version is {self.oldest}"
+        if _numbers(version) > _numbers(self.newest):
+            return f"client version {version} is too new. Maximum supported API version is {self.newest}"
         return ""
 
     def _disguised(self, data: bytes) -> bytes:
-        """Put the other versions in place of the engine's own, which are as long."""
-        for said, version in (
+        """Replace the engine's versions by the pretended ones, which have the same length."""
+        for pattern, version in (
             (rb'(Api-Version: |"ApiVersion":")[0-9.]+', self.newest),
-            (rb'("MinAPIVersion":")[0-9]+[.][0-9]+(?=")', self.oldest),  # Podman has one of its own, too
+            (rb'("MinAPIVersion":")[0-9]+[.][0-9]+(?=")', self.oldest),  # Podman also has another one
         ):
-            data = re.sub(said, rb"\g<1>" + version.encode(), data)
+            data = re.sub(pattern, rb"\g<1>" + version.encode(), data)
         return data
 
 
-def _nobody() -> socket.socket:
-    raise AssertionError("the engine is not asked")
+def _no_upstream() -> socket.socket:
+    raise AssertionError("no request is forwarded to the engine")
 
 
 def _numbers(version: str) -> list[int]:

@@ -1,10 +1,10 @@
 """
-Make the images that tests and examples need available: `make images`.
+Provide the images that tests and examples need: `make images`.
 
     python -m tests.images.make [IMAGE…]
 
-Prints the prefix that goes before their names: nothing for the official images, `dockertest.local/` for stand-ins
-built from Debian's packages where no registry is reached. What a person may want to read goes to standard error.
+Prints the prefix of their names: an empty one for the official images, `dockertest.local/` for stand-ins that are built
+from Debian packages if no registry can be reached. Progress messages go to standard error.
 """
 
 import fcntl
@@ -20,17 +20,19 @@ from typing import Any
 import docker.errors
 
 import dockertest
-from tests.images.standins import PREFIX, MakeError, build_outdated, outdated, present, say
+from tests.images.standins import PREFIX, MakeError, build_outdated, log, outdated, present
 
-# The official names; those whose stand-ins take longest to build come first.
+# The official names. Images whose stand-ins take longest to build come first.
 NEEDED = (
     "zookeeper:3.8",
     "rabbitmq:3.10",
     "postgres:15",
     "mariadb:10.11",
+    "mysql:9.7",
     "nginx:1.22",
     "eclipse-mosquitto:2.0",
     "redis:7.0",
+    "valkey/valkey:9.1",
     "coreos/etcd:v3.4.23",
     "registry:2",
     "influxdb:1.6",
@@ -39,66 +41,66 @@ NEEDED = (
     "python:3.11",
     "busybox:1.35",
 )
-# Where an official image is, if not on Docker Hub.
+# The registries of official images that are not on Docker Hub.
 REGISTRY = {"coreos/etcd:v3.4.23": "quay.io/"}
 REGISTRY_SECONDS = 4.0
 
 
 def main(names: Sequence[str]) -> int:
-    """Print the prefix under which the images are there."""
+    """Provide the images and print their prefix."""
     try:
         if unknown := set(names) - set(NEEDED):
             raise MakeError(f"unknown images: {', '.join(sorted(unknown))}; known: {', '.join(NEEDED)}")
         with dockertest.Pool() as pool:
             print(provide(pool, names or NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")))
     except (MakeError, dockertest.DockertestError, docker.errors.DockerException) as error:
-        say(str(error))
+        log(str(error))
         return 1
     return 0
 
 
-def provide(pool: dockertest.Pool, names: Sequence[str], wished: str) -> str:
-    """Make the images available, under the prefix that the user wishes if there is one; give the prefix."""
-    prefix = wished and wished.rstrip("/") + "/"
+def provide(pool: dockertest.Pool, names: Sequence[str], requested: str) -> str:
+    """Make the images available, under the requested prefix if it is not empty, and return their prefix."""
+    prefix = requested and requested.rstrip("/") + "/"
     if prefix not in ("", PREFIX):
         pull_missing(pool, names, prefix)
         return prefix
     if not prefix and not missing(pool, names, ""):
         return ""
     if outdated(pool, names):
-        with alone():  # whoever waited here finds them made
-            if not prefix and outdated(pool, names) and pulled_officials(pool, names):
+        with exclusive():  # another process may have built them in the meantime
+            if not prefix and outdated(pool, names) and pull_official(pool, names):
                 return ""
             build_outdated(pool, names)
     return PREFIX
 
 
-def pulled_officials(pool: dockertest.Pool, names: Sequence[str]) -> bool:
-    """Pull the official images; `False` if they cannot be had."""
+def pull_official(pool: dockertest.Pool, names: Sequence[str]) -> bool:
+    """Pull the official images, and return whether this succeeded."""
     try:
-        ask_registry(names[0])
+        check_registry(names[0])
         pull_missing(pool, names, "")
     except MakeError as error:
-        say(f"{error}\nno official images: stand-ins built from Debian's packages take their place")
+        log(f"{error}\nusing stand-ins built from Debian packages instead of the official images")
         return False
     return True
 
 
-def ask_registry(name: str) -> None:
-    """Fail within seconds if no registry is reached. The engine has to ask: it has proxies and mirrors of its own."""
+def check_registry(name: str) -> None:
+    """Fail within seconds if no registry can be reached. The engine is asked, since it may use proxies and mirrors."""
     with dockertest.Pool(timeout=REGISTRY_SECONDS) as pool:
-        api: Any = pool.client.api  # whose stubs leave some of it untyped
+        api: Any = pool.client.api  # the stubs are incomplete
         try:
-            # Without credentials: asking a broken helper for them would make public images fail.
+            # Without credentials, since a broken credential helper would prevent the pull of public images.
             api.inspect_distribution(name, auth_config={})
         except (docker.errors.APIError, OSError) as error:
             if "not supported" not in str(error):
-                raise MakeError(f"cannot reach Docker Hub: {words(error)}") from error
-            ask_registry_ourselves()
+                raise MakeError(f"cannot reach Docker Hub: {message_of(error)}") from error
+            check_registry_directly()
 
 
-def ask_registry_ourselves() -> None:
-    """Do as `ask_registry` where the engine does not know how to ask, as Podman."""
+def check_registry_directly() -> None:
+    """Do the same as `check_registry` for engines without this request, such as Podman."""
     try:
         socket.create_connection(("registry-1.docker.io", 443), timeout=REGISTRY_SECONDS).close()
     except OSError as error:
@@ -106,9 +108,9 @@ def ask_registry_ourselves() -> None:
 
 
 def pull_missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> None:
-    """Pull the images under *prefix* that are not there."""
+    """Pull the missing images under *prefix*."""
     for name in missing(pool, names, prefix):
-        say(f"pulling {name}")
+        log(f"pulling {name}")
         repository, _, tag = name.rpartition(":")
         hint = "; its prefix comes from DOCKERTEST_IMAGE_PREFIX" if prefix else ""
         try:
@@ -116,24 +118,24 @@ def pull_missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> No
                 if "error" in message:
                     raise MakeError(f"cannot pull {name}: {message['error']}{hint}")
         except (docker.errors.DockerException, OSError) as error:
-            raise MakeError(f"cannot pull {name}: {words(error)}{hint}") from error
+            raise MakeError(f"cannot pull {name}: {message_of(error)}{hint}") from error
 
 
-def words(error: Exception) -> str:
-    """Say what the engine said, without the docker SDK's frame around it."""
+def message_of(error: Exception) -> str:
+    """Return the engine's message, without the text that the docker SDK adds."""
     return str(getattr(error, "explanation", None) or error)
 
 
 def missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> list[str]:
-    """Give the full names of the images that are not there under *prefix*, or officially."""
-    there = present(pool)
+    """Return the full names of the images that are missing under *prefix*; if it is empty, of the official images."""
+    images = present(pool)
     full = [(prefix or REGISTRY.get(name, "")) + name for name in names]
-    return [name for name in full if name not in there]
+    return [name for name in full if name not in images]
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Let one process of this user at a time do what is within."""
+def exclusive() -> Iterator[None]:
+    """Run the block in one process of this user at a time."""
     with Path(tempfile.gettempdir(), f"dockertest-images-{os.geteuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

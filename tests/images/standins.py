@@ -1,8 +1,8 @@
 """
-Build stand-ins for official images from Debian's packages. Knows nothing of registries.
+Build stand-ins for official images from Debian packages, without a registry.
 
-A stand-in is a folder here with a Dockerfile, called as the image without its tag and what stands before a slash. It has
-the official image's environment, ports, volumes and signals, a name under `dockertest.local/`, and labels that say so.
+Each stand-in has a folder here with a Dockerfile, named like the last component of the image's name. It has the
+environment, ports, volumes and signals of the official image, a name under `dockertest.local/`, and identifying labels.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ BASE_RECIPE = (
     "--include=busybox-static",
     "--aptopt=Acquire::Languages none",
     "--aptopt=APT::Install-Recommends false",
-    "--dpkgopt=force-unsafe-io",  # an image that is lost in a crash is built again
+    "--dpkgopt=force-unsafe-io",  # after a crash the image is built again
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -47,81 +47,81 @@ BASE_RECIPE = (
     "bookworm",
 )
 NO_MMDEBSTRAP = """\
-There is no registry to pull images from, so stand-ins for them have to be built, with Debian's mmdebstrap.
-It is not installed here, and only as root on Debian or Ubuntu does this command install it.
-Connect to a registry, `docker load` the images, or name a registry that has them in DOCKERTEST_IMAGE_PREFIX."""
+No registry can be reached, so stand-ins for the images have to be built with Debian's mmdebstrap.
+It is not installed. This command installs it only as root on Debian or Ubuntu.
+Connect to a registry, `docker load` the images, or set DOCKERTEST_IMAGE_PREFIX to a registry that has them."""
 
 
 class MakeError(Exception):
-    """The images cannot be had; the text tells the person why."""
+    """The images cannot be provided; the message contains the reason."""
 
 
 def outdated(pool: dockertest.Pool, names: Sequence[str]) -> list[str]:
-    """Give those of the official names without a stand-in made by today's recipe."""
-    there = present(pool)
-    return [name for name in names if not is_current(there, name)]
+    """Return the names without a stand-in built from the current recipe."""
+    images = present(pool)
+    return [name for name in names if not is_current(images, name)]
 
 
-def is_current(there: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    """Whether there is a stand-in made by today's recipe."""
-    labels = there.get(PREFIX + name, {}).get("Labels") or {}
+def is_current(images: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Return whether a stand-in exists that was built from the current recipe."""
+    labels = images.get(PREFIX + name, {}).get("Labels") or {}
     return labels.get(RECIPE) == recipe(name)
 
 
 def present(pool: dockertest.Pool) -> dict[str, dict[str, Any]]:
-    """Give what the engine lists of its images, by name."""
+    """Return the engine's list of images by name."""
     images: list[dict[str, Any]] = pool.client.api.images()
-    # Podman spells out where Docker's short names come from.
+    # Podman lists the full names of images that Docker lists by their short names.
     return {
         tag.removeprefix("docker.io/library/"): image for image in images for tag in image["RepoTags"] or ()
     }
 
 
 def recipe(name: str) -> str:
-    """Give a hash of all that a stand-in is made from."""
+    """Return a hash of everything that a stand-in is built from."""
     digest = hashlib.sha256(repr(BASE_RECIPE).encode())
     if name != BASE:
-        for file in sorted(each for each in folder(name).rglob("*") if each.is_file()):
+        for file in sorted(path for path in folder(name).rglob("*") if path.is_file()):
             digest.update(repr((file.relative_to(HERE).as_posix(), file.read_bytes())).encode())
     return digest.hexdigest()[:12]
 
 
 def folder(name: str) -> Path:
-    """Give the folder that a stand-in is built from."""
+    """Return the folder with the Dockerfile of a stand-in."""
     return HERE / name.partition(":")[0].rpartition("/")[2]
 
 
 def labels(name: str) -> dict[str, str]:
-    """Say on the stand-in what it is."""
+    """Return the labels that identify a stand-in."""
     return {FOR: name, RECIPE: recipe(name)}
 
 
 def build_outdated(pool: dockertest.Pool, names: Sequence[str]) -> None:
-    """Build the stand-ins that are missing or made by another recipe, side by side."""
+    """Build the stand-ins that are missing or outdated, in parallel."""
     before = present(pool)
     names = outdated(pool, names)
     if names and not is_current(before, BASE):
         timed(BASE, partial(build_base, pool))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         builds = [threads.submit(timed, name, partial(build, pool, name)) for name in names]
-    failures = [str(error) for each in builds if (error := each.exception())]
-    # What was replaced, the images before the base that they stand on.
+    failures = [str(error) for future in builds if (error := future.exception())]
+    # Remove the replaced images; the base comes last, since the others are built on it.
     remove_unnamed(pool, [before[PREFIX + name]["Id"] for name in [*names, BASE] if PREFIX + name in before])
     if failures:
         raise MakeError("\n".join(failures))
 
 
 def timed(name: str, make: Callable[[], None]) -> None:
-    """Tell how long it took to make a stand-in."""
+    """Build a stand-in and log the time that it took."""
     began = time.monotonic()
     make()
-    say(f"built {PREFIX}{name} in {time.monotonic() - began:.1f} s")
+    log(f"built {PREFIX}{name} in {time.monotonic() - began:.1f} s")
 
 
 def build_base(pool: dockertest.Pool) -> None:
-    """Make the image that the stand-ins are built on, streamed into the engine."""
-    need_mmdebstrap()
-    say(f"building {PREFIX}{BASE} from Debian's packages")
+    """Build the base image of the stand-ins and stream it into the engine."""
+    require_mmdebstrap()
+    log(f"building {PREFIX}{BASE} from Debian packages")
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen([*BASE_RECIPE, "-"], stdout=subprocess.PIPE, stderr=errors) as mmdebstrap,
@@ -129,7 +129,7 @@ def build_base(pool: dockertest.Pool) -> None:
         changes = [f"LABEL {key}={value}" for key, value in labels(BASE).items()]
         answer = pool.client.api.import_image_from_stream(
             output_of(mmdebstrap, errors),
-            repository=PREFIX + BASE,  # with its tag: Podman does not hear of one given apart
+            repository=PREFIX + BASE,  # includes the tag: Podman ignores a separate one
             changes=[*changes, 'CMD ["bash"]'],
         )
         if "error" in answer:
@@ -137,7 +137,7 @@ def build_base(pool: dockertest.Pool) -> None:
 
 
 def output_of(process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> Iterator[bytes]:
-    """Give what *process* writes, and fail at its end if it failed, so that no part is taken for the whole."""
+    """Yield the output of *process*, and fail at the end if it failed, so that partial output is not accepted."""
     assert process.stdout is not None
     while chunk := process.stdout.read(1 << 20):
         yield chunk
@@ -147,8 +147,8 @@ def output_of(process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> Iterator
         raise MakeError(f"mmdebstrap failed:\n{last}")
 
 
-def need_mmdebstrap() -> None:
-    """Install mmdebstrap where it is missing and for us to install."""
+def require_mmdebstrap() -> None:
+    """Install mmdebstrap if it is missing and this user and system allow it."""
     if shutil.which("mmdebstrap") and KEYRING.exists():
         return
     script = HERE.parent / "engines" / "debian.py"
@@ -165,7 +165,7 @@ def build(pool: dockertest.Pool, name: str) -> None:
         path=str(folder(name)),
         tag=PREFIX + name,
         labels=labels(name),
-        network_mode="host",  # Debian's mirrors are reached from here: the engine's own networks may lead nowhere
+        network_mode="host",  # the engine's own networks may not reach Debian's mirrors
         rm=True,
         forcerm=True,
         decode=True,
@@ -182,14 +182,14 @@ def build(pool: dockertest.Pool, name: str) -> None:
 
 
 def remove_unnamed(pool: dockertest.Pool, ids: list[str]) -> None:
-    """Remove those images that have no name any more and that nothing uses."""
+    """Remove those images that no longer have a name and are not in use."""
     api: Any = pool.client.api
     for image in ids:
-        with suppress(docker.errors.APIError):  # it is in use, or gone already
+        with suppress(docker.errors.APIError):  # it is in use or already removed
             if not api.inspect_image(image)["RepoTags"]:
                 api.remove_image(image)
 
 
-def say(text: str) -> None:
-    """Tell the person, away from the output that scripts read."""
+def log(text: str) -> None:
+    """Print a progress message to standard error; scripts read standard output."""
     print(text, file=sys.stderr, flush=True)

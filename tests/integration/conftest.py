@@ -1,4 +1,4 @@
-"""What tests with a real engine share."""
+"""Fixtures and helpers for tests with a real engine."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,31 +24,39 @@ from .differences import DIFFERENCES
 
 @pytest.fixture(scope="session")
 def pool(dockertest_pool: dockertest.Pool) -> dockertest.Pool:
-    """A pool for tests that do not close it; without an engine skip, but fail in CI."""
+    """A pool that tests must not close; without an engine, the tests are skipped, or fail in CI."""
     return dockertest_pool
 
 
 @pytest.fixture
 def local(pool: dockertest.Pool) -> str:
-    """The path of the engine's socket, for what stands before it."""
+    """The path of the engine's socket, for proxies in front of it."""
     endpoint = str(pool.endpoint)
     if not endpoint.startswith("unix://"):
         pytest.skip("engine: it is remote, and has no socket here")
     return endpoint.removeprefix("unix://")
 
 
-@pytest.fixture
-def black_hole() -> Iterator[str]:
-    """An address that answers nothing at all: a queue that is full, so that the system drops whoever comes."""
+@contextmanager
+def dead_port(port: int = 0) -> Iterator[str]:
+    """Provide the address of a port whose queue is full, so that the system drops every packet."""
     with ExitStack() as opened, socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
         server.listen(0)
         for _ in range(8):
-            knocking = opened.enter_context(socket.socket())
-            knocking.setblocking(False)
+            client = opened.enter_context(socket.socket())
+            client.setblocking(False)
             with suppress(BlockingIOError):
-                knocking.connect(server.getsockname())
+                client.connect(server.getsockname())
         yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """An address that does not answer at all."""
+    with dead_port() as address:
+        yield address
 
 
 @pytest.fixture
@@ -58,15 +66,15 @@ def name() -> str:
 
 
 class Engine:
-    """The engine as the plain docker SDK shows it, to ask what is really there."""
+    """The engine as the plain docker SDK sees it, to check what really exists."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self.client = client
-        said = client.version()
-        self.is_podman = "Podman" in str(said.get("Components"))
-        self.version = tuple(int(part) for part in re.findall(r"\d+", said["Version"])[:2])
+        info = client.version()
+        self.is_podman = "Podman" in str(info.get("Components"))
+        self.version = tuple(int(part) for part in re.findall(r"\d+", info["Version"])[:2])
         self.is_local = client.api.base_url.startswith("http+docker://")
-        # Where the ports that it publishes are reached from here, and where it reaches a server of this process.
+        # `host` is where this process reaches published ports, `here` where the engine reaches this process.
         self.host = self.here = "127.0.0.1"
         if not self.is_local:
             remote = urlsplit(client.api.base_url)
@@ -75,56 +83,66 @@ class Engine:
                 self.here = near.getsockname()[0]
 
     def has(self, container: str) -> bool:
-        """Whether a container of that name or id exists, in whatever state."""
+        """Return whether a container with that name or id exists, in any state."""
         try:
             self.client.api.inspect_container(container)
-        except docker.errors.NotFound:
+        except docker.errors.APIError as error:
+            if "no such container" not in str(error).lower():  # Podman answers 500 while it removes one.
+                raise
             return False
         return True
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """Give what the engine knows of a container."""
-        found: dict[str, Any] = self.client.api.inspect_container(container)
-        return found
+        """Return the engine's description of a container."""
+        attrs: dict[str, Any] = self.client.api.inspect_container(container)
+        return attrs
+
+    def remove(self, container: str) -> None:
+        """Remove a container at once, running or not; Podman 5 alone would wait for 10 s."""
+        with suppress(docker.errors.APIError):  # It does not run.
+            self.client.api.kill(container)
+        self.client.api.remove_container(container, force=True, v=True)
 
     def has_volume(self, volume: str) -> bool:
-        """Whether a volume exists."""
-        return any(each.name == volume for each in self.client.volumes.list())
+        """Return whether a volume exists."""
+        return any(item.name == volume for item in self.client.volumes.list())
 
     def labelled(self, label: str) -> list[str]:
-        """Give the ids of the containers with a label."""
-        return [each["Id"] for each in self.client.api.containers(all=True, filters={"label": label})]
+        """Return the ids of the containers with a label."""
+        return [
+            container["Id"] for container in self.client.api.containers(all=True, filters={"label": label})
+        ]
 
 
 @pytest.fixture(scope="session")
 def engine(pool: dockertest.Pool) -> Engine:
-    """The engine, asked directly."""
+    """The engine, without dockertest in between."""
     return Engine(pool.client)
 
 
-def besides_plain_tcp(errors: str) -> str:
-    """Give what was said on standard error, but for the warning of an engine that is reached without TLS."""
-    return re.sub(r"(?m)^tcp://.* speaks no TLS: .*\n", "", errors)
+def without_tls_warning(errors: str) -> str:
+    """Return error output without the warning about an engine that is reached without TLS."""
+    return re.sub(r"(?m)^tcp://.* does not use TLS: .*\n", "", errors)
 
 
 class Suite:
-    """A folder with the tests of somebody else, which runs in processes of its own."""
+    """A folder with a user's tests, which are run in a separate process."""
 
     def __init__(self, folder: Path, label: str) -> None:
         self.folder = folder
         self.label = label
 
     def write(self, name: str, text: str) -> None:
-        """Write a file; `LABEL` in it becomes a label that nothing else on the engine has."""
+        """Write a file, with `LABEL` replaced by a label that nothing else on the engine has."""
         text = textwrap.dedent(text).replace("LABEL", repr({self.label: "1"}))
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def command(self, *arguments: str) -> list[str]:
-        """Give the command that runs a module of Python in this folder, with warnings as errors."""
+        """Return the command that runs a Python module in this folder with warnings as errors."""
         return [sys.executable, "-W", "error", "-m", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Give this environment, but for what decides whether tests are skipped, with *more*."""
+        """Return the environment with *more*, without variables that affect whether tests are skipped."""
         ours = {
             name: value
             for name, value in os.environ.items()
@@ -133,7 +151,7 @@ class Suite:
         return {**ours, "COLUMNS": "120", **more}
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Run a module of Python; give its exit code and all that it said."""
+        """Run a Python module, and return its exit code and its output."""
         ended = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -150,19 +168,19 @@ class Suite:
 
 @pytest.fixture
 def suite(tmp_path: Path, name: str) -> Suite:
-    """An empty folder for tests that are to be run."""
+    """An empty folder for tests to run."""
     return Suite(tmp_path, name)
 
 
 @pytest.fixture(autouse=True)
 def _differences(request: pytest.FixtureRequest) -> None:
-    """Skip what cannot hold on this engine, for the reason that stands in one place."""
+    """Skip tests of features that this engine does not support."""
     for mark in request.node.iter_markers("differs"):
-        skip_where_it_differs(mark.args[0], request.getfixturevalue("engine"))
+        skip_if_unsupported(mark.args[0], request.getfixturevalue("engine"))
 
 
-def skip_where_it_differs(what: str, engine: Engine) -> None:
-    """Skip a test that cannot hold on this engine; the reason stands in one place."""
-    differs, reason = DIFFERENCES[what]
-    if differs(engine):
+def skip_if_unsupported(feature: str, engine: Engine) -> None:
+    """Skip a test of a feature that this engine does not support, for the reason in `DIFFERENCES`."""
+    is_unsupported, reason = DIFFERENCES[feature]
+    if is_unsupported(engine):
         pytest.skip(f"engine: {reason}")

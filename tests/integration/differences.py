@@ -1,7 +1,7 @@
 """
-What some engines do not do, for reasons of their own: the tests marked so are skipped there, and counted as skipped.
+Features that some engines do not support. Tests marked with one of them are skipped on these engines.
 
-The README's table of engines says the same to users.
+docs/how-to/podman.md describes them to users.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Engine(Protocol):
     version: tuple[int, ...]
 
 
-# What a test is marked with -> on which engines, and why.
+# The argument of the mark `differs` -> whether an engine lacks that feature, and why.
 DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     "health checks": (
         lambda engine: engine.is_podman,
-        "Podman has systemd run its health checks, and none runs here",
+        "Podman runs health checks by systemd, which does not run here",
     ),
     "BuildKit": (
         lambda engine: engine.is_podman,
@@ -30,26 +30,46 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     ),
     "an abandoned build": (
         lambda engine: engine.is_podman,
-        "Podman builds on when whoever asked for it is gone",
+        "Podman continues a build after its client has disconnected",
     ),
     "bytes of a pull": (
         lambda engine: engine.is_podman,
-        "Podman tells the layers of a pull, not their bytes",
+        "Podman reports the layers of a pull, but not their bytes",
     ),
-    "missing mounts": (
+    "missing mount sources": (
         lambda engine: engine.is_podman,
-        "Podman makes a mount's source that is missing",
+        "Podman creates a missing mount source",
     ),
-    "names that are no text": (
+    "undecodable file names": (
         lambda engine: engine.is_podman,
-        "Podman reads .dockerignore once more, and takes all names that are no text for one",
+        "Podman also parses .dockerignore itself, and treats all undecodable names as the same",
+    ),
+    "copies of volumes": (
+        lambda engine: engine.is_podman,
+        "Podman copies the files of a volume without their owners",
+    ),
+    "names of networks": (
+        lambda engine: engine.is_podman,
+        "Podman allows only letters, digits and .-_ in the names of networks",
+    ),
+    "the state of a container that a policy restarts": (
+        lambda engine: engine.is_podman,
+        "Podman reports a container that its policy restarts as exited, with its ports",
     ),
     "unread stdin": (
         lambda engine: engine.is_podman,
         "Podman drops the last output of a command that ends without having read its stdin",
     ),
-    "want of memory": (
+    "seccomp profiles": (
+        lambda engine: engine.is_podman,
+        "Podman expects the path of a profile on its own host",
+    ),
+    "limits of processes": (
         lambda engine: engine.is_podman and engine.version < (5,),
-        "Podman 4 does not tell an end for want of memory",
+        "Podman 4 raises the limit of processes when another limit is set, which the kernel refuses here",
+    ),
+    "out-of-memory kills": (
+        lambda engine: engine.is_podman and engine.version < (5,),
+        "Podman 4 does not report out-of-memory kills",
     ),
 }

@@ -1,12 +1,17 @@
-"""Images built from a Dockerfile, and containers made from them."""
+"""Building images from Dockerfiles, and starting containers from them."""
 
+import base64
 import contextlib
 import dataclasses
+import json
 import logging
 import os
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -20,30 +25,30 @@ import dockertest
 from tests.engines.fault_proxy import FaultProxy, refuse
 from tests.engines.tls_front import Front, certificates
 
-from .conftest import Engine, skip_where_it_differs
+from .conftest import Engine, skip_if_unsupported
 
 SLEEP = ["sleep", "600"]
 Version = Literal["1", "2"]
 
 
 def has_buildx() -> bool:
-    """Whether the docker command line here has buildx."""
+    """Return whether the docker CLI has the plugin buildx."""
     docker = shutil.which("docker")
-    asked = [docker or "", "buildx", "version"]
-    return docker is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    command = [docker or "", "buildx", "version"]
+    return docker is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(params=["1", pytest.param("2", marks=pytest.mark.differs("BuildKit"))])
 def version(request: pytest.FixtureRequest) -> Version:
-    """Each of the two builders; one that cannot be had here is told."""
+    """Each of the two builders, if it is available."""
     if request.param == "2" and not has_buildx():
-        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker CLI has no buildx, and `make engine` could not install it")
     return cast("Version", request.param)
 
 
 @pytest.fixture
 def context(pool: dockertest.Pool, tmp_path: Path) -> Path:
-    """A folder with a Dockerfile of two stages, of an image that is at hand."""
+    """A folder with a Dockerfile that has two stages and a local base image."""
     (tmp_path / "Dockerfile").write_text(
         f"""
 FROM {pool.image_prefix}busybox:1.35 AS first
@@ -63,18 +68,18 @@ CMD ["sleep", "600"]
 
 @pytest.fixture
 def image(pool: dockertest.Pool, name: str) -> Iterator[str]:
-    """A name for an image, which is removed afterwards."""
+    """A name for an image, which is removed after the test."""
     yield name
-    for found in pool.client.images.list(name=name):
-        for tag in found.tags:
-            if tag.startswith(f"{name}:"):  # the same image may have a name that is not ours
+    for built in pool.client.images.list(name=name):
+        for tag in built.tags:
+            if tag.startswith(f"{name}:"):  # the image may also have names from other sources
                 pool.client.images.remove(tag, force=True)
 
 
 def test_a_dockerfile_is_built_and_run(
     pool: dockertest.Pool, context: Path, image: str, engine: Engine
 ) -> None:
-    """Image and container have the name, the environment is the container's, and the image is kept."""
+    """The image and the container have the name, and the image is kept."""
     with pool.build_and_run(image, context / "Dockerfile", env={"A": "1"}) as resource:
         assert resource.name == image
         assert resource.exec(["sh", "-c", "cat /stage; echo $A"]).stdout == "second\n1\n"
@@ -83,11 +88,11 @@ def test_a_dockerfile_is_built_and_run(
     kept = pool.client.images.get(image)
     assert kept.labels["purpose"] == "test"
     ours = [label for label in kept.labels if label.startswith("dockertest.")]
-    assert ours == [], "containers inherit labels: ours would make theirs look like ours"
+    assert ours == [], "containers inherit labels, so that other containers of the image would look like ours"
 
 
-def test_an_image_that_was_built_is_run_again_by_its_name(context: Path, image: str) -> None:
-    """Without a prefix, which is for the images of a mirror, and without a pull."""
+def test_a_built_image_can_be_run_by_its_name(context: Path, image: str) -> None:
+    """There is no pull, and the prefix for images of a mirror is not added."""
     with dockertest.Pool(image_prefix="mirror.invalid/") as pool:
         options = dockertest.RunOptions(repository=image, tag="v2", cmd=SLEEP)
         built = pool.build_and_run_with_options(context / "Dockerfile", options)
@@ -97,19 +102,19 @@ def test_an_image_that_was_built_is_run_again_by_its_name(context: Path, image: 
             pool.run(image, "v1", pull="never")
 
 
-def test_a_build_argument_is_seen_through_exec(
+def test_a_build_argument_reaches_the_dockerfile(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
-    """As in Go's own tests."""
+    """Go's Dockertest has the same test."""
     build = dockertest.BuildOptions(context, build_args={"GREETING": "hello"}, version=version)
     with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)) as resource:
         assert resource.exec(["cat", "/greeting"]).stdout == "hello\n"
 
 
-def test_the_values_of_build_arguments_are_shown_nowhere(
+def test_values_of_build_arguments_are_hidden(
     pool: dockertest.Pool, context: Path, image: str, caplog: pytest.LogCaptureFixture, version: Version
 ) -> None:
-    """Neither in the log, nor in a label, nor in an error."""
+    """They are neither in the log nor in the error."""
     caplog.set_level(logging.DEBUG, logger="dockertest")
     (context / "Dockerfile").write_text(
         (context / "Dockerfile").read_text() + 'RUN echo "$SECRET hunter2" && false\n'
@@ -121,24 +126,24 @@ def test_the_values_of_build_arguments_are_shown_nowhere(
     assert "second > /stage" in caplog.text
 
 
-def test_no_traceback_and_no_log_of_the_transport_has_a_build_argument(
+def test_tracebacks_and_logs_of_the_transport_have_no_build_arguments(
     pool: dockertest.Pool, context: Path, image: str, caplog: pytest.LogCaptureFixture, version: Version
 ) -> None:
-    """The classic builder takes them in the request's URL, which urllib3 logs and requests puts into its errors."""
+    """The classic builder expects them in the URL, which urllib3 logs and requests puts into its errors."""
     caplog.set_level(logging.DEBUG)
     arguments = {"SECRET": "hunter2\nsecond secret", "GREETING": "hello"}
     build = dockertest.BuildOptions(context, build_args=arguments, version=version)
     pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)).close()
-    refused = dataclasses.replace(build, platform="no/such/platform")
+    rejected = dataclasses.replace(build, platform="no/such/platform")
     (context / "Dockerfile").write_text(
         (context / "Dockerfile").read_text() + 'RUN printf "$SECRET"; false\n'
     )
-    for failing in (refused, build):
+    for failing in (rejected, build):
         with pytest.raises(dockertest.ImageBuildError) as caught:
             pool.build_and_run_with_build_options(failing, dockertest.RunOptions(name=image))
-        told = "".join(traceback.format_exception(caught.value)) + caplog.text
+        shown = "".join(traceback.format_exception(caught.value)) + caplog.text
         for secret in ("hunter2", "second secret", "second+secret", "second%20secret"):
-            assert secret not in told
+            assert secret not in shown
     with FaultProxy(context / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as front:
         proxy.next("POST .*/build", refuse)
         with pytest.raises(dockertest.DockertestError) as broken:
@@ -146,13 +151,13 @@ def test_no_traceback_and_no_log_of_the_transport_has_a_build_argument(
                 dataclasses.replace(build, version="1"), dockertest.RunOptions(name=image)
             )
         assert "hunter2" not in "".join(traceback.format_exception(broken.value)) + caplog.text
-    assert "GET /" in caplog.text  # all else that urllib3 logs is still there
+    assert "GET /" in caplog.text  # urllib3 still logs all other requests
 
 
-def test_options_of_the_build_reach_the_builder(
+def test_build_options_reach_the_builder(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
-    """Target, labels, platform and no-cache; the repository and tag of the options are the image's name."""
+    """The options are target, labels, platform and no-cache. The run options name the image."""
     build = dockertest.BuildOptions(
         context,
         target="first",
@@ -168,11 +173,13 @@ def test_options_of_the_build_reach_the_builder(
         assert not pool.client.images.list(name=f"{image}:latest")
         first = resource.container.attrs["Image"]
     with pool.build_and_run_with_build_options(build, options) as resource:
-        assert resource.container.attrs["Image"] != first, "every step is built anew"
+        assert resource.container.attrs["Image"] != first, "no_cache builds every step again"
 
 
-def test_dockerignore_is_heeded(pool: dockertest.Pool, context: Path, image: str, version: Version) -> None:
-    """What it names is not in the context, but for what it takes back."""
+def test_dockerignore_is_respected(
+    pool: dockertest.Pool, context: Path, image: str, version: Version
+) -> None:
+    """Matching files are not in the context, apart from exceptions."""
     (context / ".dockerignore").write_text("# a comment\n*.log\n!important.log\n")
     for file in ("noise.log", "important.log"):
         (context / file).write_text(file)
@@ -210,29 +217,29 @@ FILES = (
         "1\x0b\n2\u2028\n",
     ],
 )
-def test_both_builders_leave_out_the_same(
+def test_both_builders_ignore_the_same_files(
     pool: dockertest.Pool, context: Path, image: str, build_2: dockertest.BuildOptions, ignored: str
 ) -> None:
-    """The docker command line is the judge of what the lines mean: case, sets, escapes, what is taken back."""
+    """The docker CLI defines what the patterns mean: case, sets, escapes, exceptions."""
     for file in FILES:
         (context / file).parent.mkdir(parents=True, exist_ok=True)
         (context / file).mkdir() if file.endswith("/") else (context / file).touch()
     (context / ".dockerignore").write_bytes(ignored.encode(errors="surrogateescape"))
     (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nCOPY . /context\n")
-    found = []
+    contents = []
     for version in ("1", "2"):
         build = dataclasses.replace(build_2, version=version, build_args={})
         options = dockertest.RunOptions(name=image, cmd=SLEEP)
         with pool.build_and_run_with_build_options(build, options) as resource:
             listed = resource.exec(["find", "/context", "-print0"], text=False).stdout
-            found.append(sorted(listed.split(b"\0")))
-    assert found[0] == found[1]
-    assert found[0] != [b"", b"/context"]
+            contents.append(sorted(listed.split(b"\0")))
+    assert contents[0] == contents[1]
+    assert contents[0] != [b"", b"/context"]
 
 
-@pytest.mark.differs("names that are no text")
-def test_a_name_that_is_no_text_is_left_out_too(pool: dockertest.Pool, context: Path, image: str) -> None:
-    """A file's name is bytes; BuildKit loses such a line on its way."""
+@pytest.mark.differs("undecodable file names")
+def test_an_undecodable_file_name_can_be_ignored(pool: dockertest.Pool, context: Path, image: str) -> None:
+    """File names are bytes; BuildKit does not support such a pattern."""
     for file in (b"raw\xff", b"raw\xfe"):
         (context / os.fsdecode(file)).touch()
     (context / ".dockerignore").write_bytes(b"raw\xff\n")
@@ -243,20 +250,20 @@ def test_a_name_that_is_no_text_is_left_out_too(pool: dockertest.Pool, context: 
 
 
 @pytest.mark.parametrize("line", ["[a", "!", "a\\", "[z-a]"])
-def test_a_line_that_is_no_pattern_is_told(
+def test_an_invalid_pattern_is_rejected(
     pool: dockertest.Pool, context: Path, name: str, version: Version, line: str
 ) -> None:
-    """Instead of a context that has more in it than was meant."""
+    """Otherwise the context would contain more than intended."""
     (context / ".dockerignore").write_text(f"{line}\n")
     build = dockertest.BuildOptions(context, version=version)
     with pytest.raises(dockertest.ImageBuildError):
         pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
 
 
-def test_a_dockerfile_outside_of_its_context(
+def test_a_dockerfile_may_be_outside_of_its_context(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
-    """An absolute path may lead anywhere."""
+    """An absolute path may be anywhere."""
     folder = context / "folder"
     folder.mkdir()
     (folder / "inside").touch()
@@ -265,10 +272,50 @@ def test_a_dockerfile_outside_of_its_context(
         assert resource.exec(["ls", "/context"]).stdout.split() == ["inside"]
 
 
+@pytest.mark.parametrize("target", ["../outside", "ABSOLUTE/outside", "ignored/Dockerfile"])
+def test_a_dockerfile_may_be_a_symbolic_link(
+    pool: dockertest.Pool, context: Path, image: str, version: Version, target: str
+) -> None:
+    """Its target may be outside of the context, or ignored; the docker CLI builds these as well."""
+    folder = context / "folder"
+    (folder / "ignored").mkdir(parents=True)
+    (folder / ".dockerignore").write_text("ignored\n")
+    link = folder / "Dockerfile"
+    link.symlink_to(target.replace("ABSOLUTE", str(context)))
+    (folder / link.readlink()).write_bytes((context / "Dockerfile").read_bytes())
+    build = dockertest.BuildOptions(folder, version=version)
+    with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)) as resource:
+        assert resource.exec(["ls", "/context/ignored"]).stdout == ""
+        assert resource.exec(["cat", "/stage"]).stdout == "second\n"
+
+
+# Root without the permission to read every file, as in many containers; other users never have it.
+UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.skipif(bool(UNPRIVILEGED) and not shutil.which("setpriv"), reason="machine: setpriv is missing")
+def test_an_unreadable_file_in_the_context_is_named(context: Path, name: str) -> None:
+    """The error is about the file, not about the engine."""
+    (context / "secret.txt").touch(mode=0)
+    program = """
+import sys, dockertest
+with dockertest.Pool() as pool:
+    try:
+        pool.build_and_run(sys.argv[1], sys.argv[2])
+    except dockertest.ImageBuildError as error:
+        print(error)
+"""
+    command = [*UNPRIVILEGED, sys.executable, "-c", program, name, str(context / "Dockerfile")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"cannot read '{context}/secret.txt' for the build: permission denied" in ended.stdout, (
+        ended.stderr
+    )
+
+
 def test_a_second_build_is_a_cache_hit(
     pool: dockertest.Pool, context: Path, image: str, caplog: pytest.LogCaptureFixture, version: Version
 ) -> None:
-    """The image is the same, and the builder says so."""
+    """The image is the same, and the builder reports it."""
     caplog.set_level(logging.INFO, logger="dockertest")
     ids = set()
     build = dockertest.BuildOptions(context, version=version)
@@ -280,25 +327,25 @@ def test_a_second_build_is_a_cache_hit(
     assert {"1": "Using cache", "2": "CACHED"}[version] in caplog.text
 
 
-def test_the_container_is_of_the_image_just_built(
+def test_the_container_is_made_from_the_image_just_built(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
-    """Its name has come to mean another image meanwhile, and nothing is pulled."""
+    """Its tag may refer to another image by then, and nothing is pulled."""
 
-    def move_the_name(_host_config: object) -> None:
+    def move_the_tag(_host_config: object) -> None:
         pool.client.images.get(f"{pool.image_prefix}busybox:1.35").tag(image, "latest")
 
     options = dockertest.RunOptions(name=image, cmd=SLEEP, pull="always")
     build = dockertest.BuildOptions(context, version=version)
-    with pool.build_and_run_with_build_options(build, options, move_the_name) as resource:
+    with pool.build_and_run_with_build_options(build, options, move_the_tag) as resource:
         assert resource.exec(["cat", "/stage"]).stdout == "second\n"
         assert pool.client.images.get(image).id != resource.container.attrs["Image"]
 
 
-def test_an_image_goes_with_its_container_where_asked(
+def test_remove_image_removes_it_with_the_container(
     pool: dockertest.Pool, context: Path, name: str, version: Version
 ) -> None:
-    """By its name: the cache may be shared by others."""
+    """It is removed by name, as other images may share its id."""
     build = dockertest.BuildOptions(context, remove_image=True, version=version)
     with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name)):
         assert pool.client.images.list(name=name)
@@ -311,27 +358,82 @@ def test_an_image_goes_with_its_container_where_asked(
 
 
 @pytest.mark.parametrize(
-    ("added", "told"),
+    ("added", "expected"),
     [
-        ("RUN echo on its way; echo the disk is full; exit 7", "the disk is full"),
+        ("RUN echo started; echo the last line; exit 7", "the last line"),
         ("NONSENSE", "NONSENSE"),
         ("COPY --from=localhost:1/no-such-image:1 / /", "localhost:1"),
     ],
 )
 def test_a_build_that_fails_shows_its_last_lines(
-    pool: dockertest.Pool, context: Path, name: str, added: str, told: str, version: Version
+    pool: dockertest.Pool, context: Path, name: str, added: str, expected: str, version: Version
 ) -> None:
-    """In the engine's own words, with what was printed last."""
+    """The error has the engine's message and the end of the output."""
     dockerfile = context / "Dockerfile"
     dockerfile.write_text(f"{dockerfile.read_text()}\n{added}\n")
     build = dockertest.BuildOptions(context, version=version)
-    with pytest.raises(dockertest.ImageBuildError, match=told):
+    with pytest.raises(dockertest.ImageBuildError, match=expected):
         pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
     assert not pool.client.images.list(name=name)
 
 
-def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None:
-    """Before the engine sees them."""
+@pytest.mark.differs("BuildKit")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN --mount=type=cache,target=/x true",
+        "RUN --network=none true",
+        "COPY --link Dockerfile /",
+        "COPY --chmod=600 Dockerfile /",
+        "COPY --parents Dockerfile /",
+        "ADD --checksum=sha256:aa http://a.test/ /",
+        "RUN <<EOF\necho hi\nEOF",
+        "COPY <<-'EOF' /file\nhello\nEOF",
+        "FROM --platform=$BUILDPLATFORM scratch",
+    ],
+)
+def test_a_dockerfile_that_needs_buildkit(pool: dockertest.Pool, context: Path, name: str, line: str) -> None:
+    """With the classic builder, the error names the version that can build it."""
+    (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\n{line}\n")
+    with pytest.raises(dockertest.ImageBuildError) as caught:
+        pool.build_and_run(name, context / "Dockerfile")
+    assert caught.value.hint == "the Dockerfile needs BuildKit; set version='2' in BuildOptions"
+    assert caught.value.hint in str(caught.value)
+
+
+def test_an_invalid_dockerfile_gets_no_hint(pool: dockertest.Pool, context: Path, name: str) -> None:
+    """BuildKit could not build it either."""
+    (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nRUN --nonsense true\n")
+    with pytest.raises(dockertest.ImageBuildError) as caught:
+        pool.build_and_run(name, context / "Dockerfile")
+    assert not caught.value.hint
+
+
+@pytest.mark.parametrize("line", ["", "NONSENSE"])
+def test_buildx_where_sigchld_is_ignored(
+    build_2: dockertest.BuildOptions, pool: dockertest.Pool, context: Path, image: str, line: str
+) -> None:
+    """The system then discards the exit codes of programs."""
+    (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\n{line}\n")
+    program = """
+import signal, sys, dockertest
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+build = dockertest.BuildOptions(sys.argv[1], version="2")
+with dockertest.Pool() as pool:
+    try:
+        with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=sys.argv[2], cmd=["true"])):
+            print("built")
+    except dockertest.ImageBuildError as error:
+        print("cannot build:", error)
+"""
+    command = [sys.executable, "-c", program, str(context), image]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout.startswith("cannot build" if line else "built"), ended.stderr
+    assert ("`docker buildx build` failed" in ended.stdout) is bool(line)
+
+
+def test_invalid_options_are_rejected(pool: dockertest.Pool, context: Path) -> None:
+    """They are rejected before anything is sent to the engine."""
     for field, options in {
         "context_dir": {"context_dir": context / "missing"},
         "dockerfile": {"context_dir": context, "dockerfile": "missing"},
@@ -340,16 +442,16 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
         "build_args": {"context_dir": context, "build_args": ["NO_EQUALS_SIGN"]},
         "auth": {"context_dir": context, "auth": "hunter2"},
         "auth .*mapping": {"context_dir": context, "auth": {5: dockertest.AuthConfig("ann", "hunter2")}},
-        "context_dir: None": {"context_dir": None},
+        "context_dir must be a string": {"context_dir": None},
         "remove_image": {"context_dir": context, "remove_image": "yes"},
     }.items():
         with pytest.raises(dockertest.InvalidOptionError, match=field) as caught:
             dockertest.BuildOptions(**options)  # type: ignore[arg-type]
         assert "hunter2" not in str(caught.value)
-    with pytest.raises(dockertest.InvalidOptionError, match="dockerfile_path: None is no path"):
+    with pytest.raises(dockertest.InvalidOptionError, match=r"dockerfile_path must be a .*: got None"):
         pool.build_and_run("nothing", None)  # type: ignore[arg-type]
     for name in (f"sha256:{'a' * 64}", f"nothing@sha256:{'a' * 64}"):
-        with pytest.raises(dockertest.InvalidOptionError, match="cannot name an image to be built"):
+        with pytest.raises(dockertest.InvalidOptionError, match="cannot be the name of an image to build"):
             pool.build_and_run_with_options(context / "Dockerfile", dockertest.RunOptions(repository=name))
     with pytest.raises(dockertest.InvalidOptionError, match="repository or name"):
         pool.build_and_run_with_options(context / "Dockerfile", dockertest.RunOptions())
@@ -359,48 +461,86 @@ def test_wrong_options_are_refused(pool: dockertest.Pool, context: Path) -> None
 
 @pytest.fixture
 def build_2(context: Path, engine: Engine) -> dockertest.BuildOptions:
-    """A build with BuildKit."""
+    """Options for a build with BuildKit."""
     if not has_buildx():
-        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
-    skip_where_it_differs("BuildKit", engine)
+        pytest.skip("machine: the docker CLI has no buildx, and `make engine` could not install it")
+    skip_if_unsupported("BuildKit", engine)
     return dockertest.BuildOptions(context, version="2", build_args={"SECRET": "hunter2", "GREETING": "hi"})
 
 
-def test_without_buildx_the_error_says_how_to_get_it(
+def test_the_error_without_buildx_explains_how_to_install_it(
     context: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the docker command line is missing, or has no buildx, or cannot be started."""
+    """The docker CLI may be missing, have no buildx, or fail to start."""
     build = dockertest.BuildOptions(context, version="2")
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
 
-    def refused() -> str:
+    def failure() -> str:
         with dockertest.Pool() as pool, pytest.raises(dockertest.ImageBuildError) as caught:
             pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
         return str(caught.value)
 
-    assert "the docker command line, which is not there; install docker-buildx-plugin" in refused()
+    assert "needs the docker CLI, which was not found on PATH; install docker-buildx-plugin" in failure()
     (folder / "docker").write_text("#!/bin/sh\necho what is that >&2\nexit 1\n")
     (folder / "docker").chmod(0o755)
-    assert "`docker buildx`, which is not there; install docker-buildx-plugin" in refused()
+    assert "needs the docker CLI's plugin buildx\n    what is that\ninstall docker-buildx-plugin" in failure()
     (folder / "docker").write_text("#!/no/such/interpreter\n")
-    assert "cannot be started: no such file or directory" in refused()
+    assert "cannot be started: no such file or directory" in failure()
 
 
-def test_no_argument_list_has_a_secret(
+def test_secrets_reach_only_the_steps_that_mount_them(
+    pool: dockertest.Pool,
+    context: Path,
+    image: str,
+    build_2: dockertest.BuildOptions,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither the image, its history nor the log of the build has them."""
+    caplog.set_level(logging.INFO, "dockertest")
+    step = "RUN --mount=type=secret,id=token --mount=type=secret,id=file"
+    with (context / "Dockerfile").open("a") as file:
+        file.write(f"{step} cat /run/secrets/token /run/secrets/file | tee /dev/stderr | wc -c > /size\n")
+        file.write("RUN cat /run/secrets/* > /left || true\n")
+    path = context.parent / "secret.txt"
+    path.write_bytes(b"in-a-file")
+    build = dataclasses.replace(
+        build_2, secrets={"token": b"correct-horse\0\xff", "file": path}, no_cache=True
+    )
+    with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)) as resource:
+        assert resource.read_file("/size") == b"24\n"
+        assert resource.read_file("/left") == b""
+        built = pool.client.images.get(image)
+        assert "correct-horse" not in repr(built.history()) + repr(built.attrs)
+    assert "***" in caplog.text
+    assert "correct-horse" not in caplog.text
+    assert "in-a-file" not in caplog.text
+
+
+def test_a_cache_is_used(
+    pool: dockertest.Pool, image: str, build_2: dockertest.BuildOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """BuildKit looks for it, and continues without a cache that does not exist."""
+    caplog.set_level(logging.INFO, "dockertest")
+    build = dataclasses.replace(build_2, cache_from=["127.0.0.1:9/no/such:cache"])
+    pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)).close()
+    assert "importing cache manifest from 127.0.0.1:9/no/such:cache" in caplog.text
+
+
+def test_the_process_list_has_no_secret(
     pool: dockertest.Pool, context: Path, image: str, build_2: dockertest.BuildOptions
 ) -> None:
-    """Whoever lists the processes sees names of build arguments, and no values."""
+    """It shows the names of build arguments, but not their values."""
     (context / "Dockerfile").write_text((context / "Dockerfile").read_text() + "RUN sleep 1\n")
-    seen: set[bytes] = set()
+    command_lines: set[bytes] = set()
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    seen.add(file.read_bytes())
+                    command_lines.add(file.read_bytes())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -409,9 +549,9 @@ def test_no_argument_list_has_a_secret(
     finally:
         done.set()
         thread.join()
-    ours = [each for each in seen if b"buildx" in each and str(context).encode() in each]
-    assert any(b"SECRET" in each for each in ours)
-    assert not any(b"hunter2" in each for each in ours)
+    ours = [line for line in command_lines if b"buildx" in line and str(context).encode() in line]
+    assert any(b"SECRET" in line for line in ours)
+    assert not any(b"hunter2" in line for line in ours)
 
 
 def test_buildx_builds_on_the_engine_of_the_pool(
@@ -422,7 +562,7 @@ def test_buildx_builds_on_the_engine_of_the_pool(
     build_2: dockertest.BuildOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By TLS or with a client of the user's own, whatever the environment and the CLI's configuration say."""
+    """Neither the environment nor the CLI's configuration can redirect it to another engine or builder."""
     home = tmp_path / "home"
     (home / ".docker").mkdir(parents=True)
     (home / ".docker" / "config.json").write_text('{"currentContext": "gone", "credsStore": "gone"}')
@@ -448,20 +588,87 @@ def test_buildx_builds_on_the_engine_of_the_pool(
         client.close()
 
 
-def test_no_proxy_gets_between_buildx_and_the_engine(
+class GuardedProxy(FaultProxy):
+    """An engine behind a proxy that requires a login."""
+
+    def passed_on(self, head: bytes) -> bytes:
+        return head if b"\r\nAuthorization: Basic YTpi\r\n" in head else head.replace(b" /", b" /nowhere/", 1)
+
+
+def test_a_login_that_buildx_cannot_send_is_in_the_hint(
+    local: str, tmp_path_factory: pytest.TempPathFactory, image: str, build_2: dockertest.BuildOptions
+) -> None:
+    """Buildx connects by itself, without the headers of a custom client or of the CLI's configuration."""
+    guarded = GuardedProxy(tmp_path_factory.mktemp("front") / "x", local)
+    client = docker.DockerClient(guarded.endpoint, version="1.41")
+    client.api.auth = ("a", "b")
+    options = dockertest.RunOptions(name=image, cmd=SLEEP)
+    with guarded.running(), dockertest.Pool(client=client, reaper=False) as pool:
+        with pytest.raises(dockertest.ImageBuildError, match="page not found") as failure:
+            pool.build_and_run_with_build_options(build_2, options)
+        pool.build_and_run_with_build_options(dataclasses.replace(build_2, version="1"), options).close()
+    client.close()
+    assert failure.value.hint == (
+        "`docker buildx` does not send requests as the client does: it adds headers (Authorization); use version='1' if the "
+        "engine needs that"
+    )
+
+
+KILLED_BUILD = """
+import sys, dockertest
+auth = dockertest.AuthConfig("user", "hunter2", "registry.example")
+build = dockertest.BuildOptions(sys.argv[1], version="2", auth=auth)
+dockertest.Pool(sys.argv[2]).build_and_run_with_build_options(build, dockertest.RunOptions(name="never"))
+"""
+
+
+def test_no_credentials_stay_after_a_killed_build(local: str, tmp_path: Path) -> None:
+    """A later session removes the docker CLI's folder, but not during the build."""
+    state, program, context = tmp_path / "state", tmp_path / "bin" / "docker", tmp_path / "context"
+    for folder in (state, program.parent, context):
+        folder.mkdir()
+    (context / "Dockerfile").write_text("FROM registry.example/x\n")
+    environ = {**os.environ, "XDG_STATE_HOME": str(state), "DOCKER_HOST": f"unix://{local}"}
+    prune = [sys.executable, "-m", "dockertest", "prune"]
+    program.write_text(
+        f'#!/bin/sh\n{shlex.join(prune)} && cp "$DOCKER_CONFIG/config.json" {tmp_path} && kill -9 $PPID\n'
+    )
+    program.chmod(0o755)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_BUILD, str(context), f"unix://{local}"],
+        env={**environ, "PATH": f"{program.parent}:{environ['PATH']}"},
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    secret = base64.b64encode(b"user:hunter2")
+    assert secret in (tmp_path / "config.json").read_bytes()
+    (left,) = state.glob("dockertest/*.temporary/config.json")
+    assert left.stat().st_mode & 0o777 == 0o600
+    dockertest.retry(
+        lambda: (
+            not list(state.glob("dockertest/*.temporary"))
+            if not subprocess.call(prune, env=environ)
+            else False
+        ),
+        max_wait=15,
+    )
+
+
+def test_buildx_reaches_the_engine_without_a_proxy(
     local: str,
     pool: dockertest.Pool,
     image: str,
     build_2: dockertest.BuildOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As between the pool and the engine; what else is exempt from the proxy stays so."""
+    """The engine is added to the hosts that need no proxy."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")  # where nobody listens
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")  # nothing listens there
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("no_proxy", "else.where")
+    build_2 = dataclasses.replace(build_2, build_args={"NO_PROXY": "a.test"})
     with pool.create_network() as network:
         address = pool.client.networks.get(network.id).attrs["IPAM"]["Config"][0]["Gateway"]
         with Front(local, host=address) as front, dockertest.Pool(front.url) as remote:
@@ -469,11 +676,100 @@ def test_no_proxy_gets_between_buildx_and_the_engine(
             remote.build_and_run_with_build_options(build_2, options).close()
 
 
+def test_proxies_of_the_docker_cli_reach_the_build(
+    context: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    image: str,
+    version: Version,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are set in both builders, as `docker build` does; build arguments take precedence."""
+    caplog.set_level(logging.INFO, logger="dockertest")
+    folder = tmp_path_factory.mktemp("docker")
+    proxy = {"httpProxy": "http://user:hunter2@proxy.test:1", "noProxy": "a.test"}
+    (folder / "config.json").write_text(json.dumps({"proxies": {"default": proxy}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    dockerfile = (context / "Dockerfile").read_text()
+    (context / "Dockerfile").write_text(
+        dockerfile + "RUN echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy > /proxies\nRUN echo $HTTP_PROXY\n"
+    )
+    build = dockertest.BuildOptions(
+        context, build_args={"no_proxy": "b.test"}, version=version, no_cache=True
+    )
+    options = dockertest.RunOptions(name=image, cmd=SLEEP)
+    with dockertest.Pool() as pool, pool.build_and_run_with_build_options(build, options) as resource:
+        url = proxy["httpProxy"]
+        assert resource.exec(["cat", "/proxies"]).stdout == f"{url} {url} b.test b.test\n"
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault", ["failing", "not found", "not executable", "no buildx", "refused", "ambiguous"]
+)
+def test_variables_in_tracebacks_have_no_secrets(
+    context: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    version: Version,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    """pytest's --showlocals and error trackers show the variables of all frames, also those of causes."""
+    folder = tmp_path_factory.mktemp("docker")
+    entry = {"auth": base64.b64encode(b"ann:hunter2").decode()}
+    config = {"auths": {"a.test": entry}, "proxies": {"default": {"httpProxy": "http://hunter2@p"}}}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    monkeypatch.setenv("TOKEN", "hunter2")
+    (context / "Dockerfile").write_text((context / "Dockerfile").read_text() + "RUN false\n")
+    if fault in ("not found", "not executable", "no buildx"):
+        monkeypatch.setenv("PATH", str(folder))
+    if fault in ("not executable", "no buildx"):
+        (folder / "docker").write_text(
+            "#!/bin/false\n" if fault == "no buildx" else "#!/no/such/interpreter\n"
+        )
+        (folder / "docker").chmod(0o755)
+    auth = dockertest.AuthConfig("ann", "hunter2", identity_token="hunter2")
+    if fault == "ambiguous":
+        (context / "Dockerfile").write_text("FROM a.test/a AS a\nFROM b.test/b\n")
+    build = dockertest.BuildOptions(context, build_args={"A": "hunter2"}, version=version, auth=auth)
+    with FaultProxy(context / "x.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        if fault == "refused":
+            for _ in range(9):
+                proxy.next("POST .*/(build|session|grpc)", refuse)
+        with pytest.raises(dockertest.DockertestError) as caught:
+            pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
+        shown = "".join(
+            traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+        )
+    _, _, ours = shown.partition("dockertest/_pool.py")  # the variables of this test precede it
+    assert "context_dir" in ours or "options" in ours
+    for secret in ("hunter2", entry["auth"], entry["auth"].rstrip("=")):
+        assert secret not in ours
+
+
+def test_escape_sequences_of_a_build_are_removed(
+    pool: dockertest.Pool, context: Path, name: str, version: Version, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A terminal would interpret them, and they could prevent a secret from being masked."""
+    caplog.set_level(logging.INFO, logger="dockertest")
+    line = r"RUN printf '\033]0;title\007evil \033[31mhun\033[0mter2\r\n'; false"
+    (context / "Dockerfile").write_text((context / "Dockerfile").read_text() + line + "\n")
+    build = dockertest.BuildOptions(context, build_args={"SECRET": "hunter2"}, version=version)
+    with pytest.raises(dockertest.ImageBuildError) as caught:
+        pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))
+    for shown in (caplog.text, str(caught.value)):
+        assert "evil ***" in shown
+        assert "\x1b" not in shown
+        assert "\r" not in shown
+
+
 @pytest.mark.parametrize("argument", ["DOCKER_HOST", "BUILDX_BUILDER", "PATH", "LD_PRELOAD"])
-def test_a_build_argument_cannot_steer_buildx(
+def test_a_build_argument_cannot_configure_the_docker_cli(
     pool: dockertest.Pool, context: Path, name: str, argument: str
 ) -> None:
-    """Its values go by the environment, where some names mean something to the docker command line itself."""
+    """Values are passed in the environment, where some names have a meaning for the docker CLI itself."""
     build = dockertest.BuildOptions(context, version="2", build_args={argument: "hunter2"})
     with pytest.raises(dockertest.InvalidOptionError, match=argument) as caught:
         pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))

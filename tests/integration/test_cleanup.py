@@ -1,4 +1,4 @@
-"""What a pool made is removed, whichever way its life ends."""
+"""Containers and networks are removed when their pool is closed and when the interpreter exits."""
 
 import subprocess
 import sys
@@ -13,48 +13,48 @@ from .conftest import Engine
 SLEEP = ("sleep", "600")
 
 
-def test_closing_a_pool_removes_all_it_made(engine: Engine) -> None:
-    """Every container goes, and closing twice is nothing."""
+def test_closing_a_pool_removes_its_containers(engine: Engine) -> None:
+    """Every container is removed, and closing twice does nothing."""
     pool = dockertest.Pool()
-    made = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
+    resources = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
     pool.close()
     pool.close()
-    assert not any(engine.has(each.id) for each in made)
+    assert not any(engine.has(resource.id) for resource in resources)
 
 
-def test_what_another_needs_goes_after_it(engine: Engine) -> None:
-    """Podman does not remove a container whose network others are in: it has its turn when they are gone."""
+def test_a_container_is_removed_after_those_that_share_its_network(engine: Engine) -> None:
+    """Podman does not remove it as long as others use its network, so the removal is retried."""
     with dockertest.Pool() as pool:
         first = pool.run("busybox:1.35", cmd=SLEEP)
-        made = [pool.run("busybox:1.35", cmd=SLEEP, network_id=f"container:{first.id}") for _ in range(2)]
-    assert not any(engine.has(each.id) for each in (first, *made))
+        others = [pool.run("busybox:1.35", cmd=SLEEP, network_id=f"container:{first.id}") for _ in range(2)]
+    assert not any(engine.has(resource.id) for resource in (first, *others))
 
 
-def test_a_with_block_removes_all_it_made_when_it_fails(engine: Engine) -> None:
-    """The failure of the block goes on, and the container is gone."""
-    made: list[dockertest.Resource] = []
+def test_a_failing_with_block_removes_its_containers(engine: Engine) -> None:
+    """The exception propagates, and the container is removed."""
+    resources: list[dockertest.Resource] = []
 
     def fail() -> None:
         with dockertest.Pool() as pool:
-            made.append(pool.run("busybox:1.35", cmd=SLEEP))
+            resources.append(pool.run("busybox:1.35", cmd=SLEEP))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    (resource,) = made
+    (resource,) = resources
     assert not engine.has(resource.id)
 
 
-def test_a_resource_is_removed_by_its_own_with(pool: dockertest.Pool, engine: Engine) -> None:
-    """A container of one test goes with that test, while the pool stays open."""
+def test_leaving_the_with_block_of_a_resource_removes_it(pool: dockertest.Pool, engine: Engine) -> None:
+    """The container is removed while its pool stays open."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         assert engine.has(resource.id)
     assert not engine.has(resource.id)
 
 
 @pytest.mark.parametrize("ending", ["pass", "raise SystemExit(3)", "raise ValueError('unhandled')"])
-def test_the_interpreters_end_removes_what_is_left(engine: Engine, name: str, ending: str) -> None:
-    """Nobody closed the pool: the end of the process does, after an unhandled error too."""
+def test_the_exit_of_the_interpreter_removes_containers(engine: Engine, name: str, ending: str) -> None:
+    """The pool is closed at exit, also after an unhandled exception."""
     program = f"""
 import dockertest
 pool = dockertest.Pool()
@@ -75,8 +75,8 @@ print(len(pool.client.containers.list(filters={{"name": "{name}"}})))
     assert "dockertest" not in ended.stderr.replace(f"{name}", ""), ended.stderr
 
 
-def test_a_closed_pool_and_a_closed_resource_say_so(name: str) -> None:
-    """Whoever uses them afterwards learns it."""
+def test_a_closed_pool_or_resource_cannot_be_used(name: str) -> None:
+    """The error names the pool or resource."""
     pool = dockertest.Pool()
     resource = pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80])
     resource.close()
@@ -88,7 +88,7 @@ def test_a_closed_pool_and_a_closed_resource_say_so(name: str) -> None:
 
 
 def test_eight_threads_close_one_container_once(pool: dockertest.Pool, engine: Engine) -> None:
-    """All of them come back without an error, and it is gone when the first does."""
+    """All calls return without an error, and the container is already removed when the first one returns."""
     resource = pool.run("busybox:1.35", cmd=SLEEP)
     failures: list[BaseException] = []
 
@@ -96,7 +96,7 @@ def test_eight_threads_close_one_container_once(pool: dockertest.Pool, engine: E
         try:
             resource.close()
             assert not engine.has(resource.id)
-        except (Exception, AssertionError) as error:  # noqa: BLE001 - told by the thread that started this one
+        except (Exception, AssertionError) as error:  # noqa: BLE001 - raised by the thread that started this one
             failures.append(error)
 
     threads = [threading.Thread(target=close) for _ in range(8)]
@@ -107,33 +107,33 @@ def test_eight_threads_close_one_container_once(pool: dockertest.Pool, engine: E
     assert not failures
 
 
-def test_ten_threads_run_on_one_fresh_pool(engine: Engine) -> None:
-    """Each gets a container of its own, and all are removed."""
+def test_ten_threads_share_a_new_pool(engine: Engine) -> None:
+    """Each thread gets its own container, and all containers are removed."""
     with dockertest.Pool() as pool:
-        made: list[dockertest.Resource] = []
+        resources: list[dockertest.Resource] = []
         threads = [
-            threading.Thread(target=lambda: made.append(pool.run("busybox:1.35", cmd=SLEEP)))
+            threading.Thread(target=lambda: resources.append(pool.run("busybox:1.35", cmd=SLEEP)))
             for _ in range(10)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len({each.id for each in made}) == 10
-    assert not any(engine.has(each.id) for each in made)
+        assert len({resource.id for resource in resources}) == 10
+    assert not any(engine.has(resource.id) for resource in resources)
 
 
-def test_closing_while_another_thread_runs_leaves_nothing(engine: Engine, name: str) -> None:
-    """The other thread gets a container that is removed, or an error of ours; never one that stays."""
+def test_closing_a_pool_while_another_thread_starts_a_container(engine: Engine, name: str) -> None:
+    """The other thread gets a container that is removed, or a `DockertestError`."""
     for attempt in range(4):
         options = dockertest.RunOptions(repository="busybox", tag="1.35", name=f"{name}-{attempt}", cmd=SLEEP)
-        failures = close_while_running(dockertest.Pool(), options)
-        assert all(isinstance(each, dockertest.ResourceClosedError) for each in failures), failures
+        failures = close_during_run(dockertest.Pool(), options)
+        assert all(isinstance(failure, dockertest.ResourceClosedError) for failure in failures), failures
         assert not engine.has(f"{name}-{attempt}")
 
 
-def close_while_running(pool: dockertest.Pool, options: dockertest.RunOptions) -> list[Exception]:
-    """Close *pool* at the moment when another thread is about to create a container; give what that thread met."""
+def close_during_run(pool: dockertest.Pool, options: dockertest.RunOptions) -> list[Exception]:
+    """Close *pool* while another thread is creating a container, and return the errors of that thread."""
     failures: list[Exception] = []
     creating = threading.Event()
 
@@ -151,26 +151,28 @@ def close_while_running(pool: dockertest.Pool, options: dockertest.RunOptions) -
     return failures
 
 
-def test_something_removed_by_others_is_no_error(engine: Engine) -> None:
-    """What is gone already counts as removed."""
+def test_a_container_that_was_removed_already_is_not_an_error(engine: Engine) -> None:
+    """The pool treats it as removed."""
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
-        engine.client.api.remove_container(resource.id, force=True)
+        engine.remove(resource.id)
 
 
-def test_kept_things_stay_and_are_told(engine: Engine, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """With `keep=True` everything is left standing, and one line says how to reach and how to remove it."""
+def test_kept_containers_and_networks_are_reported(
+    engine: Engine, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """With `keep=True` nothing is removed, and one line contains the address and the command for removal."""
     with dockertest.Pool(keep=True) as pool:
         network = pool.create_network(name)
         kept = pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80], networks=[network])
         address = kept.get_host_port(80)
         kept.close()
-    told = capsys.readouterr().err
-    assert told.count("kept container") == 1
-    assert address in told
-    assert f"docker rm -f -v {kept.id[:12]}" in told
+    output = capsys.readouterr().err
+    assert output.count("kept container") == 1
+    assert address in output
+    assert f"docker rm -f -v {kept.id[:12]}" in output
     assert engine.has(name)
     with dockertest.Pool() as pool:
         assert pool.remove_container_by_name(name)
-        for found in pool.networks_by_name(name):
-            pool.remove_network(found)
+        for network in pool.networks_by_name(name):
+            pool.remove_network(network)

@@ -1,4 +1,4 @@
-"""The command `dockertest`, as people and scripts use it: in a terminal, in a pipe, and on a machine without an engine."""
+"""The command line in a terminal, in a pipe, and on a machine without an engine."""
 
 import fcntl
 import json
@@ -14,6 +14,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import psycopg
 import pytest
 
 import dockertest
-from dockertest._cleanup import reaper_client as _lifeline
-from dockertest._cli import doctor as _doctor
-from dockertest._cli.terminal import Screen
-from dockertest._engine import connect as _connect
+from dockertest._cleanup import reaper_client
+from dockertest._cli import doctor
+from dockertest._cli.terminal import Console
+from dockertest._engine import connect
 from dockertest._engine.endpoint import Endpoint
 
 from .conftest import Engine
@@ -32,18 +33,18 @@ from .conftest import Engine
 COMMAND = [sys.executable, "-W", "error", "-m", "dockertest"]
 SLEEP = ["busybox:1.35", "sleep", "600"]
 POSTGRES = ["run", "postgres:15", "-e", "POSTGRES_PASSWORD=p@ss"]
-# The same with an identity that no other session has, so that nobody else's things are touched, nor ours by others.
+# The command with an identity that no other session has, so that sessions of other tests are not affected.
 AS_ANOTHER = """
 import sys
-from dockertest._cleanup import reaper_client as _lifeline
-_lifeline.identity = lambda: sys.argv[1]
-from dockertest.__main__ import main
+from dockertest._cleanup import reaper_client
+reaper_client.identity = lambda _folder: sys.argv[1]
+from dockertest._cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
 
 
 def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command, and wait for its exit."""
     return subprocess.run(
         [*COMMAND, *words],
         capture_output=True,
@@ -55,7 +56,7 @@ def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def redirected(how: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end as a shell does that was told to redirect its output."""
+    """Run the command in a shell that redirects its output."""
     return subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {how}', "sh", *COMMAND, *words],
         capture_output=True,
@@ -66,9 +67,10 @@ def redirected(how: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Terminal:
-    """A command in a real terminal of its own, as somebody sees it who sits there."""
+    """A command in its own terminal."""
 
-    # Make standard input the terminal of a new session, and become the command. (Python does not like to fork threads.)
+    # Makes standard input the terminal of a new session, and executes the command. A function that runs in the child would
+    # require a fork, which Python warns about in a process with threads.
     TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
     def __init__(self, *words: str, **environ: str) -> None:
@@ -92,15 +94,15 @@ class Terminal:
             assert self._read(deadline), f"no {text!r} in {self.shown!r}"
 
     def press(self, key: bytes) -> None:
-        """Type."""
+        """Send a key."""
         os.write(self._screen, key)
 
     def unplug(self) -> None:
-        """Take the terminal away, as a closed window or a lost connection does."""
+        """Close the terminal, as a closed window or a lost connection does."""
         os.close(self._screen)
 
     def end(self, seconds: float = 60) -> int:
-        """Read until the command has ended, and give its exit code."""
+        """Read until the command has exited, and return its exit code."""
         deadline = time.monotonic() + seconds
         while self._read(deadline):
             pass
@@ -110,7 +112,7 @@ class Terminal:
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"nothing more after {self.shown!r}"
-        with suppress(OSError):  # how Linux says that nobody writes there any more
+        with suppress(OSError):  # On Linux this means that no process writes to the terminal any more.
             if chunk := os.read(self._screen, 65536):
                 self.shown += chunk.decode()
                 return True
@@ -119,7 +121,7 @@ class Terminal:
 
 @contextmanager
 def piped(*words: str) -> "Iterator[subprocess.Popen[str]]":
-    """Run the command with pipes, and end it at last."""
+    """Run the command with pipes, and kill it at the end."""
     with subprocess.Popen(
         [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -130,55 +132,71 @@ def piped(*words: str) -> "Iterator[subprocess.Popen[str]]":
 
 
 class TestTerminal:
-    """Somebody tries something with a server."""
+    """A user tries out a server in a terminal."""
 
-    def test_ctrl_c_removes_it(self, name: str, engine: Engine) -> None:
-        """Within two seconds; until then the line that it shows connects."""
+    def test_ctrl_c_removes_the_container(self, name: str, engine: Engine) -> None:
+        """Until then the printed URL works; the removal takes less than two seconds."""
         terminal = Terminal(*POSTGRES, "--name", name)
-        terminal.wait_for("Ctrl-C removes it")
+        terminal.wait_for("press Ctrl-C to remove it")
         url = re.findall(r"connect +\x1b\[1m(postgresql://\S+)\x1b\[0m", terminal.shown)[0]
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         assert f"container '{name}'" in terminal.shown
         terminal.press(b"\x03")
         began = time.monotonic()
-        assert terminal.end() == 130
+        try:
+            exit_code = terminal.end(20)
+        except AssertionError:
+            # Python loses an interrupt within a finalizer, here one of its import system; so it is pressed again.
+            assert "Exception ignored in" in terminal.shown
+            terminal.press(b"\x03")
+            began = time.monotonic()
+            exit_code = terminal.end()
+        assert exit_code == 130
         assert time.monotonic() - began < 2
         assert not engine.has(name)
         assert "Traceback" not in terminal.shown
 
-    def test_ctrl_c_while_it_starts(self, name: str, engine: Engine) -> None:
-        """Nothing is left of a server that nobody waits for any more."""
+    def test_ctrl_c_during_the_start_removes_the_container(self, name: str, engine: Engine) -> None:
+        """The wait for the service can be interrupted."""
         terminal = Terminal(*POSTGRES, "--name", name)
         terminal.wait_for("waiting until it answers")
         terminal.press(b"\x03")
         began = time.monotonic()
-        assert terminal.end() == 130
+        try:
+            exit_code = terminal.end(20)
+        except AssertionError:
+            # Python loses an interrupt within a finalizer, here one of its import system; so it is pressed again.
+            assert "Exception ignored in" in terminal.shown
+            terminal.press(b"\x03")
+            began = time.monotonic()
+            exit_code = terminal.end()
+        assert exit_code == 130
         assert f"removed container '{name}'" in terminal.shown
         assert time.monotonic() - began < 2
         assert not engine.has(name)
         assert "Traceback" not in terminal.shown
 
-    def test_its_time_is_up(self, name: str, engine: Engine) -> None:
-        """Then it goes, and the command ends well; without colours where somebody wants none."""
+    def test_the_container_is_removed_when_its_time_expires(self, name: str, engine: Engine) -> None:
+        """The command then exits with 0; with `NO_COLOR` it prints no escape sequences."""
         terminal = Terminal("run", *SLEEP[:1], "--name", name, "--for", "3s", *SLEEP[1:], NO_COLOR="1")
-        terminal.wait_for("Ctrl-C removes it; else it is removed in 3 s")
+        terminal.wait_for("press Ctrl-C to remove it before its time is up, in 3 s")
         began = time.monotonic()
         assert terminal.end() == 0
         assert 2 < time.monotonic() - began < 8
         assert not engine.has(name)
         assert "\x1b" not in terminal.shown
 
-    def test_a_lost_terminal(self, name: str, engine: Engine) -> None:
-        """Its window is closed: the program is gone, and the reaper removes the container."""
+    def test_a_closed_terminal_removes_the_container(self, name: str, engine: Engine) -> None:
+        """The program is killed by SIGHUP, and the reaper removes the container."""
         terminal = Terminal("run", *SLEEP[:1], "--name", name, "--for", "1h", *SLEEP[1:])
-        terminal.wait_for("Ctrl-C removes it")
+        terminal.wait_for("press Ctrl-C to remove it")
         terminal.unplug()
         assert terminal.process.wait(20) == -signal.SIGHUP
         dockertest.retry(lambda: not engine.has(name), max_wait=20)
 
-    def test_the_log_is_shown_as_it_is(self, name: str, engine: Engine) -> None:
-        """With its colours, until the container ends."""
+    def test_a_followed_log_keeps_its_colours(self, name: str, engine: Engine) -> None:
+        """The log is printed until the container exits."""
         terminal = Terminal("run", "-f", "busybox:1.35", "--name", name, "printf", "\\033[31mred\\033[0m\\n")
         assert terminal.end() == 0
         assert "\x1b[31mred\x1b[0m" in terminal.shown
@@ -186,13 +204,13 @@ class TestTerminal:
 
 
 class TestPipe:
-    """A script reads what it writes."""
+    """A script reads the output."""
 
     TALK = "while :; do printf '\\033[31mtick\\033[0m\\r\\n'; sleep 0.1; done"
 
     @pytest.mark.parametrize("follow", [True, False], ids=["talking", "silent"])
-    def test_it_ends_with_its_reader(self, name: str, engine: Engine, follow: bool) -> None:
-        """Quietly, and without a control character before; the container goes, too, even if it has nothing to say."""
+    def test_a_closed_pipe_removes_the_container(self, name: str, engine: Engine, follow: bool) -> None:
+        """The command exits quietly, even if there is no log line to write."""
         flags = ["--follow"] if follow else []
         with piped("run", *flags, "busybox:1.35", "--name", name, "sh", "-c", self.TALK) as process:
             assert process.stdout is not None
@@ -202,19 +220,19 @@ class TestPipe:
             assert lines[1:] == ["tick\n"] * (len(lines) - 1)
             process.stdout.close()
             assert process.wait(20) == 141
-            *_, last = process.stderr.read().splitlines()  # and no traceback
+            *_, last = process.stderr.read().splitlines()  # There is no traceback after it.
             assert last == f"removed {lines[0].partition(' of ')[0]}"
         assert not engine.has(name)
 
-    def test_a_reader_that_does_not_read_holds_nothing_up(self, name: str, engine: Engine) -> None:
-        """The pipe is full, and Ctrl-C removes the container all the same."""
+    def test_a_full_pipe_does_not_block_ctrl_c(self, name: str, engine: Engine) -> None:
+        """The container is removed although the reader of the log does not read."""
         with piped("run", "-f", "busybox:1.35", "--name", name, "yes", "x" * 1000) as process:
             assert process.stdout is not None
             process.stdout.readline()
             reading, unread = process.stdout.fileno(), array("i", [0])
 
             def is_full() -> bool:
-                """Whether what goes into a pipe is in it, so that who writes the log waits."""
+                """Return whether the pipe is full, so that the log's writer is blocked."""
                 fcntl.ioctl(reading, termios.FIONREAD, unread)
                 return unread[0] > 60_000
 
@@ -226,33 +244,33 @@ class TestPipe:
         assert not engine.has(name)
 
     def test_a_program_gets_one_line_of_json(self, name: str, engine: Engine) -> None:
-        """As soon as the server answers."""
+        """It is printed as soon as the server answers."""
         with piped(*POSTGRES, "--name", name, "--json", "--for", "10m", "-p", "9999") as process:
             assert process.stdout is not None
-            told = json.loads(process.stdout.readline())
-            assert engine.inspect(name)["Id"] == told["id"]
-            assert (told["name"], told["ready"]) == (name, "answers")
-            assert told["image"].endswith("postgres:15")
-            assert set(told["ports"]) == {"5432/tcp", "9999/tcp"}
-            assert told["url"] == f"postgresql://postgres:p%40ss@{told['ports']['5432/tcp']}/postgres"
-            assert 500 < told["expires"] - time.time() <= 600
+            answer = json.loads(process.stdout.readline())
+            assert engine.inspect(name)["Id"] == answer["id"]
+            assert (answer["name"], answer["ready"]) == (name, "answers")
+            assert answer["image"].endswith("postgres:15")
+            assert set(answer["ports"]) == {"5432/tcp", "9999/tcp"}
+            assert answer["url"] == f"postgresql://postgres:p%40ss@{answer['ports']['5432/tcp']}/postgres"
+            assert 500 < answer["expires"] - time.time() <= 600
             process.terminate()
             assert process.stdout.read() == ""
         dockertest.retry(lambda: not engine.has(name), max_wait=20)
 
-    def test_a_death_is_told_with_its_reason(self, name: str, engine: Engine) -> None:
-        """A server that cannot start: its last words, and no more than that."""
+    def test_a_container_that_fails_is_reported(self, name: str, engine: Engine) -> None:
+        """The message has the last log lines, and there is no traceback."""
         ended = call("run", "postgres:15", "--name", name)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert f"dockertest: container '{name}' (" in ended.stderr
         assert "has ended with exit code 1" in ended.stderr
         assert "POSTGRES_PASSWORD" in ended.stderr
-        assert "; DOCKERTEST_KEEP=1 leaves it standing for a look\n" in ended.stderr
+        assert "; DOCKERTEST_KEEP=1 keeps the container\n" in ended.stderr
         assert "Traceback" not in ended.stderr
         assert not engine.has(name)
 
-    def test_a_command_that_ends_ends_it(self, name: str, engine: Engine) -> None:
-        """With its failure, or well."""
+    def test_it_exits_with_the_container(self, name: str, engine: Engine) -> None:
+        """A failure of the container is a failure of the command."""
         ended = call("run", "-f", "busybox:1.35", "--name", name, "sh", "-c", "echo hello; exit 3")
         assert ended.returncode == 1
         assert ended.stdout.endswith("hello\n")
@@ -260,8 +278,8 @@ class TestPipe:
         assert "has ended with exit code 3" in ended.stderr
         assert not engine.has(name)
 
-    def test_closed_standard_error_leaves_the_json_alone(self, name: str, pool: dockertest.Pool) -> None:
-        """What is told besides goes nowhere, as with `2>&-` in a script, and not between the JSON."""
+    def test_messages_for_a_closed_standard_error_are_dropped(self, name: str, pool: dockertest.Pool) -> None:
+        """With `2>&-` in a script, they must not end up in the JSON."""
         words = ["run", "-d", "--json", "--name", name, "busybox:1.35", "sleep", "600"]
         ended = redirected("2>&-", *words)
         try:
@@ -270,61 +288,64 @@ class TestPipe:
         finally:
             pool.remove_container_by_name(name)
 
-    def test_closed_standard_output_hides_the_log(self, name: str, engine: Engine) -> None:
-        """That is no error, and the program goes on to the container's end."""
+    def test_a_log_for_a_closed_standard_output_is_dropped(self, name: str, engine: Engine) -> None:
+        """The command still waits for the container's exit."""
         ended = redirected(">&-", "run", "-f", "--name", name, "busybox:1.35", "echo", "hello")
         assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
         assert "has ended with exit code 0" in ended.stderr
         assert not engine.has(name)
 
-    def test_one_that_is_not_ready_in_time(self, name: str, engine: Engine) -> None:
-        """It is said what was waited for, and the container goes."""
+    def test_a_service_that_is_not_ready_in_time_is_removed(self, name: str, engine: Engine) -> None:
+        """The timeout is reported."""
         ended = call("run", "postgres:15", "--name", name, "--wait", "1s", "sleep", "600")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "dockertest: gave up after 1." in ended.stderr
+        assert ended.stderr.endswith("if it only needs more time, set --wait\n")
         assert not engine.has(name)
 
-    def test_one_that_answers_as_something_else(
+    def test_a_service_with_an_unexpected_answer_is_reported(
         self, name: str, engine: Engine, pool: dockertest.Pool
     ) -> None:
-        """It is said as what it should, and where."""
+        """The message has the address and the expected service."""
         image = f"{pool.image_prefix}{name}/redis"
         engine.client.images.get(f"{pool.image_prefix}busybox:1.35").tag(image, "1")
         try:
             server = ("httpd", "-f", "-p", "6379")
-            ended = call("run", "--name", name, "-p", "6379", "--wait", "1s", f"{name}/redis:1", *server)
+            ended = call("run", "--name", name, "-p", "6379", "--wait", "3s", f"{name}/redis:1", *server)
         finally:
             engine.client.images.remove(f"{image}:1")
-        assert "ConnectionError: nothing answers as redis does at " in ended.stderr
+        assert re.search(
+            r"ConnectionError: \S+ \(container port 6379/tcp\) does not answer as redis does", ended.stderr
+        )
 
 
 class TestDetached:
-    """It stays when the command ends."""
+    """The container keeps running when the command has exited."""
 
-    def test_until_its_time_is_up(self, name: str, engine: Engine) -> None:
-        """The reaper sees to it."""
+    def test_the_reaper_removes_it_when_its_time_expires(self, name: str, engine: Engine) -> None:
+        """No process of the command is left by then."""
         ended = call("run", "-d", "--for", "4s", "--name", name, *SLEEP)
         assert ended.returncode == 0, ended.stderr
-        assert "it is removed in" in ended.stderr
+        assert "it will be removed in" in ended.stderr
         assert engine.inspect(name)["State"]["Running"]
         dockertest.retry(lambda: not engine.has(name), max_wait=20)
 
-    def test_until_somebody_removes_it(self, name: str, engine: Engine, pool: dockertest.Pool) -> None:
-        """Neither the next session nor `prune` does; `ps` has it, and what is told removes it."""
+    def test_without_a_time_limit_it_stays(self, name: str, engine: Engine, pool: dockertest.Pool) -> None:
+        """Neither `prune` nor the next session removes it, `ps` lists it, and the removal command is printed."""
         ended = call("run", "-d", "--name", name, *SLEEP)
         assert ended.returncode == 0, ended.stderr
-        found = pool.container_by_name(name)
-        assert found is not None
-        assert f"it stays until it is removed: docker rm -f -v {found.id[:12]}\n" in ended.stderr
+        kept = pool.container_by_name(name)
+        assert kept is not None
+        assert f"; remove: docker rm -f -v {kept.id[:12]}\n" in ended.stderr
         try:
-            assert found.id not in json.loads(call("prune", "--json").stdout)["removed"]
+            assert kept.id not in json.loads(call("prune", "--json").stdout)["removed"]
             assert listed(name)["standing"] == "kept"
             assert engine.inspect(name)["State"]["Running"]
         finally:
-            pool.purge(found)
+            pool.purge(kept)
 
-    def test_not_without_a_reaper_to_end_it(self, name: str, engine: Engine) -> None:
-        """A promise that nobody would keep is not made."""
+    def test_a_time_limit_needs_the_reaper(self, name: str, engine: Engine) -> None:
+        """Without it nothing would remove the container."""
         ended = call("run", "-d", "--for", "1h", "--name", name, *SLEEP, DOCKERTEST_REAPER="0")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "expire needs the reaper" in ended.stderr
@@ -353,64 +374,66 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("image", READY)
-def test_a_known_service_is_waited_for(image: str, name: str, pool: dockertest.Pool) -> None:
-    """Until it answers in its own protocol; how to connect is told."""
+def test_it_waits_for_a_known_service(image: str, name: str, pool: dockertest.Pool) -> None:
+    """The service answers in its own protocol, and the URL to connect with is printed."""
     prefix = "" if os.environ.get("DOCKERTEST_IMAGE_PREFIX") or "etcd" not in image else "quay.io/"
     settings = SETTINGS.get(image, "").split()
     ended = call("run", prefix + image, "-d", "--json", "--wait", "100s", "--name", name, *settings)
     try:
         assert ended.returncode == 0, ended.stderr
-        told = json.loads(ended.stdout)
-        assert told["ready"] == "answers"
-        assert told["url"] == re.sub(r"{(.+)}", lambda port: told["ports"][port[1]], READY[image])
+        answer = json.loads(ended.stdout)
+        assert answer["ready"] == "answers"
+        assert answer["url"] == re.sub(r"{(.+)}", lambda port: answer["ports"][port[1]], READY[image])
     finally:
         pool.remove_container_by_name(name)
 
 
 def listed(name: str, *command: str) -> dict[str, Any]:
-    """Give what `ps` says of a container or network."""
+    """Return what `ps` prints about a container or network."""
     ended = subprocess.run(
         [*(command or COMMAND), "ps", "--json"], capture_output=True, text=True, check=True
     )
-    (found,) = [each for each in json.loads(ended.stdout) if each["name"] == name]
-    return dict(found)
+    (item,) = [item for item in json.loads(ended.stdout) if item["name"] == name]
+    return dict(item)
 
 
-class TestWhatIsThere:
-    """What was made, and what is left of it."""
+class TestInventory:
+    """`ps` and `prune`."""
 
-    def test_ps_lists_what_a_living_session_made(self, name: str, pool: dockertest.Pool) -> None:
-        """For a person and for a program; a network, too."""
+    def test_ps_lists_containers_and_networks(self, name: str, pool: dockertest.Pool) -> None:
+        """It prints a table for people and JSON for programs."""
         with (
             pool.create_network(name) as network,
-            pool.run("busybox:1.35", name=f"{name}-c", cmd=["sleep", "600"], exposed_ports=["80"]) as made,
+            pool.run(
+                "busybox:1.35", name=f"{name}-c", cmd=["sleep", "600"], exposed_ports=["80"]
+            ) as resource,
         ):
-            found = listed(f"{name}-c")
-            assert (found["id"], found["kind"], found["state"]) == (made.id, "container", "running")
-            bound = made.container.attrs["NetworkSettings"]["Ports"]["80/tcp"]
-            ports = [f"{each['HostIp']}:{each['HostPort']}->80/tcp" for each in bound]
-            assert found["ports"] == ports
-            assert (found["standing"], found["expires"]) == ("living", None)
+            item = listed(f"{name}-c")
+            assert (item["id"], item["kind"], item["state"]) == (resource.id, "container", "running")
+            bound = resource.container.attrs["NetworkSettings"]["Ports"]["80/tcp"]
+            ports = [f"{port['HostIp']}:{port['HostPort']}->80/tcp" for port in bound]
+            assert item["ports"] == ports
+            assert (item["standing"], item["expires"]) == ("living", None)
             assert listed(name)["id"] == network.id
             ended = call("ps")
             head, *rows = ended.stdout.splitlines()
-            assert head.split() == ["ID", "NAME", "IMAGE", "STATE", "PORTS", "SESSION", "LEFT"]
-            (row,) = [each for each in rows if f" {name}-c " in each]
-            assert row.split()[0] == made.id[:12]
+            assert head.split() == ["ID", "NAME", "IMAGE", "STATE", "PORTS", "SESSION", "EXPIRES"]
+            (row,) = [row for row in rows if f" {name}-c " in row]
+            assert row.split()[0] == resource.id[:12]
             assert row.split()[3:] == ["running", *ports, "living"]
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ended.stdout)
 
-    def test_prune_removes_what_the_dead_left(
+    def test_prune_removes_leftovers_of_dead_sessions(
         self, name: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And what is reused only if asked; a user of the test's own, whom nobody else can know to be dead."""
+        """Reused containers are removed only on request. The test has its own identity to be isolated."""
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-        identity = f"{name}.{_lifeline.identity().split('.')[1]}.boot.1"
+        identity = f"{name}.{reaper_client.identity(Path()).split('.')[1]}.boot.1"
         another = [sys.executable, "-c", AS_ANOTHER, identity]
         code = """
 import os, signal, sys
-from dockertest._cleanup import reaper_client as _lifeline
-_lifeline.identity = lambda: sys.argv[1]
+from dockertest._cleanup import reaper_client
+reaper_client.identity = lambda _folder: sys.argv[1]
 import dockertest
 pool = dockertest.Pool(reaper=False)
 pool.run("busybox:1.35", name=sys.argv[2], cmd=["sleep", "600"])
@@ -438,10 +461,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TestDoctor:
-    """It says whether all is there, and what is not."""
+    """`doctor`."""
 
-    def test_all_is_well(self) -> None:
-        """For a person; what is told has no control character in a pipe, and each thing is looked at once."""
+    def test_each_check_runs_once(self) -> None:
+        """In a pipe, the output has no escape sequences."""
         ended = call("doctor")
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert re.findall(r"^(?:ok|note) +(\w+) ", ended.stdout, re.MULTILINE) == [
@@ -450,73 +473,77 @@ class TestDoctor:
         assert "\x1b" not in ended.stdout
 
     def test_a_program_gets_one_line_of_json(self, pool: dockertest.Pool) -> None:
-        """With the facts apart; the container that was started is gone."""
+        """It has the facts as separate fields."""
         ended = call("doctor", "--json")
-        told = json.loads(ended.stdout)
-        found = {each["what"]: each for each in told["findings"]}
-        assert (ended.returncode, told["ok"]) == (0, True)
-        assert found["endpoint"]["url"] == pool.endpoint
-        assert found["engine"]["version"] == pool.client.version()["Version"]
-        assert found["port"]["ok"]
-        assert found["reaper"]["text"] == "it has removed that container"
+        answer = json.loads(ended.stdout)
+        checks = {check["what"]: check for check in answer["findings"]}
+        assert (ended.returncode, answer["ok"]) == (0, True)
+        assert checks["endpoint"]["url"] == pool.endpoint
+        assert checks["engine"]["version"] == pool.client.version()["Version"]
+        assert checks["port"]["ok"]
+        assert checks["reaper"]["text"] == "it has removed the test container"
 
-    def test_what_was_tried_before_is_told(self) -> None:
-        """An engine that answers, and before it one that does not: why the second was taken."""
-        dead = Endpoint("unix:///nowhere/docker.sock", "the default socket")
+    def test_endpoints_that_do_not_answer_are_listed(self) -> None:
+        """
+        The first line has the reason for the choice of the engine.
+
+        The others follow with their failures.
+        """
+        dead = Endpoint("unix:///nowhere/docker.sock", "default socket")
         with dockertest.Pool() as pool:
-            found = _connect.find([dead, pool._engine.endpoint], timeout=10)
-            pool._engine, taken = found, pool._engine
-            told = _doctor._endpoint(pool)
-            pool._engine = taken
-            found.close()
-        first, second, *_ = told.text.splitlines()
-        assert first == f"{pool.endpoint} ({found.endpoint.why})"
-        assert second.startswith("not unix:///nowhere/docker.sock (the default socket): no such file")
-        assert told.facts["passed_over"][0]["url"] == "unix:///nowhere/docker.sock"
+            engine = connect.find([dead, pool._runtime.engine.endpoint], timeout=10)
+            pool._runtime, original = replace(pool._runtime, engine=engine), pool._runtime
+            result = doctor.Examination(pool).endpoint()
+            pool._runtime = original
+            engine.close()
+        first, second, *_ = result.text.splitlines()
+        assert first == f"{pool.endpoint} ({engine.endpoint.why})"
+        assert second.startswith("no engine at unix:///nowhere/docker.sock (default socket): no such file")
+        assert result.facts["passed_over"][0]["url"] == "unix:///nowhere/docker.sock"
 
     def test_no_engine_is_a_problem(self) -> None:
-        """Its endpoint is named, and why it was chosen; the exit code says so."""
+        """The endpoint is named with the reason for its choice, and the exit code is 1."""
         ended = call("doctor", "--json", DOCKER_HOST="unix:///nowhere/docker.sock")
-        (found,) = json.loads(ended.stdout)["findings"]
-        assert (ended.returncode, found["what"], found["ok"]) == (1, "endpoint", False)
-        assert "unix:///nowhere/docker.sock (DOCKER_HOST)" in found["text"]
+        (check,) = json.loads(ended.stdout)["findings"]
+        assert (ended.returncode, check["what"], check["ok"]) == (1, "endpoint", False)
+        assert "unix:///nowhere/docker.sock (DOCKER_HOST)" in check["text"]
 
-    def test_without_an_image_less_is_known(
+    def test_without_an_image_fewer_checks_run(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Nothing is pulled; that the reaper starts is seen all the same."""
-        monkeypatch.setattr(_doctor, "_at_hand", lambda _pool: None)
-        assert _doctor.examine(Screen({}, as_json=True)) == 0
-        found = {each["what"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
-        assert found["port"]["ok"] is None
-        assert "no image is at hand that starts by itself" in found["port"]["text"]
-        assert (found["reaper"]["ok"], found["reaper"]["text"]) == (True, "it starts")
+        """Nothing is pulled; whether the reaper starts is still checked."""
+        monkeypatch.setattr(doctor.Examination, "find_harmless_image", lambda _: None)
+        assert doctor.examine(Console({}, as_json=True)) == 0
+        checks = {check["what"]: check for check in json.loads(capsys.readouterr().out)["findings"]}
+        assert checks["port"]["ok"] is None
+        assert "no image that runs without configuration is available locally" in checks["port"]["text"]
+        assert (checks["reaper"]["ok"], checks["reaper"]["text"]) == (True, "starts")
 
-    def test_a_reaper_that_is_turned_off_is_noted(self) -> None:
-        """It is no problem: somebody wanted it."""
-        found = {
-            each["what"]: each
-            for each in json.loads(call("doctor", "--json", DOCKERTEST_REAPER="0").stdout)["findings"]
+    def test_a_disabled_reaper_is_not_a_problem(self) -> None:
+        """It is only mentioned."""
+        checks = {
+            check["what"]: check
+            for check in json.loads(call("doctor", "--json", DOCKERTEST_REAPER="0").stdout)["findings"]
         }
-        assert found["reaper"]["ok"] is None
-        assert "DOCKERTEST_REAPER=0" in found["reaper"]["text"]
+        assert checks["reaper"]["ok"] is None
+        assert "DOCKERTEST_REAPER=0" in checks["reaper"]["text"]
 
 
 @pytest.mark.parametrize("command", ["ps", "prune", "run busybox"])
-def test_no_engine_is_one_message(command: str) -> None:
-    """On standard error, with the exit code of an error, and without a traceback."""
+def test_without_an_engine_there_is_one_message(command: str) -> None:
+    """It goes to standard error without a traceback; the exit code is 1."""
     ended = call(*command.split(), DOCKER_HOST="unix:///nowhere/docker.sock")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("dockertest: no container engine answers")
+    assert ended.stderr.startswith("dockertest: cannot connect to a container engine")
     assert "Traceback" not in ended.stderr
 
 
-def test_a_secret_is_in_no_label(name: str, engine: Engine) -> None:
-    """It is in the line to connect with, which somebody wants to paste, and in the container's environment."""
+def test_a_password_is_only_in_the_url(name: str, engine: Engine) -> None:
+    """It is in no label and no message."""
     ended = call(*POSTGRES, "-d", "--for", "1m", "--name", name)
     try:
         assert "p%40ss" in ended.stdout
         assert "p@ss" not in json.dumps(engine.inspect(name)["Config"]["Labels"])
         assert "p@ss" not in ended.stderr
     finally:
-        engine.client.containers.get(name).remove(force=True, v=True)
+        engine.remove(name)

@@ -1,7 +1,7 @@
 """
-What the tests of Go's Dockertest hold, v3 and v4, held here: each line of that list is a test on a real engine.
+The behaviour that Go's Dockertest 3 and 4 cover in their tests, with a real engine.
 
-`make soak` runs this file twenty times over.
+`make soak` runs this file twenty times.
 """
 
 import threading
@@ -22,19 +22,19 @@ SERVE = ("sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tm
 
 
 def fetch(address: str) -> bytes:
-    """Ask a web server in a container."""
+    """Return the response of a web server in a container."""
     with urllib.request.urlopen(f"http://{address}/", timeout=5) as response:
         return bytes(response.read())
 
 
 def connect(postgres: dockertest.Resource) -> psycopg.Connection:
-    """Connect to the server in a container."""
+    """Connect to the PostgreSQL server in a container."""
     url = f"postgresql://postgres:secret@{postgres.get_host_port('5432/tcp')}/postgres"
     return postgres.retry(lambda: psycopg.connect(url, autocommit=True))
 
 
 def test_postgres(pool: dockertest.Pool, engine: Engine) -> None:
-    """A server has a port and an address, answers a ping by `retry`, and is purged."""
+    """A server has a port and an address, becomes ready during `retry`, and is purged."""
     postgres = pool.run("postgres", "15", env=["POSTGRES_PASSWORD=secret"])
     assert postgres.get_port("5432/tcp") > 0
     assert postgres.get_bound_ip("5432/tcp") == engine.host
@@ -52,13 +52,13 @@ def test_a_command_with_an_extra_exposed_port_answers_http(pool: dockertest.Pool
 
 
 def test_the_platform_may_be_empty(pool: dockertest.Pool) -> None:
-    """An empty platform is the engine's own."""
+    """An empty platform means the engine's default."""
     with pool.run("busybox:1.35", cmd=SLEEP, platform="") as resource:
         assert resource.status == "running"
 
 
 def test_name_labels_user_and_tty(pool: dockertest.Pool, name: str) -> None:
-    """The options reach the container; labels of ours may be added."""
+    """The options reach the container; dockertest may add labels of its own."""
     with pool.run(
         "busybox:1.35", cmd=SLEEP, name=name, labels={"my": "label"}, user="nobody", tty=True
     ) as resource:
@@ -69,7 +69,7 @@ def test_name_labels_user_and_tty(pool: dockertest.Pool, name: str) -> None:
 
 
 def test_a_fixed_host_port(pool: dockertest.Pool, engine: Engine) -> None:
-    """A binding to a number is that number."""
+    """A binding with a port number uses exactly that port."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as first:
         free = first.get_port(8080)
     with pool.run("busybox:1.35", cmd=SERVE, port_bindings={"8080/tcp": [str(free)]}) as resource:
@@ -77,7 +77,7 @@ def test_a_fixed_host_port(pool: dockertest.Pool, engine: Engine) -> None:
 
 
 def test_a_host_ip_with_port_zero(pool: dockertest.Pool, engine: Engine) -> None:
-    """An address with port 0 gets any free port there."""
+    """An address with port 0 gets any free port of that address."""
     binding = dockertest.PortBinding(host_ip="127.0.0.1", host_port="0")
     with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={"8080/tcp": [binding]}) as resource:
         assert resource.get_bound_ip("8080/tcp") == engine.host
@@ -91,8 +91,8 @@ def test_a_host_config_modifier(pool: dockertest.Pool) -> None:
         assert resource.container.attrs["HostConfig"]["ShmSize"] == 64 << 20
 
 
-def test_expire_ends_the_service(pool: dockertest.Pool, engine: Engine) -> None:
-    """When the time is up the container is removed; a new time replaces the old one, and `None` cancels."""
+def test_expire_removes_the_container(pool: dockertest.Pool, engine: Engine) -> None:
+    """A new deadline replaces the previous one, and `None` cancels it."""
     expiring = pool.run("busybox:1.35", cmd=SLEEP)
     kept = pool.run("busybox:1.35", cmd=SLEEP)
     kept.expire(0.5)
@@ -105,11 +105,11 @@ def test_expire_ends_the_service(pool: dockertest.Pool, engine: Engine) -> None:
 
 
 def test_a_container_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
-    """What is found is what was started; part of a name finds nothing."""
+    """Only the exact name matches."""
     with pool.run("busybox:1.35", name=name, cmd=SLEEP) as resource:
-        found = pool.container_by_name(name)
-        assert found is not None
-        assert (found.id, found.name) == (resource.id, resource.name)
+        other = pool.container_by_name(name)
+        assert other is not None
+        assert (other.id, other.name) == (resource.id, resource.name)
         assert pool.container_by_name(name[:-1]) is None
         assert pool.container_by_name(resource.id[:12]) is None
         with pytest.raises(dockertest.InvalidOptionError, match="name is empty"):
@@ -117,7 +117,7 @@ def test_a_container_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
 
 
 def test_a_container_is_removed_by_name(pool: dockertest.Pool, name: str) -> None:
-    """Then the name is free again; and only the exact name counts."""
+    """Only the exact name matches, and the name is available again after the removal."""
     pool.run("busybox:1.35", name=name, cmd=SLEEP)
     assert not pool.remove_container_by_name(name[:-1])
     assert pool.remove_container_by_name(name)
@@ -125,8 +125,8 @@ def test_a_container_is_removed_by_name(pool: dockertest.Pool, name: str) -> Non
     pool.run("busybox:1.35", name=name, cmd=SLEEP).close()
 
 
-def test_exec_says_what_sql_says(pool: dockertest.Pool) -> None:
-    """The output of a command in the container is what a client outside is told."""
+def test_exec_and_a_client_get_the_same_answer(pool: dockertest.Pool) -> None:
+    """A command in the container and a client outside return the same server version."""
     with (
         pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"}) as postgres,
         connect(postgres) as connection,
@@ -138,21 +138,21 @@ def test_exec_says_what_sql_says(pool: dockertest.Pool) -> None:
 
 
 def test_exec_exit_codes(pool: dockertest.Pool) -> None:
-    """A command's exit code is told, at once or after a while."""
+    """The exit code is returned for short and for longer commands."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         assert resource.exec(["false"]).exit_code == 1
         assert resource.exec(["sh", "-c", "sleep 1; exit 42"]).exit_code == 42
 
 
-def test_networks_at_the_start(pool: dockertest.Pool) -> None:
-    """A container is in the networks that it was started with."""
-    one, two = pool.create_network(), pool.create_network()
-    with one, two, pool.run("busybox:1.35", cmd=SLEEP, networks=[one, two]) as resource:
-        assert resource.get_ip_in_network(one) != resource.get_ip_in_network(two)
+def test_networks_are_joined_at_the_start(pool: dockertest.Pool) -> None:
+    """A container has an address in each of its networks."""
+    first, second = pool.create_network(), pool.create_network()
+    with first, second, pool.run("busybox:1.35", cmd=SLEEP, networks=[first, second]) as resource:
+        assert resource.get_ip_in_network(first) != resource.get_ip_in_network(second)
 
 
-def test_networks_after_the_start(pool: dockertest.Pool) -> None:
-    """One container reaches the other by its address, told in an exec's environment; then it is disconnected."""
+def test_networks_can_be_joined_and_left_later(pool: dockertest.Pool) -> None:
+    """One container reaches another by its address, which is passed in the environment of an exec."""
     network = pool.create_network()
     with (
         network,
@@ -171,16 +171,16 @@ def test_networks_after_the_start(pool: dockertest.Pool) -> None:
             server.get_ip_in_network(network)
 
 
-def test_ten_parallel_runs_on_one_fresh_pool() -> None:
-    """Each thread gets a container of its own."""
+def test_ten_parallel_runs_on_a_new_pool() -> None:
+    """Each run gets its own container."""
     with dockertest.Pool() as pool:
         options = [dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SLEEP)] * 10
-        made = pool.run_all(options, max_workers=10)
-        assert len({each.id for each in made}) == 10
+        resources = pool.run_all(options, max_workers=10)
+        assert len({resource.id for resource in resources}) == 10
 
 
-def test_logs_are_split(pool: dockertest.Pool) -> None:
-    """Standard output and error are told apart where that is asked for."""
+def test_standard_output_and_error_can_be_read_separately(pool: dockertest.Pool) -> None:
+    """By default, `logs` returns both."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo out; echo err >&2"]) as resource:
         assert resource.wait(30) == 0
         assert resource.logs(stderr=False) == "out\n"
@@ -188,27 +188,27 @@ def test_logs_are_split(pool: dockertest.Pool) -> None:
         assert sorted(resource.logs().splitlines()) == ["err", "out"]
 
 
-def test_logs_are_followed_until_the_exit(pool: dockertest.Pool) -> None:
-    """The stream ends with the container."""
+def test_a_followed_log_ends_with_the_container(pool: dockertest.Pool) -> None:
+    """The stream ends when the container exits."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo one; sleep 0.5; echo two"]) as resource:
         assert list(resource.stream_logs()) == ["one", "two"]
 
 
-def test_logs_are_followed_until_a_cancel(pool: dockertest.Pool) -> None:
-    """Another thread's `close` ends the stream of a container that says nothing more."""
+def test_a_followed_log_can_be_closed(pool: dockertest.Pool) -> None:
+    """Calling `close` in another thread ends the stream of a silent container."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo one; sleep 600"]) as resource:
         stream = resource.stream_logs()
-        seen: list[str] = []
-        thread = threading.Thread(target=lambda: seen.extend(stream))
+        lines: list[str] = []
+        thread = threading.Thread(target=lambda: lines.extend(stream))
         thread.start()
-        dockertest.retry(lambda: bool(seen), max_wait=10)
+        dockertest.retry(lambda: bool(lines), max_wait=10)
         stream.close()
         thread.join(10)
         assert not thread.is_alive()
 
 
-def test_a_container_is_reused_by_key(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """The key is the whole configuration, not the image alone; closing leaves it, purging removes it."""
+def test_a_container_is_reused_by_its_configuration(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """Not only the image counts; closing keeps the container, and purging removes it."""
     first = pool.run("busybox:1.35", env={"KEY": name}, cmd=SLEEP, reuse=True)
     first.close()
     second = pool.run("busybox:1.35", env={"KEY": name}, cmd=SLEEP, reuse=True)
@@ -219,8 +219,8 @@ def test_a_container_is_reused_by_key(pool: dockertest.Pool, engine: Engine, nam
     assert not engine.has(first.id)
 
 
-def test_a_hundred_concurrent_registrations_give_one_container(name: str) -> None:
-    """All at the same moment, on one fresh pool."""
+def test_a_hundred_concurrent_runs_reuse_one_container(name: str) -> None:
+    """All of them start at the same time, on a new pool."""
     options = dockertest.RunOptions(repository="busybox:1.35", name=name, cmd=SLEEP, reuse=True)
     ids: list[str] = []
     with dockertest.Pool() as pool:
@@ -238,7 +238,7 @@ def test_a_hundred_concurrent_registrations_give_one_container(name: str) -> Non
 
 
 def test_eight_concurrent_closes_remove_once(tmp_path: Path) -> None:
-    """The engine is asked to remove the container once."""
+    """The engine receives one request to remove the container."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         threads = [threading.Thread(target=resource.close) for _ in range(8)]
@@ -246,54 +246,54 @@ def test_eight_concurrent_closes_remove_once(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        # The session's reaper may remove what others left, through the same proxy.
-        asked = [line for line in proxy.requests if line.startswith("DELETE") and resource.id in line]
-        assert len(asked) == 1
+        # The session's reaper may remove leftovers of other sessions through the same proxy.
+        deletions = [line for line in proxy.requests if line.startswith("DELETE") and resource.id in line]
+        assert len(deletions) == 1
 
 
 def test_a_start_failure_is_rolled_back(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """What was created and could not be started is removed."""
+    """The container that was created but could not be started is removed."""
     with pytest.raises(dockertest.ContainerStartError):
         pool.run("busybox:1.35", name=name, cmd=["no-such-command"])
     assert not engine.has(name)
 
 
-def test_a_cleanup_failure_is_reported_and_tried_again(tmp_path: Path, engine: Engine) -> None:
-    """One container cannot be removed: the error says which and how, the others are gone, and a second close mends it."""
+def test_a_cleanup_failure_is_reported_and_retried(tmp_path: Path, engine: Engine) -> None:
+    """The error names the container that could not be removed, and a second close removes it."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy:
         pool = dockertest.Pool(proxy.endpoint)
-        made = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
-        for _ in range(2):  # with the others, and once more when they are gone
-            proxy.next(rf"^DELETE .*{made[1].id}", answer(500, "device is busy"))
+        resources = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
+        for _ in range(2):  # with the other containers, and once more after them
+            proxy.next(rf"^DELETE .*{resources[1].id}", answer(500, "device is busy"))
         with pytest.raises(dockertest.CleanupError, match="device is busy") as caught:
             pool.close()
         assert len(caught.value.failures) == 1
         assert "docker rm -f -v" in str(caught.value)
-        assert sum(engine.has(each.id) for each in made) == 1
+        assert sum(engine.has(resource.id) for resource in resources) == 1
         pool.close()
-        assert not any(engine.has(each.id) for each in made)
+        assert not any(engine.has(resource.id) for resource in resources)
 
 
 def test_a_network_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
-    """The exact name finds it, part of it does not, and what was found is borrowed."""
+    """Only the exact name matches, and closing the result does not remove the network."""
     with pool.create_network(name) as network:
-        (found,) = pool.networks_by_name(name)
-        assert found.id == network.id
+        (borrowed,) = pool.networks_by_name(name)
+        assert borrowed.id == network.id
         assert pool.networks_by_name(name[:-1]) == []
-        found.close()
+        borrowed.close()
         assert len(pool.networks_by_name(name)) == 1
     assert pool.networks_by_name(name) == []
 
 
 def test_two_containers_get_different_addresses(pool: dockertest.Pool) -> None:
-    """Two containers with the same port are reached at different ones."""
+    """The same container port is published at different host ports."""
     options: dict[str, Any] = {"cmd": SLEEP, "exposed_ports": [8080]}
-    with pool.run("busybox:1.35", **options) as one, pool.run("busybox:1.35", **options) as two:
-        assert one.get_host_port(8080) != two.get_host_port(8080)
+    with pool.run("busybox:1.35", **options) as first, pool.run("busybox:1.35", **options) as second:
+        assert first.get_host_port(8080) != second.get_host_port(8080)
 
 
 def test_a_dockerfile_with_a_build_argument(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
-    """It is built and run, the argument is seen through exec, and a build's image is run without a pull."""
+    """The build argument is visible through exec, and the built image is run without a pull."""
     dockerfile = f'FROM {pool.image_prefix}busybox:1.35\nARG WORD=none\nRUN echo "$WORD" > /word\n'
     (tmp_path / "Dockerfile").write_text(dockerfile)
     build = dockertest.BuildOptions(tmp_path, build_args={"WORD": "hello"}, remove_image=True)

@@ -1,10 +1,11 @@
-"""Credentials as the docker CLI has them: files, the variable, and real helper programs; no engine."""
+"""Registry credentials of the docker CLI: files, the variable, and real credential helpers; no engine."""
 
 import base64
 import json
 import logging
 import os
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from dockertest._images import credentials as _credentials
 from dockertest._images.credentials import Credentials
-from dockertest._values import AuthConfig
+from dockertest._options import AuthConfig
 from dockertest.errors import InvalidOptionError
 
 PASSWORD = "s3cret-of-the-test"
@@ -24,12 +25,12 @@ REGISTRY = "registry.test:5000"
 
 
 def encoded(user: str = "ann", password: str = PASSWORD) -> str:
-    """Write a user and a password as `auths` has them."""
+    """Return a user and a password in the form that `auths` contains."""
     return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 class Home:
-    """A home folder with a configuration of the docker CLI, and a folder for helper programs."""
+    """A home folder with a configuration of the docker CLI and a folder for credential helpers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,42 +40,42 @@ class Home:
         self.environ = {"HOME": str(folder), "PATH": f"{self.programs}{os.pathsep}{os.defpath}"}
 
     def write(self, config: object) -> None:
-        """Write the configuration; text and bytes as they are."""
+        """Write the configuration; text and bytes are written unchanged."""
         self.file.parent.mkdir(exist_ok=True)
         content = config if isinstance(config, (str, bytes)) else json.dumps(config)
         self.file.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def helper(self, name: str, script: str) -> Path:
-        """Write a helper program in shell; it notes each server that it is asked for in a file, which is given."""
-        asked = self.folder / f"{name}.asked"
+        """Write a helper in shell, and return the file in which it records the servers it is asked for."""
+        log = self.folder / f"{name}.log"
         program = self.programs / f"docker-credential-{name}"
         program.write_text(
-            f'#!/bin/sh\nread server\necho "$1 $server" >> {shlex.quote(str(asked))}\n{script}\n'
+            f'#!/bin/sh\nread server\necho "$1 $server" >> {shlex.quote(str(log))}\n{script}\n'
         )
         program.chmod(0o755)
-        return asked
+        return log
 
     def find(self, registry: str = REGISTRY, **more: str) -> AuthConfig | None:
-        """Ask for the credentials of a registry."""
+        """Return the credentials for a registry."""
         login = Credentials(self.environ | more).find(registry)
         return login.auth if login else None
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A home folder of the test's own."""
+    """A home folder for this test."""
     return Home(tmp_path)
 
 
 def answer(user: str = "ann", secret: str = PASSWORD) -> str:
-    """Give the shell command by which a helper answers."""
+    """Return the shell command that prints a helper's answer."""
     return f"echo {shlex.quote(json.dumps({'ServerURL': 'x', 'Username': user, 'Secret': secret}))}"
 
 
 def test_without_any_configuration_there_are_no_credentials(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A machine where nobody has logged in is nothing to warn of."""
+    """There is no warning on a machine without any `docker login`."""
     assert home.find() is None
     assert Credentials({}).find(REGISTRY) is None
     assert not caplog.records
@@ -96,31 +97,31 @@ def test_without_any_configuration_there_are_no_credentials(
     ],
 )
 def test_the_ways_to_write_a_registry(home: Home, key: str, registry: str) -> None:
-    """Host or URL, in any case; and Docker Hub by each of its names."""
+    """A host or a URL, in upper or lower case, and each name of Docker Hub."""
     home.write({"auths": {"other.test": {"auth": encoded("bob")}, key: {"auth": encoded()}}})
-    found = home.find(registry)
-    assert found
-    assert (found.username, found.password) == ("ann", PASSWORD)
-    assert found.server_address == ("https://index.docker.io/v1/" if "docker.io" in key else registry)
+    login = home.find(registry)
+    assert login
+    assert (login.username, login.password) == ("ann", PASSWORD)
+    assert login.server_address == ("https://index.docker.io/v1/" if "docker.io" in key else registry)
 
 
 @pytest.mark.parametrize(
     "other", ["registry.test", "registry.test:5001", "sub.registry.test:5000", "docker.io"]
 )
-def test_credentials_go_to_no_other_registry(home: Home, other: str) -> None:
-    """Neither another port nor a part of the name is the same registry."""
+def test_credentials_are_not_used_for_another_registry(home: Home, other: str) -> None:
+    """A host with another port or a subdomain is another registry."""
     home.write({"auths": {REGISTRY: {"auth": encoded()}}})
     assert home.find(other) is None
 
 
-def test_the_name_itself_goes_before_a_url_of_the_same_host(home: Home) -> None:
-    """The docker CLI takes an exact match first, too."""
+def test_a_plain_host_name_takes_precedence_over_a_url(home: Home) -> None:
+    """As in the docker CLI, an exact match comes first."""
     home.write(
         {"auths": {f"https://{REGISTRY}/v1/": {"auth": encoded("old")}, REGISTRY: {"auth": encoded("new")}}}
     )
-    found = home.find()
-    assert found
-    assert found.username == "new"
+    login = home.find()
+    assert login
+    assert login.username == "new"
 
 
 @pytest.mark.parametrize(
@@ -138,52 +139,52 @@ def test_the_name_itself_goes_before_a_url_of_the_same_host(home: Home) -> None:
         ({"auth": encoded("ann", "")}, None),
     ],
 )
-def test_what_an_entry_says(home: Home, entry: object, expected: AuthConfig | None) -> None:
-    """`auth`, the plain pair and the token; an entry without any of them says nothing."""
+def test_the_forms_of_an_entry(home: Home, entry: object, expected: AuthConfig | None) -> None:
+    """`auth`, user name and password, or a token; an entry without any of them has no credentials."""
     home.write({"auths": {REGISTRY: entry}})
-    found = home.find()
-    said = found and (found.username, found.password, found.identity_token)
-    assert said == (expected and (expected.username, expected.password, expected.identity_token))
+    login = home.find()
+    actual = login and (login.username, login.password, login.identity_token)
+    assert actual == (expected and (expected.username, expected.password, expected.identity_token))
 
 
 def test_docker_config_names_the_folder(home: Home, tmp_path: Path) -> None:
-    """`DOCKER_CONFIG` replaces the home folder's configuration altogether."""
+    """`DOCKER_CONFIG` replaces the configuration in the home folder entirely."""
     home.write({"auths": {REGISTRY: {"auth": encoded("home")}}})
     other = tmp_path / "other"
     other.mkdir()
     assert home.find(DOCKER_CONFIG=str(other)) is None
     (other / "config.json").write_text(json.dumps({"auths": {REGISTRY: {"auth": encoded("other")}}}))
-    found = home.find(DOCKER_CONFIG=str(other))
-    assert found
-    assert found.username == "other"
+    login = home.find(DOCKER_CONFIG=str(other))
+    assert login
+    assert login.username == "other"
 
 
-def test_a_file_with_a_mark_of_byte_order(home: Home) -> None:
-    """Editors on Windows write one."""
+def test_a_file_with_a_byte_order_mark(home: Home) -> None:
+    """Some editors on Windows write one."""
     home.write(b"\xef\xbb\xbf" + json.dumps({"auths": {REGISTRY: {"auth": encoded()}}}).encode())
     assert home.find()
 
 
 def test_docker_auth_config_comes_last(home: Home) -> None:
-    """The variable serves where the file knows nothing of the registry."""
+    """The variable is used if the file has no credentials for the registry."""
     variable = json.dumps(
         {"auths": {REGISTRY: {"auth": encoded("variable")}, "b.test": {"auth": encoded("b")}}}
     )
     home.write({"auths": {REGISTRY: {"auth": encoded("file")}}})
-    found = [home.find(each, DOCKER_AUTH_CONFIG=variable) for each in (REGISTRY, "b.test", "c.test")]
-    assert [each and each.username for each in found] == ["file", "b", None]
+    logins = [home.find(registry, DOCKER_AUTH_CONFIG=variable) for registry in (REGISTRY, "b.test", "c.test")]
+    assert [login and login.username for login in logins] == ["file", "b", None]
 
 
 def test_docker_auth_config_may_name_helpers(home: Home) -> None:
-    """GitLab's variable has the form of the file, helpers included."""
+    """GitLab's variable has the form of the file, which includes helpers."""
     home.helper("ci", answer("ci"))
-    found = home.find(DOCKER_AUTH_CONFIG=json.dumps({"credHelpers": {REGISTRY: "ci"}}))
-    assert found
-    assert found.username == "ci"
+    login = home.find(DOCKER_AUTH_CONFIG=json.dumps({"credHelpers": {REGISTRY: "ci"}}))
+    assert login
+    assert login.username == "ci"
 
 
-def test_a_helper_of_the_registry_goes_before_the_store_and_both_before_entries(home: Home) -> None:
-    """The order of the docker CLI; and a login shows where it came from."""
+def test_the_order_of_helper_store_and_entries(home: Home) -> None:
+    """The order is that of the docker CLI, and a login names its source."""
     home.helper("own", answer("own"))
     home.helper("store", answer("store"))
     home.write(
@@ -194,33 +195,44 @@ def test_a_helper_of_the_registry_goes_before_the_store_and_both_before_entries(
         }
     )
     credentials = Credentials(home.environ)
-    found = {each: credentials.find(each) for each in (REGISTRY, "b.test")}
-    assert [each and (each.auth.username, each.source) for each in found.values()] == [
+    logins = {registry: credentials.find(registry) for registry in (REGISTRY, "b.test")}
+    assert [login and (login.auth.username, login.source) for login in logins.values()] == [
         ("own", "docker-credential-own"),
         ("store", "docker-credential-store"),
     ]
 
 
 def test_a_helper_gets_the_server_on_stdin(home: Home) -> None:
-    """It is asked to `get`; Docker Hub has the name that the docker CLI has for it."""
-    asked = home.helper("store", answer())
+    """The command is `get`, and Docker Hub has the docker CLI's name."""
+    log = home.helper("store", answer())
     home.write({"credsStore": "store"})
     home.find(REGISTRY)
     home.find("")
-    assert asked.read_text().splitlines() == [f"get {REGISTRY}", "get https://index.docker.io/v1/"]
+    assert log.read_text().splitlines() == [f"get {REGISTRY}", "get https://index.docker.io/v1/"]
 
 
-def test_a_helper_that_gives_a_token(home: Home) -> None:
+def test_a_helper_that_returns_a_token(home: Home) -> None:
     """The user name `<token>` means that the secret is an identity token."""
     home.helper("store", answer("<token>", "the-token"))
     home.write({"credsStore": "store"})
-    found = home.find()
-    assert found
-    assert (found.username, found.password, found.identity_token) == ("", "", "the-token")
+    login = home.find()
+    assert login
+    assert (login.username, login.password, login.identity_token) == ("", "", "the-token")
 
 
-def test_a_helper_that_knows_nothing_is_nothing_special(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Then an entry serves, and nothing is warned of."""
+def test_a_helper_with_invalid_characters(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """JSON may contain half of a surrogate pair, which has no encoding in UTF-8."""
+    home.helper("store", """echo '{"Username": "\\ud800", "Secret": "\\udfff"}'""")
+    home.write({"credsStore": "store", "auths": {REGISTRY: {"username": "\ud800", "password": "x"}}})
+    assert home.find() is None
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [
+        f"its answer for {REGISTRY} is not credentials",
+        f"its entry for {REGISTRY} is invalid",
+    ]
+
+
+def test_a_helper_without_credentials_for_a_registry(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """An entry of the file is used instead, without a warning."""
     caplog.set_level(logging.DEBUG)
     home.helper("store", "echo 'credentials not found in native keychain'; exit 1")
     home.write({"credsStore": "store", "auths": {REGISTRY: {"auth": encoded()}}})
@@ -231,28 +243,31 @@ def test_a_helper_that_knows_nothing_is_nothing_special(home: Home, caplog: pyte
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (f"echo {PASSWORD}; echo {PASSWORD} >&2; exit 3", f"asked for {REGISTRY} it failed with exit code 3"),
-        (f"echo {PASSWORD}", "are no credentials"),
-        (f"echo '[\"{PASSWORD}\"]'", "are no credentials"),
-        ('echo \'{"Username": 1, "Secret": null}\'', "are no credentials"),
-        ("printf '\\377\\376\\000'", "are no credentials"),
-        ("", "are no credentials"),
-        ("exec yes '['", "failed with exit code -13"),
+        (
+            f"echo {PASSWORD}; echo {PASSWORD} >&2; exit 3",
+            f"it failed with exit code 3 when asked for {REGISTRY}",
+        ),
+        (f"echo {PASSWORD}", "is not credentials"),
+        (f"echo '[\"{PASSWORD}\"]'", "is not credentials"),
+        ('echo \'{"Username": 1, "Secret": null}\'', "is not credentials"),
+        ("printf '\\377\\376\\000'", "is not credentials"),
+        ("", "is not credentials"),
+        ("exec yes '['", "printed more than 1048576 bytes"),
         ("kill -9 $$", "failed with exit code -9"),
     ],
 )
-def test_a_helper_that_fails_is_logged_and_no_more(
+def test_a_failing_helper_is_only_a_warning(
     home: Home, caplog: pytest.LogCaptureFixture, script: str, words: str
 ) -> None:
-    """Whatever it does, there is one warning without what it printed, and the next source serves."""
+    """There is one warning, which does not contain the helper's output, and the next source is used."""
     caplog.set_level(logging.DEBUG)
     home.helper("broken", script)
     home.write({"credsStore": "broken", "auths": {REGISTRY: {"auth": encoded("entry")}}})
     credentials = Credentials(home.environ)
     for _ in range(2):
-        found = credentials.find(REGISTRY)
-        assert found
-        assert found.auth.username == "entry"
+        login = credentials.find(REGISTRY)
+        assert login
+        assert login.auth.username == "entry"
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "docker-credential-broken" in record.message
@@ -260,15 +275,15 @@ def test_a_helper_that_fails_is_logged_and_no_more(
     assert PASSWORD not in caplog.text
 
 
-def test_a_helper_that_is_not_there(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as one that Docker Desktop left behind in the configuration."""
+def test_a_missing_helper(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Docker Desktop leaves its helper in the configuration when it is removed."""
     home.write({"credsStore": "desktop"})
     assert home.find() is None
-    assert "docker-credential-desktop: it is not on the PATH" in caplog.text
+    assert "docker-credential-desktop: it was not found on PATH" in caplog.text
 
 
 def test_a_helper_that_cannot_be_started(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as a program for another system."""
+    """An example is a program for another platform."""
     home.helper("alien", "")
     (home.programs / "docker-credential-alien").write_bytes(b"\x7fELF of another world")
     home.write({"credsStore": "alien"})
@@ -277,10 +292,10 @@ def test_a_helper_that_cannot_be_started(home: Home, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "a b", "$(id)", "Upper", "", 5, ["x"], "a\nb", "x;y"])
-def test_a_helper_is_executed_only_by_a_plain_name(
+def test_an_invalid_name_of_a_helper_is_rejected(
     home: Home, caplog: pytest.LogCaptureFixture, name: object
 ) -> None:
-    """A name with anything else in it is refused before a program is looked for, and not shown."""
+    """It is rejected before a program is looked up, and not shown in the warning."""
     evil = home.helper("evil", answer("evil"))
     (
         home.programs / "docker-credential-.."
@@ -289,26 +304,24 @@ def test_a_helper_is_executed_only_by_a_plain_name(
     (home.programs / "evil").write_bytes((home.programs / "docker-credential-evil").read_bytes())
     (home.programs / "evil").chmod(0o755)
     home.write({"credsStore": name, "auths": {REGISTRY: {"auth": encoded("entry")}}})
-    found = home.find()
-    assert found
-    assert found.username == "entry"
+    login = home.find()
+    assert login
+    assert login.username == "entry"
     assert not evil.exists()
     assert len(caplog.records) == (1 if name else 0)
     assert "evil" not in caplog.text
 
 
-def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
-    home: Home, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its time is limited, its children die with it, and it is not asked again."""
-    asked = home.helper("slow", f"sleep 600 & echo $! > {home.folder}/child; wait")
+def test_a_hanging_helper_is_killed_with_its_children(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """It is killed after a time limit, and is not started again."""
+    log = home.helper("slow", f"sleep 600 & echo $! > {home.folder}/child; wait")
     home.write({"credsStore": "slow"})
-    credentials = Credentials(home.environ, patience=0.2)
+    credentials = Credentials(home.environ, helper_timeout=0.2)
     began = time.monotonic()
     assert credentials.find(REGISTRY) is None
     assert credentials.find(REGISTRY) is None
     assert time.monotonic() - began < 3
-    assert len(asked.read_text().splitlines()) == 1
+    assert len(log.read_text().splitlines()) == 1
     assert "did not answer within 0.2 s" in caplog.text
     child = int((home.folder / "child").read_text())
     status = Path(f"/proc/{child}/status")
@@ -316,7 +329,7 @@ def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
 
 
 def test_a_helper_that_leaves_a_daemon_behind(home: Home) -> None:
-    """Its answer counts although somebody still holds its output open."""
+    """Its answer is used although the daemon keeps the output open."""
     home.helper("daemon", f"{answer()}; setsid sleep 5 & exit 0")
     home.write({"credsStore": "daemon"})
     began = time.monotonic()
@@ -325,7 +338,7 @@ def test_a_helper_that_leaves_a_daemon_behind(home: Home) -> None:
 
 
 def test_a_helper_that_does_not_read(home: Home) -> None:
-    """A program that closes its input at once is no failure."""
+    """A helper may close its input without reading it."""
     program = home.programs / "docker-credential-deaf"
     program.write_text(f"#!/bin/sh\nexec <&-\n{answer()}\n")
     program.chmod(0o755)
@@ -333,24 +346,77 @@ def test_a_helper_that_does_not_read(home: Home) -> None:
     assert home.find()
 
 
-def test_pulls_that_start_together_ask_a_helper_once(home: Home) -> None:
-    """A dozen threads, one process."""
-    asked = home.helper("store", answer())
+def test_concurrent_pulls_call_a_helper_once(home: Home) -> None:
+    """A dozen threads start one process."""
+    log = home.helper("store", answer())
     home.write({"credsStore": "store"})
     credentials = Credentials(home.environ)
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(credentials.find(REGISTRY))) for _ in range(12)]
+    logins: list[object] = []
+    threads = [threading.Thread(target=lambda: logins.append(credentials.find(REGISTRY))) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 12
-    assert all(found)
-    assert len(asked.read_text().splitlines()) == 1
+    assert len(logins) == 12
+    assert all(logins)
+    assert len(log.read_text().splitlines()) == 1
 
 
-def test_a_login_after_the_pool_was_made_is_seen(home: Home) -> None:
-    """Files are read when they are needed, each time."""
+def wait_for(file: Path) -> None:
+    """Wait until a file exists."""
+    while not file.exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="system: there is no fork")
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # forking with a second thread is the point here
+def test_a_child_forked_during_a_helper_call(home: Home) -> None:
+    """The child does not wait for its parent's thread, which it does not have."""
+    log = home.helper("store", f"[ -e {home.folder}/forked ] || sleep 600; {answer()}")
+    home.write({"credsStore": "store"})
+    credentials = Credentials(home.environ, helper_timeout=5)
+    thread = threading.Thread(target=credentials.find, args=(REGISTRY,))
+    thread.start()
+    wait_for(log)
+    (home.folder / "forked").touch()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(0 if credentials.find(REGISTRY) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+
+
+def test_a_signal_handler_during_a_helper_call(home: Home) -> None:
+    """The handler does not wait for the call that it interrupts."""
+    log = home.helper("store", f"[ -e {home.folder}/signalled ] || sleep 600; {answer()}")
+    home.write({"credsStore": "store"})
+    credentials = Credentials(home.environ, helper_timeout=5)
+    logins: list[object] = []
+
+    def handle(*_: object) -> None:
+        (home.folder / "signalled").touch()
+        logins.append(credentials.find(REGISTRY))
+
+    def interrupt() -> None:
+        wait_for(log)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        credentials.find(REGISTRY)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert logins[0]
+
+
+def test_a_login_after_the_creation_of_the_pool_is_used(home: Home) -> None:
+    """The files are read whenever they are needed."""
     credentials = Credentials(home.environ)
     assert credentials.find(REGISTRY) is None
     home.write({"auths": {REGISTRY: {"auth": encoded()}}})
@@ -379,24 +445,24 @@ def test_a_login_after_the_pool_was_made_is_seen(home: Home) -> None:
 def test_a_broken_configuration_is_one_warning(
     home: Home, caplog: pytest.LogCaptureFixture, content: object
 ) -> None:
-    """It names the file and shows nothing of it; the variable serves instead."""
+    """The warning names the file and quotes nothing from it; the next source is used instead."""
     caplog.set_level(logging.DEBUG)
     home.write(content)
     variable = json.dumps({"auths": {REGISTRY: {"auth": encoded("variable")}}})
     credentials = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable})
     for _ in range(2):
-        found = credentials.find(REGISTRY)
-        assert found
-        assert found.auth.username == "variable"
+        login = credentials.find(REGISTRY)
+        assert login
+        assert login.auth.username == "variable"
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert str(home.file) in record.message
     assert PASSWORD not in caplog.text
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="machine: root may read everything")
-def test_a_configuration_that_may_not_be_read(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as one that `sudo docker login` has made."""
+@pytest.mark.skipif(os.geteuid() == 0, reason="machine: root may read every file")
+def test_a_configuration_without_read_permission(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """`sudo docker login` may create one."""
     home.write({})
     home.file.chmod(0)
     assert home.find() is None
@@ -404,24 +470,24 @@ def test_a_configuration_that_may_not_be_read(home: Home, caplog: pytest.LogCapt
 
 
 def test_a_configuration_that_is_a_folder(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as one that a bind mount of a missing file has made."""
+    """A bind mount of a missing file creates a folder."""
     home.file.mkdir(parents=True)
     assert home.find() is None
     assert f"{home.file}: is a directory" in caplog.text
 
 
-def test_a_broken_entry_of_another_registry_is_nobody_s_business(
+def test_an_invalid_entry_of_another_registry_is_ignored(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only the entry that is needed is looked at."""
+    """Only the entry of the requested registry is parsed."""
     home.write({"auths": {"b.test": {"auth": "%"}, REGISTRY: {"auth": encoded()}}})
     assert home.find()
     assert not caplog.records
 
 
 def test_credentials_for_a_build(home: Home) -> None:
-    """All plain entries go along; helpers are asked only for the registries of the base images."""
-    asked = home.helper("store", answer("store"))
+    """All entries are sent, and helpers are only asked about the registries of the base images."""
+    log = home.helper("store", answer("store"))
     home.write(
         {
             "credsStore": "store",
@@ -430,23 +496,23 @@ def test_credentials_for_a_build(home: Home) -> None:
         }
     )
     variable = json.dumps({"auths": {"a.test": {"auth": encoded("x")}, "d.test": {"auth": encoded("d")}}})
-    found = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable}).for_build({"b.test", ""})
-    assert {key: auth.username for key, auth in found.items()} == {
+    logins = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable}).for_build({"b.test", ""})
+    assert {key: auth.username for key, auth in logins.items()} == {
         "a.test": "a",
         "b.test": "store",
         "d.test": "d",
         "https://index.docker.io/v1/": "store",
     }
-    assert len(asked.read_text().splitlines()) == 2
+    assert len(log.read_text().splitlines()) == 2
 
 
-def test_own_credentials_for_a_build_go_first(home: Home) -> None:
-    """They are for the server that they name, else for all base images."""
+def test_auth_of_a_build_takes_precedence(home: Home) -> None:
+    """It is for the server that it names, or else for the registry of the base images."""
     home.write({"auths": {"a.test": {"auth": encoded("a")}, "b.test": {"auth": encoded("b")}}})
     credentials = Credentials(home.environ)
 
     def users(auth: AuthConfig) -> Mapping[str, str]:
-        return {key: each.username for key, each in credentials.for_build({"a.test"}, auth).items()}
+        return {key: login.username for key, login in credentials.for_build({"a.test"}, auth).items()}
 
     assert users(AuthConfig("own", PASSWORD)) == {"a.test": "own", "b.test": "b"}
     assert users(AuthConfig("own", PASSWORD, server_address="https://b.test/")) == {
@@ -461,12 +527,12 @@ def test_own_credentials_for_a_build_go_first(home: Home) -> None:
         ({"a.test"}, "a.test"),
         ({"a.test", ""}, "a.test"),
         ({""}, "https://index.docker.io/v1/"),
-        ({"a.test", "b.test", ""}, "names several registries, a.test, b.test; say with server_address="),
-        (set(), "names no registry; say with server_address="),
+        ({"a.test", "b.test", ""}, r"names several registries \(a.test, b.test\); set server_address="),
+        (set(), "names no registry; set server_address="),
     ],
 )
-def test_own_credentials_go_to_one_registry_alone(registries: set[str], expected: str) -> None:
-    """To the one that the Dockerfile names; where that is not clear they are given to nobody."""
+def test_auth_is_sent_to_one_registry_only(registries: set[str], expected: str) -> None:
+    """It is sent to the registry that the Dockerfile names, and to none if that is ambiguous."""
     auth = AuthConfig("own", PASSWORD)
     if "names" in expected:
         with pytest.raises(InvalidOptionError, match=expected):
@@ -475,27 +541,51 @@ def test_own_credentials_go_to_one_registry_alone(registries: set[str], expected
         assert list(Credentials({}).for_build(registries, auth)) == [expected]
 
 
-def test_the_rest_of_the_configuration_is_handed_on_without_credentials(home: Home) -> None:
-    """To a docker CLI that is told credentials another way: its proxies and plug-ins, and not which engine to use."""
+def test_the_configuration_for_buildx_has_no_credentials(home: Home) -> None:
+    """It has the proxies and plug-ins, but neither credentials nor the current context."""
     home.write(
         {"auths": {}, "credsStore": "x", "credHelpers": {}, "currentContext": "y", "proxies": {"z": 1}}
     )
     plugins = str(home.file.parent / "cli-plugins")
-    assert Credentials(home.environ).settings() == {"proxies": {"z": 1}, "cliPluginsExtraDirs": [plugins]}
+    assert Credentials(home.environ).config.for_buildx() == {
+        "proxies": {"z": 1},
+        "cliPluginsExtraDirs": [plugins],
+    }
     home.write("no JSON")
-    assert Credentials(home.environ).settings() == {"cliPluginsExtraDirs": [plugins]}
-    assert Credentials({}).settings() == {}
+    assert Credentials(home.environ).config.for_buildx() == {"cliPluginsExtraDirs": [plugins]}
+    assert Credentials({}).config.for_buildx() == {}
 
 
-def test_headers_for_the_engine_show_nothing() -> None:
-    """They are what the engine reads, in base64 for URLs, and print as stars wherever variables are printed."""
+PROXY = {"httpProxy": "http://p:1", "httpsProxy": "http://p:2", "ftpProxy": "http://p:3", "noProxy": "a.test"}
+
+
+def test_proxies_of_the_configuration(home: Home) -> None:
+    """There may be proxies for one engine only."""
+    home.write(
+        {"proxies": {"default": PROXY | {"allProxy": ""}, "tcp://a.test:2375": {"allProxy": "http://q"}}}
+    )
+    config = Credentials(home.environ).config
+    assert config.proxies("unix:///x.sock") == PROXY
+    assert config.proxies("tcp://a.test:2375") == {"allProxy": "http://q"}
+    assert "p:1" not in repr(config.proxies(""))
+
+
+@pytest.mark.parametrize("proxies", [5, {"default": 5}, {"default": {"httpProxy": 5, "noProxy": ["a"]}}, {}])
+def test_invalid_proxies_are_ignored(home: Home, proxies: object) -> None:
+    """They do not stop a build."""
+    home.write({"proxies": proxies})
+    assert Credentials(home.environ).config.proxies("") == {}
+
+
+def test_headers_with_credentials_are_hidden() -> None:
+    """The values have the engine's format, base64 for URLs, and their repr shows only asterisks."""
     auth = AuthConfig("ann", "p?>~ä", server_address="a.test", identity_token="t")
-    one, several = _credentials.header(auth), _credentials.build_header({"a.test": auth})
-    said = {"username": "ann", "password": "p?>~ä", "serveraddress": "a.test", "identitytoken": "t"}
-    assert json.loads(base64.urlsafe_b64decode(one)) == said
-    assert json.loads(base64.urlsafe_b64decode(several)) == {"a.test": said}
-    assert repr({"X-Registry-Auth": one, "X-Registry-Config": several}).count("***") == 2
-    assert "ann" not in repr([one, several])
+    pull, build = _credentials.pull_header(auth), _credentials.build_header({"a.test": auth})
+    expected = {"username": "ann", "password": "p?>~ä", "serveraddress": "a.test", "identitytoken": "t"}
+    assert json.loads(base64.urlsafe_b64decode(pull)) == expected
+    assert json.loads(base64.urlsafe_b64decode(build)) == {"a.test": expected}
+    assert repr({"X-Registry-Auth": pull, "X-Registry-Config": build}).count("***") == 2
+    assert "ann" not in repr([pull, build])
 
 
 JSON = st.recursive(
@@ -516,9 +606,10 @@ JSON = st.recursive(
 
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(config=JSON)
-def test_no_configuration_raises(config: object) -> None:
-    """Whatever stands there, the answer is credentials or none."""
+def test_no_configuration_causes_an_exception(config: object) -> None:
+    """For any JSON, the result is credentials or `None`."""
     credentials = Credentials({"DOCKER_AUTH_CONFIG": json.dumps(config)})
-    found = credentials.find(REGISTRY)
-    assert found is None or isinstance(found.auth, AuthConfig)
-    credentials.for_build({REGISTRY, ""})
+    login = credentials.find(REGISTRY)
+    assert login is None or isinstance(login.auth, AuthConfig)
+    for auth in credentials.for_build({REGISTRY, ""}).values():
+        assert _credentials.config_entry(auth)

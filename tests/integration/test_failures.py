@@ -1,4 +1,4 @@
-"""Whatever goes wrong is a clear error of ours, and leaves nothing behind."""
+"""Errors are clear `DockertestError`s, and nothing is left behind after them."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ from .conftest import Engine
 SLEEP = ("sleep", "600")
 
 
-def test_no_engine_at_all(tmp_path: Path) -> None:
-    """The error comes at once, names what was tried and why it failed."""
+def test_no_engine_is_found(tmp_path: Path) -> None:
+    """The error is raised promptly, with the attempted endpoint and the reason."""
     missing = f"unix://{tmp_path}/no.sock"
     began = time.monotonic()
     with pytest.raises(dockertest.DockerUnavailableError) as caught:
@@ -33,26 +33,26 @@ def test_no_engine_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_URL"])
-def test_an_engine_named_in_the_environment_is_never_replaced(
+def test_an_engine_named_in_the_environment_has_no_fallback(
     monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
 ) -> None:
-    """A default socket that works is no answer to a variable that names another."""
+    """The default socket is not tried if a variable names another one."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv(variable, f"unix://{tmp_path}/no.sock")
     with pytest.raises(dockertest.DockerUnavailableError, match=variable):
         dockertest.Pool()
 
 
-def test_a_port_where_nothing_listens() -> None:
-    """A refused connection is told in the system's words."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+def test_a_refused_connection() -> None:
+    """The error has the operating system's message."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
         with pytest.raises(dockertest.DockerUnavailableError, match="connection refused"):
-            dockertest.Pool(f"tcp://127.0.0.1:{taken.getsockname()[1]}")
+            dockertest.Pool(f"tcp://127.0.0.1:{unused.getsockname()[1]}")
 
 
-def test_a_server_that_is_no_engine(tmp_path: Path) -> None:
-    """What answers something else is told apart from an engine."""
+def test_a_server_that_is_not_an_engine(tmp_path: Path) -> None:
+    """An unexpected response is reported as such."""
     path = tmp_path / "http.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -70,13 +70,13 @@ def test_a_server_that_is_no_engine(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(dockertest.DockerUnavailableError, match="no container engine"):
+        with pytest.raises(dockertest.DockerUnavailableError, match="not a container engine"):
             dockertest.Pool(f"unix://{path}")
         thread.join()
 
 
-def test_an_engine_that_still_starts_can_be_waited_for(tmp_path: Path) -> None:
-    """The idiom of the documentation: retry the pool itself."""
+def test_waiting_for_an_engine_that_is_starting(tmp_path: Path) -> None:
+    """As documented, `retry` creates the pool."""
     with pytest.raises(dockertest.RetryTimeoutError) as caught:
         dockertest.retry(
             lambda: dockertest.Pool(f"unix://{tmp_path}/no.sock"),
@@ -88,16 +88,16 @@ def test_an_engine_that_still_starts_can_be_waited_for(tmp_path: Path) -> None:
         assert pool.client.ping()
 
 
-def test_an_image_that_is_nowhere(pool: dockertest.Pool) -> None:
-    """The engine's own words, and the image by name."""
+def test_a_missing_image(pool: dockertest.Pool) -> None:
+    """The error names the image."""
     with pytest.raises(
         dockertest.ImagePullError, match=r"cannot pull image '.*no-such-image-of-dockertest:1'"
     ):
         pool.run("localhost:1/no-such-image-of-dockertest", "1")
 
 
-def test_never_pull_is_heeded(pool: dockertest.Pool) -> None:
-    """With `pull="never"` nothing is asked of a registry."""
+def test_pull_never_contacts_no_registry(pool: dockertest.Pool) -> None:
+    """The error names the policy."""
     with pytest.raises(dockertest.ImagePullError, match="pull='never'"):
         pool.run("localhost:1/no-such-image-of-dockertest", "1", pull="never")
 
@@ -115,19 +115,19 @@ def test_never_pull_is_heeded(pool: dockertest.Pool) -> None:
         ({"env": ["NO_EQUALS_SIGN"]}, "env"),
     ],
 )
-def test_bad_options_are_refused_before_the_engine_sees_them(
+def test_invalid_options_are_rejected_before_a_request(
     pool: dockertest.Pool, engine: Engine, options: dict[str, Any], word: str
 ) -> None:
-    """The field and the value are named, and no container is made."""
-    before = len(engine.labelled(f"dockertest.session={pool._session_id}"))
+    """The error names the option, and no container is created."""
+    before = len(engine.labelled(f"dockertest.session={pool._runtime.session.id}"))
     with pytest.raises(dockertest.InvalidOptionError, match=word):
         pool.run(**{"repository": "busybox", "cmd": SLEEP, **options})
-    assert len(engine.labelled(f"dockertest.session={pool._session_id}")) == before
+    assert len(engine.labelled(f"dockertest.session={pool._runtime.session.id}")) == before
 
 
-@pytest.mark.differs("missing mounts")
-def test_a_mount_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path) -> None:
-    """The engine refuses it, instead of making an empty folder that belongs to root."""
+@pytest.mark.differs("missing mount sources")
+def test_a_missing_mount_source(pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path) -> None:
+    """The engine reports it, instead of creating an empty folder that belongs to root."""
     source = tmp_path / "missing"
     with pytest.raises(dockertest.ContainerCreateError, match=str(source)):
         pool.run("busybox:1.35", name=name, cmd=SLEEP, mounts=[f"{source}:/data"])
@@ -135,23 +135,24 @@ def test_a_mount_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: 
     assert not engine.has(name)
 
 
-def test_a_name_that_is_taken(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """The second container is refused, with the engine's words, and the first is left alone."""
+def test_a_container_name_in_use(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """The error names it, and the existing container is not affected."""
     with pool.run("busybox:1.35", name=name, cmd=SLEEP) as first:
         with pytest.raises(dockertest.ContainerCreateError, match=name):
             pool.run("busybox:1.35", name=name, cmd=SLEEP)
         assert engine.has(first.id)
 
 
-def test_a_command_that_is_not_in_the_image(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """The container that cannot start is removed again."""
-    with pytest.raises(dockertest.ContainerStartError, match="no-such-command"):
+def test_a_command_that_is_missing_from_the_image(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """The container is removed again."""
+    with pytest.raises(dockertest.ContainerStartError, match="no-such-command") as caught:
         pool.run("busybox:1.35", name=name, cmd=["no-such-command"])
+    assert "cmd=" in caught.value.hint
     assert not engine.has(name)
 
 
 def test_the_report_of_a_failed_start(pool: dockertest.Pool, name: str) -> None:
-    """What was known of the container before it was removed."""
+    """It describes the container as it was before its removal."""
     with pytest.raises(dockertest.ContainerStartError) as caught:
         pool.run("busybox:1.35", name=name, cmd=["no-such-command"], env={"PASSWORD": "hunter2"})
     report = caught.value.report
@@ -162,39 +163,40 @@ def test_the_report_of_a_failed_start(pool: dockertest.Pool, name: str) -> None:
 
 
 @contextmanager
-def taken_port(pool: dockertest.Pool, engine: Engine) -> Iterator[int]:
-    """Give a port of the engine's host that is taken: by us, or where that is another machine, by a container."""
+def used_port(pool: dockertest.Pool, engine: Engine) -> Iterator[int]:
+    """Yield a used port of the engine's host: of this process, or on a remote host of a container."""
     if engine.is_local:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            yield taken.getsockname()[1]
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            yield listener.getsockname()[1]
     else:
         with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[80]) as resource:
             yield resource.get_port(80)
 
 
-def test_a_host_port_that_is_taken(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """The start fails, says which port, and leaves nothing."""
+def test_a_host_port_in_use(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """The error names the port, and the container is removed."""
     with (
-        taken_port(pool, engine) as port,
-        pytest.raises(dockertest.ContainerStartError, match=str(port)),
+        used_port(pool, engine) as port,
+        pytest.raises(dockertest.ContainerStartError, match=str(port)) as caught,
     ):
         pool.run("busybox:1.35", name=name, cmd=SLEEP, port_bindings={80: port})
+    assert caught.value.hint.startswith("free the host port")
     assert not engine.has(name)
 
 
-def test_a_network_that_is_not_there(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """Whether at the creation or between it and the start, nothing stays."""
-    there = pool.create_network()
-    for networks in ([f"{name}-missing"], [there.id, f"{name}-missing"]):
+def test_a_missing_network(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """Nothing is left, whether the container or its second connection fails."""
+    network = pool.create_network()
+    for networks in ([f"{name}-missing"], [network.id, f"{name}-missing"]):
         with pytest.raises(dockertest.DockertestError, match=f"{name}-missing"):
             pool.run("busybox:1.35", name=name, cmd=SLEEP, networks=networks)
         assert not engine.has(name)
 
 
-def test_a_failing_modifier_leaves_nothing(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """An error in the caller's own code comes out as it is."""
+def test_a_failing_modifier(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """The exception propagates unchanged, and no container is left."""
 
     def modify(_host_config: dict[str, Any]) -> None:
         raise ZeroDivisionError
@@ -204,25 +206,25 @@ def test_a_failing_modifier_leaves_nothing(pool: dockertest.Pool, engine: Engine
     assert not engine.has(name)
 
 
-def test_secrets_are_in_no_log_and_no_label(
+def test_secrets_are_not_in_logs_and_labels(
     pool: dockertest.Pool, engine: Engine, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The value of an environment variable goes to the container and nowhere else."""
+    """The value of an environment variable reaches the container only."""
     caplog.set_level(logging.DEBUG, logger="dockertest")
     options = dockertest.RunOptions(
         repository="busybox", tag="1.35", name=name, env={"PASSWORD": "hunter2"}, cmd=SLEEP
     )
     with pool.run_with_options(options) as resource:
-        found: Any = engine.inspect(name)
-        assert "hunter2" not in str(found["Config"]["Labels"])
+        attrs: Any = engine.inspect(name)
+        assert "hunter2" not in str(attrs["Config"]["Labels"])
         assert "hunter2" not in repr(resource) + repr(options) + repr(pool) + caplog.text
     with pytest.raises(dockertest.DockertestError) as caught:
         pool.run("busybox:1.35", env={"PASSWORD": "hunter2"}, cmd=["no-such-command"])
     assert "hunter2" not in str(caught.value)
 
 
-def test_importing_costs_little_of_what_the_docker_sdk_costs() -> None:
-    """The docker SDK and all behind it load when they are needed, not with the import."""
+def test_the_import_is_lazy() -> None:
+    """The docker SDK and its dependencies are imported only when they are needed."""
     program = "import sys, dockertest; print([m for m in ('docker', 'requests', 'backoff', 'asyncio') if m in sys.modules])"
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)

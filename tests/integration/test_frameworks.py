@@ -1,4 +1,4 @@
-"""The worked examples for test frameworks run, as each says in its first lines, and leave nothing behind."""
+"""The examples for test frameworks run with the commands in their docstrings, and leave nothing behind."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from .conftest import Engine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TOLD = {
+COMMANDS = {
     "python examples/with_script.py": r"^\[\('alice', 10\)\]$",
     "python -m unittest examples/with_unittest.py": r"^Ran 4 tests in .*\n\nOK$",
     "python -m pytest examples/with_pytest.py": r"= 3 passed in ",
@@ -20,11 +20,12 @@ TOLD = {
     "python -m pytest -p no:dockertest examples/with_pytest_alone.py": r"= 1 passed in ",
     "python examples/with_sqlalchemy.py": r"^carol is refused\nalice bob$",
     "python examples/with_asyncio.py": r"^\(5,\)$",
-    "python examples/with_django/manage.py test accounts": r"^Ran 3 tests in .*\n\nOK$",
-    "python examples/with_django/manage.py test accounts --parallel 2": r"^Ran 3 tests in .*\n\nOK$",
+    "python examples/with_django/manage.py test accounts": r"^Ran 4 tests in .*\n\nOK$",
+    "python examples/with_django/manage.py test accounts --parallel 2": r"^Ran 4 tests in .*\n\nOK$",
+    "python -m pytest -n 2 examples/with_django": r"started 1 of .*postgres:15 in (.*\n)+=+ 4 passed in ",
     "python -m behave examples/with_behave": r"^2 scenarios passed, 0 failed, 0 skipped$",
 }
-MORE = {
+VARIANTS = {
     "python -m pytest -n 2 examples/with_pytest.py",
     "python examples/with_django/manage.py test accounts --parallel 2",
 }
@@ -32,16 +33,18 @@ MORE = {
 
 @pytest.fixture
 def prefix(engine: Engine, name: str) -> Iterator[str]:
-    """A prefix by which nobody else calls the image of PostgreSQL, so that what is made of it is known."""
-    image = engine.client.images.get(f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}postgres:15")
-    image.tag(f"{name}/postgres", "15")
+    """A prefix that only this test uses for the images of its servers, so that its containers can be found."""
+    for image in ("postgres:15", "redis:7.0"):
+        original = engine.client.images.get(f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}{image}")
+        original.tag(f"{name}/{image}")
     yield f"{name}/"
-    engine.client.images.remove(f"{name}/postgres:15")
+    for image in ("postgres:15", "redis:7.0"):
+        engine.client.images.remove(f"{name}/{image}")
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_an_example_runs(engine: Engine, prefix: str, command: str) -> None:
-    """With warnings as errors; it says what it found, and its containers are gone."""
+    """It prints what it should, with warnings as errors, and its containers are removed."""
     python, *arguments = command.split()
     assert python == "python"
     ended = subprocess.run(
@@ -56,19 +59,22 @@ def test_an_example_runs(engine: Engine, prefix: str, command: str) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout
-    assert re.search(TOLD[command], ended.stdout, re.MULTILINE), ended.stdout
+    assert re.search(COMMANDS[command], ended.stdout, re.MULTILINE), ended.stdout
     assert "Exception ignored" not in ended.stdout
-    images = [each["Image"] for each in engine.client.api.containers(all=True)]
-    assert [each for each in images if each.startswith(prefix)] == []
+    images = [container["Image"] for container in engine.client.api.containers(all=True)]
+    assert [image for image in images if image.startswith(prefix)] == []
 
 
-def test_every_example_is_run_as_it_says_itself() -> None:
-    """A new one has to be in the list above, with the command that stands in it."""
+def test_every_example_is_run() -> None:
+    """A new example has to be added to the list above."""
     files = [*EXAMPLES.glob("with_*/*.py"), *EXAMPLES.glob("with_*.py")]
-    said = re.findall(
+    documented = re.findall(
         r"^    (python .*examples/with_.*)$", "\n".join(path.read_text() for path in files), re.MULTILINE
     )
-    assert set(said) == set(TOLD) - MORE
+    assert set(documented) == set(COMMANDS) - VARIANTS
     assert {path.name for path in EXAMPLES.glob("with_*")} == {
-        part.split("/")[1] for command in said for part in command.split() if part.startswith("examples/")
+        part.split("/")[1]
+        for command in documented
+        for part in command.split()
+        if part.startswith("examples/")
     }

@@ -1,4 +1,4 @@
-"""The view from inside a container that has the host's socket: this package and a Python are in it."""
+"""How ports are reached from inside a container that has the engine's socket, this package and Python."""
 
 import importlib.util
 import json
@@ -13,14 +13,14 @@ import pytest
 import dockertest
 
 from .conftest import Engine
-from .test_reaper import gone
+from .test_reaper import wait_until_removed
 
-# What the package needs at run time.
+# The run-time dependencies of the package.
 PACKAGES = (
     "dockertest docker requests urllib3 idna certifi charset_normalizer backoff typing_extensions".split()
 )
 
-# What runs inside: it starts a server, reaches it where the library says, and tells where that was.
+# This program runs inside. It starts a server, connects to it at its reported address, and prints the results.
 PROGRAM = """
 import dockertest, json, socket, sys
 says = json.loads(sys.argv[1])
@@ -31,7 +31,7 @@ with dockertest.Pool() as pool:
     try:
         where = server.get_host_port(says["port"])
     except dockertest.DockertestError as error:
-        print(json.dumps({"error": str(error), "session": pool._session_id}))
+        print(json.dumps({"error": str(error), "session": pool._runtime.session.id}))
         sys.exit()
 
     def ask():
@@ -44,15 +44,15 @@ with dockertest.Pool() as pool:
     answer = server.retry(ask)
     networks = {name: end["IPAddress"] for name, end in server.container.attrs["NetworkSettings"]["Networks"].items()}
     print(json.dumps({
-        "where": where, "answer": answer.decode(), "networks": networks, "session": pool._session_id,
-        "endpoint": pool.endpoint, "why": pool._engine.endpoint.why, "name": pool.current_container().name,
-        "passed over": [str(each) for each in pool._engine.passed_over],
+        "where": where, "answer": answer.decode(), "networks": networks, "session": pool._runtime.session.id,
+        "endpoint": pool.endpoint, "why": pool._runtime.engine.endpoint.why, "name": pool.current_container().name,
+        "passed over": [str(each) for each in pool._runtime.engine.passed_over],
     }))
 """
 POSTGRES = {
     "run": {"repository": "postgres", "tag": "15", "env": {"POSTGRES_PASSWORD": "secret"}, "stop_timeout": 0},
     "port": "5432/tcp",
-    "sent": "0000000804d2162f",  # does it speak TLS?
+    "sent": "0000000804d2162f",  # PostgreSQL's request for TLS
 }
 WEB: "dict[str, Any]" = {
     "run": {
@@ -65,12 +65,12 @@ WEB: "dict[str, Any]" = {
     "sent": b"GET / HTTP/1.0\r\n\r\n".hex(),
 }
 
-Ask = Callable[..., "dict[str, Any]"]
+RunInside = Callable[..., "dict[str, Any]"]
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with this package and what it needs, in Python alone: the other Python may be of another version."""
+    """A folder with pure Python copies of this package and its dependencies, for a Python of another version."""
     folder = tmp_path_factory.mktemp("inside") / "packages"
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -85,109 +85,111 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inside(pool: dockertest.Pool, packages: Path) -> Ask:
-    """Runs the program in a container that is started with more options, and gives what it tells."""
+def inside(pool: dockertest.Pool, packages: Path) -> RunInside:
+    """Return a function that runs the program in a container with some options and returns its output."""
     if not str(pool.endpoint).startswith("unix://"):
-        pytest.skip("engine: it is remote, and has no socket here")
+        pytest.skip("engine: it is remote and has no local socket")
 
-    def ask(
-        says: "dict[str, Any]", env: "dict[str, str] | None" = None, at: str = "/var/run", **options: Any
+    def run(
+        scenario: "dict[str, Any]", env: "dict[str, str] | None" = None, at: str = "/var/run", **options: Any
     ) -> "dict[str, Any]":
         socket = f"{str(pool.endpoint).removeprefix('unix://')}:{at}/docker.sock"
         prefix = os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
         with pool.run("python:3.11", cmd=["sleep", "600"], mounts=[socket], **options) as python:
             python.copy_in(packages, "/")
-            said = python.exec(
-                ["python3", "-W", "error", "-c", PROGRAM, json.dumps(says)],
+            result = python.exec(
+                ["python3", "-W", "error", "-c", PROGRAM, json.dumps(scenario)],
                 env={"PYTHONPATH": "/packages", "DOCKERTEST_IMAGE_PREFIX": prefix, **(env or {})},
             )
-        assert said.exit_code == 0, said.stderr
-        return {"own": python.name, "log": said.stderr, **json.loads(said.stdout)}
+        assert result.exit_code == 0, result.stderr
+        return {"own": python.name, "log": result.stderr, **json.loads(result.stdout)}
 
-    return ask
-
-
-def test_a_postgres_is_reached_where_the_library_says(inside: Ask, engine: Engine) -> None:
-    """At its own address and port, on the network that both are in."""
-    found = inside(POSTGRES)
-    (address,) = found["networks"].values()
-    assert found["where"] == f"{address}:5432"
-    assert found["answer"] in ("N", "S")
-    assert found["name"] == found["own"]
-    gone(engine, found["session"])
+    return run
 
 
-def test_what_is_started_joins_the_network_of_who_starts_it(inside: Ask, pool: dockertest.Pool) -> None:
-    """As in a Compose project or a job of a CI service, whose containers are not in the engine's own network."""
+def test_postgres_is_reached_at_the_reported_address(inside: RunInside, engine: Engine) -> None:
+    """Its address is that in the shared network, with the container's port."""
+    result = inside(POSTGRES)
+    (address,) = result["networks"].values()
+    assert result["where"] == f"{address}:5432"
+    assert result["answer"] in ("N", "S")
+    assert result["name"] == result["own"]
+    wait_until_removed(engine, result["session"])
+
+
+def test_a_started_container_joins_the_network_of_its_starter(
+    inside: RunInside, pool: dockertest.Pool
+) -> None:
+    """In a Compose project or a CI job, containers are not in the default network."""
     with pool.create_network() as network:
-        found = inside(WEB, networks=[network])
-        assert list(found["networks"]) == [network.name]
-        assert found["where"] == f"{found['networks'][network.name]}:80"
-        assert found["answer"].startswith("HTTP/1.")
+        result = inside(WEB, networks=[network])
+        assert list(result["networks"]) == [network.name]
+        assert result["where"] == f"{result['networks'][network.name]}:80"
+        assert result["answer"].startswith("HTTP/1.")
 
 
-def test_a_network_that_is_joined_later_counts(inside: Ask, pool: dockertest.Pool) -> None:
-    """As Go's programs do it: whoever runs in a container connects that to the network of what it has started."""
+def test_a_network_that_is_joined_later_is_used(inside: RunInside, pool: dockertest.Pool) -> None:
+    """Programs in Go connect their own container to the network of the container that they have started."""
     with pool.create_network() as ours, pool.create_network() as theirs:
-        says = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}, "joined": theirs.id}
-        found = inside(says, networks=[ours])
-        assert found["where"] == f"{found['networks'][theirs.name]}:80"
+        scenario = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}, "joined": theirs.id}
+        result = inside(scenario, networks=[ours])
+        assert result["where"] == f"{result['networks'][theirs.name]}:80"
 
 
-def test_an_internal_network_will_do(inside: Ask, pool: dockertest.Pool) -> None:
-    """Nothing is published there, and nothing has to be."""
+def test_an_internal_network_is_sufficient(inside: RunInside, pool: dockertest.Pool) -> None:
+    """No port has to be published."""
     with pool.create_network(internal=True) as network:
-        found = inside(WEB, networks=[network])
-        assert found["where"] == f"{found['networks'][network.name]}:80"
+        result = inside(WEB, networks=[network])
+        assert result["where"] == f"{result['networks'][network.name]}:80"
 
 
-def test_the_hosts_network_is_the_view_from_the_host(inside: Ask) -> None:
-    """Loopback, and the published port."""
-    found = inside(WEB, network_id="host")
-    assert found["where"].startswith("127.0.0.1:")
-    assert found["where"] != "127.0.0.1:80"
-    assert found["name"] == found["own"]
+def test_a_container_in_the_host_network_uses_loopback(inside: RunInside) -> None:
+    """The port is reached as from outside of a container."""
+    result = inside(WEB, network_id="host")
+    assert result["where"].startswith("127.0.0.1:")
+    assert result["where"] != "127.0.0.1:80"
+    assert result["name"] == result["own"]
 
 
-def test_another_containers_network_is_ours(inside: Ask, pool: dockertest.Pool) -> None:
-    """Who shares it reaches what it reaches."""
+def test_the_network_of_another_container_is_used(inside: RunInside, pool: dockertest.Pool) -> None:
+    """A container has the networks of the container whose network stack it shares."""
     with (
         pool.create_network() as network,
         pool.run("busybox:1.35", cmd=["sleep", "600"], networks=[network], stop_timeout=0) as other,
     ):
-        found = inside(WEB, network_id=f"container:{other.id}")
-        assert found["where"] == f"{found['networks'][network.name]}:80"
+        result = inside(WEB, network_id=f"container:{other.id}")
+        assert result["where"] == f"{result['networks'][network.name]}:80"
 
 
-def test_without_a_shared_network_it_is_told_what_to_do(inside: Ask, pool: dockertest.Pool) -> None:
-    """A port on the host's loopback is refused from inside."""
+def test_without_a_shared_network_the_error_has_a_hint(inside: RunInside, pool: dockertest.Pool) -> None:
+    """A port that is published on the host's loopback is unreachable."""
     with pool.create_network() as ours, pool.create_network() as theirs:
-        elsewhere = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}}
-        found = inside(elsewhere, networks=[ours])
-        assert found["error"].endswith(
-            f"and a port published on 127.0.0.1 is not reached from there; connect it to: {ours.name}"
+        scenario = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}}
+        result = inside(scenario, networks=[ours])
+        assert result["error"].endswith(
+            f"cannot connect to a port published on 127.0.0.1; connect it to one of: {ours.name}"
         )
 
 
 def test_a_port_on_all_addresses_is_reached_at_the_gateway(
-    inside: Ask, pool: dockertest.Pool, engine: Engine
+    inside: RunInside, pool: dockertest.Pool, engine: Engine
 ) -> None:
-    """Without a shared network, that is the way to the host; but not on Podman, which keeps networks apart."""
+    """Without a shared network the gateway leads to the host, except on Podman, which isolates networks."""
     with pool.create_network() as ours, pool.create_network() as theirs:
-        everywhere = {**WEB, "run": {**WEB["run"], "networks": [theirs.id], "publish_ip": "0.0.0.0"}}
-        found = inside(everywhere, networks=[ours])
+        scenario = {**WEB, "run": {**WEB["run"], "networks": [theirs.id], "publish_ip": "0.0.0.0"}}
+        result = inside(scenario, networks=[ours])
         if engine.is_podman:
-            assert found["error"].endswith(f"is not reached from there; connect it to: {ours.name}")
+            assert result["error"].endswith(f"published on 0.0.0.0; connect it to one of: {ours.name}")
         else:
             gateway = pool.client.networks.get(ours.id).attrs["IPAM"]["Config"][0]["Gateway"]
-            assert found["where"].startswith(f"{gateway}:")
+            assert result["where"].startswith(f"{gateway}:")
 
 
-def test_a_socket_elsewhere_is_found(inside: Ask) -> None:
-    """As rootless engines have it: in the runtime folder, and none at the default place."""
-    found = inside(WEB, {"XDG_RUNTIME_DIR": "/run/user/1000"}, "/run/user/1000")
-    assert found["endpoint"] == "unix:///run/user/1000/docker.sock"
-    assert found["why"] == "rootless Docker"
-    assert found["passed over"] == [
-        "unix:///var/run/docker.sock (the default socket): no such file or directory"
+def test_a_rootless_socket_is_found(inside: RunInside) -> None:
+    """It is in the runtime folder, and there is none at the default path."""
+    result = inside(WEB, {"XDG_RUNTIME_DIR": "/run/user/1000"}, "/run/user/1000")
+    assert result["endpoint"] == "unix:///run/user/1000/docker.sock"
+    assert result["why"] == "rootless Docker"
+    assert result["passed over"] == [
+        "unix:///var/run/docker.sock (default socket): no such file or directory"
     ]

@@ -1,4 +1,4 @@
-"""Ctrl-C at every point: the process ends at once, with KeyboardInterrupt, and nothing is left."""
+"""Ctrl-C at any time ends the process promptly with KeyboardInterrupt, and leaves nothing behind."""
 
 import json
 import os
@@ -20,15 +20,16 @@ PROGRAM = """
 import sys, dockertest
 endpoint, code = sys.argv[1:]
 with dockertest.Pool(endpoint) as pool:
-    print(pool._session_id, flush=True)
+    print(pool._runtime.session.id, flush=True)
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"])
     exec(code)
 """
 
-# What is done, the request that is waited for, and what happens to it: answers that are kept back make the moment last.
+# The code, the request during which it is interrupted, and a fault that delays the response to that request.
 RUN = "resource = pool.run_with_options(options)\n"
 POINTS: "dict[str, tuple[str, str, Fault | None]]" = {
     "network": ("pool.create_network()", "POST .*/networks/create", swallow),
+    "volume": ("pool.create_volume()", "POST .*/volumes/create", swallow),
     "create": (RUN, "POST .*/containers/create", swallow),
     "start": (RUN, "POST .*/start", swallow),
     "ports": (RUN, "GET .*/containers/[0-9a-f]{64}/json", freeze),
@@ -48,12 +49,12 @@ POINTS: "dict[str, tuple[str, str, Fault | None]]" = {
     "close all": ("pool.run_all([options] * 3)", "DELETE .*/containers/", freeze),
 }
 
-# What -X dev says of a socket that was being made or connected: Ctrl-C fell in before anyone had it, and could close it.
+# -X dev warns about sockets that were created or connecting when Ctrl-C arrived, before they could be closed.
 HALF_MADE = re.compile(r"^\S+ ResourceWarning: unclosed <socket\.socket (?!.*raddr=).*>\n", re.MULTILINE)
 
 
 def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]:
-    """Run a program, send it Ctrl-C once it has made a request; give its session and the seconds that it took to end."""
+    """Run a program, send SIGINT during a request, and return the session and the seconds until the exit."""
     process = subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", PROGRAM, proxy.endpoint, code],
         stdin=subprocess.PIPE,
@@ -65,8 +66,8 @@ def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]
         try:
             assert process.stdout
             session = process.stdout.readline().strip()
-            asked = re.compile(request)
-            dockertest.retry(lambda: any(map(asked.search, list(proxy.requests))), max_wait=30)
+            pattern = re.compile(request)
+            dockertest.retry(lambda: any(map(pattern.search, list(proxy.requests))), max_wait=30)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
@@ -77,33 +78,37 @@ def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]
     return session, time.monotonic() - began
 
 
-def hold(engine: Engine, session: str, took: float) -> None:
-    """The end came promptly, and nothing is left."""
+def check_end(engine: Engine, session: str, seconds: float) -> None:
+    """Check that the process ended promptly, and that nothing is left."""
     label = f"dockertest.session={session}"
     dockertest.retry(
-        lambda: not engine.labelled(label) and not engine.client.networks.list(filters={"label": label}),
+        lambda: (
+            not engine.labelled(label)
+            and not engine.client.networks.list(filters={"label": label})
+            and not engine.client.volumes.list(filters={"label": label})
+        ),
         max_wait=15,
     )
-    assert took < 8, "a container is removed in less than a second, and the rest is for a busy machine"
+    assert seconds < 15, "a container is removed in less than a second, and the rest is for a busy machine"
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_ctrl_c_ends_whatever_is_being_done(engine: Engine, tmp_path: Path, point: str) -> None:
-    """With KeyboardInterrupt, at once, and with nothing left; even while the engine is silent."""
+def test_ctrl_c_interrupts_every_operation(engine: Engine, tmp_path: Path, point: str) -> None:
+    """The process ends promptly, even while the engine does not respond."""
     code, request, fault = POINTS[point]
     with FaultProxy(tmp_path / "front.sock").running() as proxy:
         if fault:
             proxy.next(request, fault)
-        session, took = interrupted(proxy, code, request)
-        print(f"{point}: {took:.2f} s")
-        hold(engine, session, took)  # the proxy is the reaper's way to the engine, too
+        session, seconds = interrupted(proxy, code, request)
+        print(f"{point}: {seconds:.2f} s")
+        check_end(engine, session, seconds)  # the reaper also connects through the proxy
 
 
 CLOSING = """
 import os, signal, sys, time, dockertest
 pool = dockertest.Pool(sys.argv[1])
 signal.signal(signal.SIGTERM, lambda *_: pool.close())
-print(pool._session_id, flush=True)
+print(pool._runtime.session.id, flush=True)
 try:
     pool.run("busybox:1.35", cmd=["sleep", "600"])
 except dockertest.ResourceClosedError as error:
@@ -111,10 +116,10 @@ except dockertest.ResourceClosedError as error:
 """
 
 
-def test_a_signals_handler_closes_the_pool_while_a_container_is_created(
+def test_a_signal_handler_closes_the_pool_while_a_container_is_created(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """It does not wait for the very thread that it interrupts; what was being made is removed."""
+    """It does not wait for the thread that it interrupts, and the container is removed."""
     with FaultProxy(tmp_path / "front.sock").running() as proxy:
         proxy.next("POST .*/containers/create", delay)
         began = time.monotonic()
@@ -124,10 +129,10 @@ def test_a_signals_handler_closes_the_pool_while_a_container_is_created(
         with process:
             dockertest.retry(lambda: "/containers/create" in "".join(proxy.requests), max_wait=30)
             process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=90)
-        session, told = said.splitlines()
-        assert told.startswith("the pool was closed while it started a container")
-        hold(engine, session, time.monotonic() - began)
+            output, _ = process.communicate(timeout=90)
+        session, message = output.splitlines()
+        assert message.startswith("the pool was closed while it started a container")
+        check_end(engine, session, time.monotonic() - began)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,9 @@ def test_a_signals_handler_closes_the_pool_while_a_container_is_created(
 def test_ctrl_c_ends_a_build(
     pool: dockertest.Pool, engine: Engine, tmp_path: Path, name: str, version: str
 ) -> None:
-    """On the engine too: no step of it goes on, and no program that built it."""
+    """The engine stops the current step, and no program of the build is left."""
     if version == "2" and subprocess.run(["docker", "buildx", "version"], check=False).returncode:
-        pytest.skip("machine: the docker command line here has no buildx, and `make engine` could not get it")
+        pytest.skip("machine: the docker CLI has no buildx, and `make engine` could not install it")
     context = tmp_path / name
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nRUN sleep 600; echo {name}\n")
@@ -167,7 +172,7 @@ pool.build_and_run_with_build_options(dockertest.BuildOptions({str(context)!r}, 
 
 
 def is_running(words: str) -> bool:
-    """Whether a process here has these words in its arguments, in a container or not."""
+    """Return whether a process of this machine, in a container or not, has these words in its arguments."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -180,3 +185,27 @@ def is_running(words: str) -> bool:
         ):
             return True
     return False
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TimeoutError, ConnectionError, ValueError])
+def test_what_a_signal_handler_raises_is_not_an_error_of_the_engine(
+    local: str, tmp_path: Path, kind: type[Exception]
+) -> None:
+    """A handler of SIGALRM limits the time of a test; urllib3 would turn some of its errors into errors of its own."""
+
+    def handler(*_: object) -> None:
+        raise kind("the test takes too long")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with FaultProxy(tmp_path / "x", local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+            box = pool.run("busybox:1.35", cmd=["sleep", "600"])
+            for call in (lambda: box.exec(["sleep", "600"]), lambda: box.status, box.logs, box.wait):
+                proxy.next("GET .*/(json|logs)", freeze)
+                signal.setitimer(signal.ITIMER_REAL, 0.5)
+                with pytest.raises(kind, match=r"^the test takes too long$") as failure:
+                    call()
+                assert type(failure.value) is kind
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,4 +1,4 @@
-"""Processes that are ended at random moments leave nothing: a tenth of the rounds in CI, all of them by `make soak`."""
+"""Processes that end at random moments leave nothing behind. CI runs a few of the rounds of `make soak`."""
 
 import json
 import os
@@ -16,15 +16,17 @@ import dockertest
 
 from .conftest import Engine
 
-# Prints its session as soon as there is one, then starts three servers and a network and waits until they answer.
+# Prints its session immediately, then starts three servers and a network, and waits until the servers respond.
 PROGRAM = """
 import sys, time
 import dockertest, psycopg
 pool = dockertest.Pool()
-print(pool._session_id, flush=True)
+print(pool._runtime.session.id, flush=True)
 network = pool.create_network()
+volume = pool.create_volume()
 options = dockertest.RunOptions(
-    repository="postgres", tag="15", env={"POSTGRES_PASSWORD": "secret"}, networks=[network]
+    repository="postgres", tag="15", env={"POSTGRES_PASSWORD": "secret"}, networks=[network],
+    mounts=[(volume, "/shared")]
 )
 for server in pool.run_all([options] * 3):
     url = f"postgresql://postgres:secret@{server.get_host_port(5432)}/postgres?connect_timeout=5"
@@ -37,17 +39,17 @@ ENDING = "import threading, os; threading.Timer(float(sys.argv[1]), os._exit, [3
 
 @dataclass
 class Round:
-    """How one process was ended, and what came of it."""
+    """The moment when a process was ended, and the result."""
 
     moment: float
     session: str = ""
     ready: bool = False
     seconds: float = 0.0
-    left: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
 
-def end_one(engine: Engine, how: "signal.Signals | None", moment: float) -> Round:
-    """Start a process, end it *moment* seconds later, and wait until nothing is left of it."""
+def run_round(engine: Engine, how: "signal.Signals | None", moment: float) -> Round:
+    """Start a process, end it *moment* seconds later, and wait until all that it made is removed."""
     result = Round(moment)
     code = PROGRAM if how else "import sys\n" + ENDING + PROGRAM
     started = subprocess.Popen(
@@ -58,53 +60,55 @@ def end_one(engine: Engine, how: "signal.Signals | None", moment: float) -> Roun
         env=dict(os.environ),
     )
     if how:
-        time.sleep(moment)  # the moment is what is tested
+        time.sleep(moment)  # The moment is the subject of the test.
         started.send_signal(how)
-    said, _ = started.communicate(timeout=60)
+    output, _ = started.communicate(timeout=60)
     died = time.monotonic()
-    result.session, _, rest = said.partition("\n")
+    result.session, _, rest = output.partition("\n")
     result.ready = "ready" in rest
     if result.session:
         label = f"dockertest.session={result.session}"
 
-        def gone() -> bool:
+        def is_removed() -> bool:
             networks = engine.client.api.networks(filters={"label": [label]})
-            result.left = engine.labelled(label) + [each["Id"] for each in networks]
-            return not result.left
+            shared = engine.client.api.volumes(filters={"label": [label]})["Volumes"] or []
+            result.leftovers = engine.labelled(label) + [network["Id"] for network in networks]
+            result.leftovers += [volume["Name"] for volume in shared]
+            return not result.leftovers
 
-        # Gone is gone only when the engine had the time to finish what it was asked for.
+        # Check again two seconds later, since the engine may still complete earlier requests.
         try:
-            dockertest.retry(gone, max_wait=20)
+            dockertest.retry(is_removed, max_wait=20)
             result.seconds = time.monotonic() - died
-            dockertest.retry(lambda: gone() and time.monotonic() - died > 2, max_wait=20)
+            dockertest.retry(lambda: is_removed() and time.monotonic() - died > 2, max_wait=20)
         except dockertest.RetryTimeoutError:
             result.seconds = time.monotonic() - died
     return result
 
 
 def volumes(engine: Engine) -> set[str]:
-    """Give the anonymous volumes that no container uses: what somebody else is just using is not ours."""
+    """Return the anonymous volumes that no container uses. Other users may own the used ones."""
     unused = engine.client.api.volumes(filters={"dangling": True})["Volumes"] or []
-    return {each["Name"] for each in unused if re.fullmatch("[0-9a-f]{64}", each["Name"])}
+    return {volume["Name"] for volume in unused if re.fullmatch("[0-9a-f]{64}", volume["Name"])}
 
 
-def rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list[Round]:
-    """Do so many rounds beside a living session, which keeps everything; the seed is printed."""
+def run_rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list[Round]:
+    """Run *count* rounds while another session stays alive and keeps its containers; print the seed."""
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}")
     chance = random.Random(seed)
     with dockertest.Pool() as bystander:
         kept = bystander.run("busybox:1.35", cmd=["sleep", "3600"])
         before = volumes(engine)
-        done = [end_one(engine, how, chance.uniform(0.05, 5)) for _ in range(count)]
+        done = [run_round(engine, how, chance.uniform(0.05, 5)) for _ in range(count)]
         assert engine.has(kept.id), "a living session lost its container"
         dockertest.retry(lambda: not volumes(engine) - before, max_wait=10)
-    times = sorted(each.seconds for each in done)
+    times = sorted(result.seconds for result in done)
     print(
         json.dumps(
             {
                 "rounds": count,
-                "ready": sum(each.ready for each in done),
+                "ready": sum(result.ready for result in done),
                 "seconds": [round(t, 2) for t in times],
             }
         )
@@ -112,32 +116,32 @@ def rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list[Rou
     return done
 
 
-def hold(done: list[Round]) -> None:
-    """Nothing left; within 5 s of the death in 95 of 100, within 15 s always."""
-    assert [each for each in done if each.left] == []
-    assert max(each.seconds for each in done) < 15
-    assert sum(each.seconds < 5 for each in done) >= 0.95 * len(done) - 1
+def check_results(results: list[Round]) -> None:
+    """Check that everything is removed within 15 s of the end, and within 5 s in 95 of 100 rounds."""
+    assert [result for result in results if result.leftovers] == []
+    assert max(result.seconds for result in results) < 15
+    assert sum(result.seconds < 5 for result in results) >= 0.95 * len(results) - 1
 
 
 WAYS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None]
 
 
 @pytest.mark.parametrize("how", WAYS, ids=["SIGKILL", "SIGTERM", "SIGINT", "os._exit"])
-def test_a_few_random_ends_leave_nothing(engine: Engine, how: "signal.Signals | None") -> None:
-    """A tenth of what `make soak` does."""
-    hold(rounds(engine, how, 20 if how is signal.SIGKILL else 5))
+def test_some_random_ends_leave_nothing_behind(engine: Engine, how: "signal.Signals | None") -> None:
+    """A few of the rounds of `make soak`."""
+    check_results(run_rounds(engine, how, 10 if how is signal.SIGKILL else 3))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("how", WAYS, ids=["SIGKILL", "SIGTERM", "SIGINT", "os._exit"])
-def test_many_random_ends_leave_nothing(engine: Engine, how: "signal.Signals | None") -> None:
-    """Two hundred kills, fifty of each other kind."""
-    hold(rounds(engine, how, 200 if how is signal.SIGKILL else 50))
+def test_many_random_ends_leave_nothing_behind(engine: Engine, how: "signal.Signals | None") -> None:
+    """Two hundred kills, and fifty of each other kind."""
+    check_results(run_rounds(engine, how, 200 if how is signal.SIGKILL else 50))
 
 
 @pytest.mark.soak
 def test_the_conformance_tests_pass_twenty_times() -> None:
-    """What holds once, holds again."""
+    """They pass each time."""
     for index in range(20):
         ended = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "tests/integration/test_conformance.py"],

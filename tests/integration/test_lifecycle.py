@@ -1,4 +1,4 @@
-"""Stopping, starting, waiting and asking: what a container does in the time between its start and its end."""
+"""Stopping, starting, waiting for and inspecting a running container."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dockertest
-from dockertest._cleanup import session as _session
+from dockertest._engine import reachability as _session
 
 from .conftest import Engine
 
@@ -16,7 +16,7 @@ SLEEP = ("sleep", "600")
 
 
 def test_a_stopped_container_starts_again_with_its_ports(pool: dockertest.Pool) -> None:
-    """Ports are read again after a start, since the engine may give others."""
+    """The engine may assign new ports at each start."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080], stop_timeout=1) as resource:
         resource.stop(timeout=0)
         assert resource.status == resource.container.status == "exited"
@@ -29,8 +29,8 @@ def test_a_stopped_container_starts_again_with_its_ports(pool: dockertest.Pool) 
         assert resource.get_port(8080) > 0
 
 
-def test_a_stop_gives_the_command_its_time(pool: dockertest.Pool) -> None:
-    """A command that handles the signal ends by itself, with its own exit code."""
+def test_stop_waits_for_the_command(pool: dockertest.Pool) -> None:
+    """A command that handles the signal exits with its own code."""
     ends = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
     with pool.run("busybox:1.35", cmd=["sh", "-c", ends]) as resource:
         resource.wait_for_log("ready")
@@ -38,16 +38,16 @@ def test_a_stop_gives_the_command_its_time(pool: dockertest.Pool) -> None:
         assert resource.wait(10) == 7
 
 
-def test_wait_gives_the_exit_code(pool: dockertest.Pool) -> None:
-    """Whether it ends later or has ended already."""
+def test_wait_returns_the_exit_code(pool: dockertest.Pool) -> None:
+    """The container may exit later or may have exited already."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 0.5; exit 5"]) as resource:
         assert resource.wait() == 5
         assert resource.wait(1) == resource.wait(0) == 5
         assert resource.container.status == "exited"
 
 
-def test_a_wait_that_takes_too_long_ends(pool: dockertest.Pool) -> None:
-    """Past its time it is a `RetryTimeoutError`, and the container goes on."""
+def test_wait_times_out(pool: dockertest.Pool) -> None:
+    """It raises `RetryTimeoutError`, and the container keeps running."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.RetryTimeoutError, match=r"has not ended within 0\.5 s"):
@@ -58,8 +58,8 @@ def test_a_wait_that_takes_too_long_ends(pool: dockertest.Pool) -> None:
         assert resource.status == "running"
 
 
-def test_a_pool_leaves_out_what_the_user_stopped_or_waited_for(pool: dockertest.Pool) -> None:
-    """An end that was asked for is no death to be told; after a new start it is watched again."""
+def test_a_pool_ignores_containers_that_the_user_stopped_or_waited_for(pool: dockertest.Pool) -> None:
+    """Their expected exits are not reported. After another start, they are watched again."""
     with pool.run("busybox:1.35", cmd=SLEEP) as stopped, pool.run("busybox:1.35", cmd=["false"]) as waited:
         stopped.stop(timeout=0)
         waited.wait(10)
@@ -71,24 +71,24 @@ def test_a_pool_leaves_out_what_the_user_stopped_or_waited_for(pool: dockertest.
             pool.retry(lambda: False)
 
 
-def test_status_of_a_container_that_is_gone(pool: dockertest.Pool, engine: Engine) -> None:
-    """Somebody removed it: that is a state, not an error."""
+def test_the_status_of_a_removed_container(pool: dockertest.Pool, engine: Engine) -> None:
+    """There is a status for it instead of an error."""
     resource = pool.run("busybox:1.35", cmd=SLEEP)
-    engine.client.api.remove_container(resource.id, force=True)
+    engine.remove(resource.id)
     assert resource.status == "removed"
     resource.close()
 
 
 @pytest.mark.differs("health checks")
-def test_healthy_is_waited_for(pool: dockertest.Pool) -> None:
-    """The health check decides; without one there is nothing to wait for."""
+def test_wait_healthy(pool: dockertest.Pool) -> None:
+    """The health check decides. A container without one raises an error."""
     check = {"test": ["CMD", "test", "-e", "/tmp/ready"], "interval": 0.2, "retries": 100}
     with pool.run(
         "busybox:1.35", cmd=["sh", "-c", "sleep 0.5; touch /tmp/ready; sleep 600"], healthcheck=check
-    ) as it:
-        assert it.health == "starting"
-        it.wait_healthy(max_wait=30)
-        assert it.health == "healthy"
+    ) as resource:
+        assert resource.health == "starting"
+        resource.wait_healthy(max_wait=30)
+        assert resource.health == "healthy"
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         assert resource.health == "none"
         with pytest.raises(dockertest.InvalidOptionError, match="no health check"):
@@ -96,8 +96,8 @@ def test_healthy_is_waited_for(pool: dockertest.Pool) -> None:
 
 
 @pytest.mark.differs("health checks")
-def test_an_unhealthy_container_tells_why(pool: dockertest.Pool) -> None:
-    """What the health check says, and its own output, are in the time-out's text."""
+def test_an_unhealthy_container_is_reported_with_the_reason(pool: dockertest.Pool) -> None:
+    """The error contains the state and the output of the health check."""
     check = {"test": "echo the disk is full; exit 1", "interval": 0.2, "retries": 1}
     with pool.run("busybox:1.35", cmd=SLEEP, healthcheck=check) as resource:
         dockertest.retry(lambda: resource.health == "unhealthy", max_wait=30)
@@ -107,16 +107,16 @@ def test_an_unhealthy_container_tells_why(pool: dockertest.Pool) -> None:
             resource.wait_healthy(max_wait=0.2)
 
 
-def test_a_borrowed_container_is_left_alone(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """Closing what was found lets go of it; purging removes it."""
+def test_closing_a_borrowed_container_keeps_it(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """Only `purge` removes a container that was not started by the pool."""
     with pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80]) as resource:
         with dockertest.Pool() as other:
-            found = other.container_by_name(name)
-            assert found is not None
-            assert found.get_port(80) == resource.get_port(80)
-            found.close()
+            borrowed = other.container_by_name(name)
+            assert borrowed is not None
+            assert borrowed.get_port(80) == resource.get_port(80)
+            borrowed.close()
             with pytest.raises(dockertest.ResourceClosedError):
-                found.get_port(80)
+                borrowed.get_port(80)
         assert engine.has(name)
         borrowed = pool.container_by_name(name)
         assert borrowed is not None
@@ -124,35 +124,41 @@ def test_a_borrowed_container_is_left_alone(pool: dockertest.Pool, engine: Engin
         assert not engine.has(name)
 
 
-def test_this_process_is_in_no_container(pool: dockertest.Pool) -> None:
-    """On the engine's host the list of mounts has other containers' ids in it; none of them is ours."""
+def test_this_process_is_not_in_a_container(pool: dockertest.Pool) -> None:
+    """On the engine's host, the list of mounts contains ids of other containers, which must not match."""
     with pool.run("busybox:1.35", cmd=SLEEP), pytest.raises(dockertest.NotInContainerError):
         pool.current_container()
 
 
-def test_a_wrong_time_is_refused(pool: dockertest.Pool) -> None:
-    """Times are seconds, zero or more."""
+def test_a_negative_time_is_rejected(pool: dockertest.Pool) -> None:
+    """Times are zero or more seconds."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         for call in (resource.stop, resource.expire, resource.wait):
             with pytest.raises(dockertest.InvalidOptionError):
                 call(-1)
 
 
-def test_run_all_starts_side_by_side_in_order(pool: dockertest.Pool) -> None:
+def test_run_all_starts_in_parallel_and_keeps_the_order(pool: dockertest.Pool) -> None:
     """The list has the order of the options."""
-    made = pool.run_all(
+    resources = pool.run_all(
         [
             dockertest.RunOptions(repository="busybox", tag="1.35", cmd=SLEEP, labels={"index": str(index)})
             for index in range(5)
         ]
     )
-    assert [each.container.attrs["Config"]["Labels"]["index"] for each in made] == ["0", "1", "2", "3", "4"]
-    for each in made:
-        each.close()
+    assert [resource.container.attrs["Config"]["Labels"]["index"] for resource in resources] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
+    for resource in resources:
+        resource.close()
 
 
-def test_run_all_is_rolled_back_as_one(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """One that cannot start takes the others with it, and its error is what is raised."""
+def test_run_all_is_rolled_back(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """If one container cannot start, the others are removed, and its error is raised."""
     options = [
         dockertest.RunOptions(repository="busybox", tag="1.35", name=f"{name}-{index}", cmd=[command, "600"])
         for index, command in enumerate(("sleep", "no-such-command", "sleep"))
@@ -162,8 +168,8 @@ def test_run_all_is_rolled_back_as_one(pool: dockertest.Pool, engine: Engine, na
     assert not any(engine.has(f"{name}-{index}") for index in range(3))
 
 
-def test_a_client_of_ones_own_is_used_and_not_closed(engine: Engine) -> None:
-    """The pool works through it, and it works on after the pool."""
+def test_a_custom_client_is_used_and_not_closed(engine: Engine) -> None:
+    """It works in the pool and after the pool was closed."""
     with dockertest.Pool(client=engine.client) as pool:
         assert pool.client is engine.client
         resource = pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[80])
@@ -173,21 +179,21 @@ def test_a_client_of_ones_own_is_used_and_not_closed(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("hostname", ["", "changed"])
-def test_a_process_in_a_container_finds_its_own(pool: dockertest.Pool, hostname: str, tmp_path: Path) -> None:
-    """What the system says inside a real container names it, whatever its host name is."""
+def test_a_process_in_a_container_detects_its_own_id(
+    pool: dockertest.Pool, hostname: str, tmp_path: Path
+) -> None:
+    """The files in /proc inside a real container contain its id, regardless of its host name."""
     with pool.run("busybox:1.35", cmd=SLEEP, hostname=hostname) as resource:
         for file in ("mountinfo", "cgroup"):
             (tmp_path / file).write_text(resource.exec(["cat", f"/proc/self/{file}"]).stdout)
         inside = resource.exec(["hostname"]).stdout.strip()
         assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
-        (tmp_path / "cgroup").write_text("0::/\n")  # as cgroup v2 has it
+        (tmp_path / "cgroup").write_text("0::/\n")  # the form that cgroup v2 has
         assert _session.own_container_ids(tmp_path, hostname=inside)[0] == resource.id
 
 
-def test_what_others_changed_is_seen_after_a_refresh(
-    pool: dockertest.Pool, engine: Engine, name: str
-) -> None:
-    """`container` is as fresh as the last method that asked; `refresh` asks for its own sake."""
+def test_refresh_detects_changes_by_others(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """`container` has the state of the last request, and `refresh` updates it."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         engine.client.api.rename(resource.id, name)
         engine.client.api.pause(resource.id)
@@ -199,42 +205,40 @@ def test_what_others_changed_is_seen_after_a_refresh(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda each: each.get_port(80),
-        lambda each: each.get_bound_ip(80),
-        lambda each: each.get_host_port(80),
-        lambda each: each.exec(["true"]),
-        lambda each: each.get_ip_in_network("bridge"),
-        lambda each: each.connect_to_network("bridge"),
-        lambda each: each.disconnect_from_network("bridge"),
-        lambda each: each.expire(1),
-        lambda each: each.retry(lambda: True),
-        lambda each: each.wait_healthy(),
-        lambda each: each.logs(),
-        lambda each: each.stream_logs(),
-        lambda each: each.wait_for_log("x"),
-        lambda each: each.read_file("/etc/passwd"),
-        lambda each: each.write_file("/tmp/file", b""),
-        lambda each: each.copy_in("/etc/hostname", "/tmp/file"),
-        lambda each: each.copy_out("/etc/passwd", "/tmp/never-written"),
-        lambda each: each.stop(),
-        lambda each: each.start(),
-        lambda each: each.restart(),
-        lambda each: each.wait(1),
-        lambda each: each.refresh(),
-        lambda each: each.__enter__(),
+        lambda resource: resource.get_port(80),
+        lambda resource: resource.get_bound_ip(80),
+        lambda resource: resource.get_host_port(80),
+        lambda resource: resource.exec(["true"]),
+        lambda resource: resource.get_ip_in_network("bridge"),
+        lambda resource: resource.connect_to_network("bridge"),
+        lambda resource: resource.disconnect_from_network("bridge"),
+        lambda resource: resource.expire(1),
+        lambda resource: resource.retry(lambda: True),
+        lambda resource: resource.wait_healthy(),
+        lambda resource: resource.logs(),
+        lambda resource: resource.stream_logs(),
+        lambda resource: resource.wait_for_log("x"),
+        lambda resource: resource.read_file("/etc/passwd"),
+        lambda resource: resource.write_file("/tmp/file", b""),
+        lambda resource: resource.copy_in("/etc/hostname", "/tmp/file"),
+        lambda resource: resource.copy_out("/etc/passwd", "/tmp/never-written"),
+        lambda resource: resource.stop(),
+        lambda resource: resource.start(),
+        lambda resource: resource.restart(),
+        lambda resource: resource.wait(1),
+        lambda resource: resource.refresh(),
+        lambda resource: resource.__enter__(),
     ],
 )
-def test_nothing_works_on_a_closed_resource(
-    closed: dockertest.Resource, call: Callable[[Any], object]
-) -> None:
-    """Each method says that it is closed, and by which name it went."""
+def test_a_closed_resource_cannot_be_used(closed: dockertest.Resource, call: Callable[[Any], object]) -> None:
+    """Each method raises an error that names the resource."""
     with pytest.raises(dockertest.ResourceClosedError, match=closed.name):
         call(closed)
 
 
 @pytest.fixture(scope="module")
 def closed(pool: dockertest.Pool) -> dockertest.Resource:
-    """A container that was, and is closed."""
+    """A closed container."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         return resource
 
@@ -254,8 +258,8 @@ def closed(pool: dockertest.Pool) -> dockertest.Resource:
         lambda pool: pool.__enter__(),
     ],
 )
-def test_nothing_works_on_a_closed_pool(call: Callable[[Any], object]) -> None:
-    """Each method that needs the engine says that the pool is closed."""
+def test_a_closed_pool_cannot_be_used(call: Callable[[Any], object]) -> None:
+    """Each method that needs the engine raises an error."""
     pool = dockertest.Pool()
     pool.close()
     with pytest.raises(dockertest.ResourceClosedError, match="pool is closed"):

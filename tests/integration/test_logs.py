@@ -1,4 +1,4 @@
-"""A container's log: whole, followed, and waited for."""
+"""Reading, following and searching a container's log."""
 
 import gc
 import math
@@ -6,10 +6,12 @@ import re
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -22,8 +24,8 @@ TICKS = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.05; don
 
 
 @pytest.mark.parametrize("tty", [False, True])
-def test_what_was_written_is_read(pool: dockertest.Pool, tty: bool) -> None:
-    """With a terminal or without: every line, and the last lines alone."""
+def test_reading_a_log(pool: dockertest.Pool, tty: bool) -> None:
+    """All lines or only the last ones, with and without a terminal."""
     with pool.run(
         "busybox:1.35", cmd=["sh", "-c", "for i in 1 2 3; do echo line $i; done"], tty=tty
     ) as resource:
@@ -33,8 +35,8 @@ def test_what_was_written_is_read(pool: dockertest.Pool, tty: bool) -> None:
         assert list(resource.stream_logs()) == ["line 1", "line 2", "line 3"]
 
 
-def test_since_leaves_out_what_is_older(pool: dockertest.Pool) -> None:
-    """A point in time, as `time.time()` gives it."""
+def test_since_omits_older_lines(pool: dockertest.Pool) -> None:
+    """It is a time as returned by `time.time()`."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo old; sleep 1.5; echo new"]) as resource:
         moment = time.time() + 0.7
         resource.wait(30)
@@ -42,46 +44,139 @@ def test_since_leaves_out_what_is_older(pool: dockertest.Pool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    ("call", "message"),
     [
-        (lambda resource: resource.logs(tail="all"), "tail must be .* 'all'"),
-        (lambda resource: resource.logs(tail=-1), "tail must be .* -1"),
+        (lambda resource: resource.logs(tail="all"), "invalid tail 'all': .*"),
+        (lambda resource: resource.logs(tail=-1), "invalid tail -1: .*"),
         (
-            lambda resource: resource.logs(since=datetime.now(timezone.utc)),
-            r"since must be .*\.timestamp\(\)",
+            lambda resource: resource.logs(since=datetime.now(UTC)),
+            r"invalid since .*\.timestamp\(\)",
         ),
-        (lambda resource: resource.logs(since=math.nan), "since must be .* nan"),
-        (lambda resource: resource.wait_for_log("first", count=0), "count must be .* 0"),
+        (lambda resource: resource.logs(since=math.nan), "invalid since nan: .*"),
+        (lambda resource: resource.wait_for_log("first", count=0), "invalid count 0: .*"),
+        (lambda resource: resource.wait_for_log("("), r"invalid pattern '\(': missing \).*re\.escape\(\)"),
+        (lambda resource: resource.wait_for_log("x{99999999999}"), "invalid pattern 'x.*': the repetition.*"),
+        (lambda resource: resource.wait_for_log(cast("Any", b"first")), "invalid pattern b'first': .*text"),
+        (lambda resource: resource.wait_for_log(cast("Any", re.compile(b"x"))), "invalid pattern .*text"),
+        (lambda resource: resource.wait_for_log(cast("Any", None)), "invalid pattern None: .*text"),
     ],
 )
-def test_what_is_no_number_is_refused(
-    pool: dockertest.Pool, ask: Callable[[dockertest.Resource], object], said: str
+def test_invalid_options_are_rejected(
+    pool: dockertest.Pool, call: Callable[[dockertest.Resource], object], message: str
 ) -> None:
-    """Engines would give the whole log, or a riddle, and no match comes a zeroth time."""
+    """Engines would return the whole log or an obscure error."""
     with (
         pool.run("busybox:1.35", cmd=["echo", "first"]) as resource,
-        pytest.raises(dockertest.InvalidOptionError, match=said),
+        pytest.raises(dockertest.InvalidOptionError, match=message),
     ):
-        ask(resource)
+        call(resource)
 
 
 def test_a_followed_log_has_every_line_once(pool: dockertest.Pool) -> None:
-    """Ten thousand lines, long ones and broken characters among them, arrive whole and in order."""
+    """Ten thousand lines, with characters of several bytes, arrive complete and in order."""
     script = "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); echo \"$i grüße\"; done; printf 'no end of line'"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
         lines = list(resource.stream_logs())
-    assert lines == [*(f"{index} grüße" for index in range(1, 10001)), "no end of line"]
+    expected = [*(f"{index} grüße" for index in range(1, 10001)), "no end of line"]
+    assert lines == expected
 
 
-def test_a_long_line_arrives_whole(pool: dockertest.Pool) -> None:
-    """The engine cuts lines of more than 16 KiB; the stream puts them together."""
-    script = "dd if=/dev/zero bs=100000 count=1 2>/dev/null | tr '\\0' x; echo; echo after"
+def test_the_log_of_a_container_that_has_ended_is_followed_completely(pool: dockertest.Pool) -> None:
+    """All lines arrive once, also if the container ends before they have been read."""
+    with pool.run("busybox:1.35", cmd=["seq", "40000"]) as resource:
+        for _ in range(2):
+            assert list(resource.stream_logs()) == [str(index) for index in range(1, 40001)]
+
+
+def test_equal_lines_written_at_once_are_all_followed(pool: dockertest.Pool) -> None:
+    """On Podman 5, they have the same time. They are found while the container runs."""
+    script = "sleep 0.5; printf 'same\\nsame\\nsame\\n'; sleep 600"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
+        assert resource.wait_for_log("same", count=3, max_wait=10)
+
+
+def test_a_large_log_does_not_exhaust_memory(pool: dockertest.Pool) -> None:
+    """By default the last 64 MiB are returned, and a line at the beginning reports the omission."""
+    script = "head -c 70000000 /dev/zero | tr '\\0' x | fold -w 9999; echo; echo the end"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
+        resource.wait(60)
+        tracemalloc.start()
+        try:
+            text = resource.logs()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 2.2 * (64 << 20)
+    note, _, end = text.partition("\n")
+    assert re.fullmatch(r"\[dockertest omitted \d+ bytes here; max_bytes is 67108864\]", note)
+    assert len(end) == 64 << 20
+    assert end.endswith("x\nthe end\n")
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_max_bytes_limits_a_log(pool: dockertest.Pool, tty: bool) -> None:
+    """The end of the log is returned, or all of it with `None`."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "seq 1000"], tty=tty) as resource:
+        resource.wait(30)
+        numbers = [str(number) for number in range(1, 1001)]
+        assert resource.logs().split() == resource.logs(max_bytes=None).split() == numbers
+        note, _, end = resource.logs(max_bytes=20).partition("\n")
+        assert note.endswith("bytes here; max_bytes is 20]")
+        assert end.split()[-3:] == numbers[-3:]
+        assert len(end) == 20
+        with pytest.raises(dockertest.InvalidOptionError, match="max_bytes"):
+            resource.logs(max_bytes=0)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_followed_log_survives_rotation_and_restarts(
+    pool: dockertest.Pool, engine: Engine, tty: bool
+) -> None:
+    """
+    After a rotation, the beginning of the log is missing. No line is split, and on Docker none is lost or repeated.
+
+    Podman reads a log four times a second, and misses lines that are written and removed in between.
+    """
+    script = """
+        n=$(cat /n 2>/dev/null || echo 0); echo $((n+1)) > /n; sleep 0.5; echo run$n READY; i=0
+        while [ $i -lt 300 ]; do
+            echo run$n line $i xxxxxxxxxxxxxxxxxxxxx; i=$((i+1)); [ $((i%20)) = 0 ] && sleep 0.02
+        done
+        [ $n -lt 2 ] && exit 1; exit 0"""
+
+    def rotate_and_restart(host_config: dict[str, Any]) -> None:
+        host_config["RestartPolicy"] = {"Name": "on-failure", "MaximumRetryCount": 5}
+        host_config["LogConfig"] = {"Type": "json-file", "Config": {"max-size": "30k", "max-file": "1"}}
+
+    options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sh", "-c", script], tty=tty)
+    with pool.run_with_options(options, rotate_and_restart) as resource:
+        lines = list(resource.stream_logs())
+    expected = {f"run{run} line {line} xxxxxxxxxxxxxxxxxxxxx" for run in range(3) for line in range(300)}
+    expected |= {f"run{run} READY" for run in range(3)}
+    assert set(lines) <= expected
+    assert {"run2 READY", "run2 line 299 xxxxxxxxxxxxxxxxxxxxx"} <= set(lines)
+    assert engine.is_podman or sorted(lines) == sorted(expected)
+
+
+def test_an_unfinished_line_of_a_terminal_is_continued_after_a_restart(pool: dockertest.Pool) -> None:
+    """A terminal's log has no frames that would separate the two parts."""
+    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo first; printf 'no end'"], tty=True) as resource:
+        resource.wait(30)
+        resource.start()
+        resource.wait(30)
+        assert list(resource.stream_logs()) == ["first", "no endfirst", "no end"]
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_long_line_arrives_complete(pool: dockertest.Pool, tty: bool) -> None:
+    """The engine splits lines longer than 16 KiB; the stream joins them again."""
+    script = "dd if=/dev/zero bs=100000 count=1 2>/dev/null | tr '\\0' x; echo; echo after"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script], tty=tty) as resource:
         assert [len(line) for line in resource.stream_logs()] == [100000, 5]
 
 
-def test_a_very_long_line_costs_no_more_than_many_short_ones(pool: dockertest.Pool) -> None:
-    """It comes in thousands of pieces: to put each to what was there before would take minutes."""
+def test_a_very_long_line_takes_no_longer_than_many_short_ones(pool: dockertest.Pool) -> None:
+    """It arrives in thousands of messages; appending each to the previous ones would take minutes."""
     script = "head -c 60000000 /dev/zero | tr '\\0' x; printf '\\303'"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as writer:
         writer.wait(60)
@@ -90,39 +185,39 @@ def test_a_very_long_line_costs_no_more_than_many_short_ones(pool: dockertest.Po
             (line,) = stream
         assert time.monotonic() - began < 20
         assert len(line) == 60_000_001
-        assert line.endswith("x\ufffd")  # what the log ends in the midst of is told, not dropped
+        assert line.endswith("x\ufffd")  # an incomplete character at the end is marked
 
 
 @pytest.mark.parametrize("tty", [False, True])
 def test_a_stream_is_closed_from_another_thread(pool: dockertest.Pool, tty: bool) -> None:
-    """A reader in the middle of the stream gets its end, and no error."""
+    """A reader that waits for a line stops iterating without an error."""
     with pool.run("busybox:1.35", cmd=TICKS, tty=tty) as resource:
         stream = resource.stream_logs()
-        seen: list[str] = []
-        thread = threading.Thread(target=lambda: seen.extend(stream))
+        lines: list[str] = []
+        thread = threading.Thread(target=lambda: lines.extend(stream))
         thread.start()
-        dockertest.retry(lambda: len(seen) >= 3)
+        dockertest.retry(lambda: len(lines) >= 3)
         stream.close()
         thread.join(10)
         assert not thread.is_alive()
-        assert seen[:3] == ["tick 1", "tick 2", "tick 3"]
+        assert lines[:3] == ["tick 1", "tick 2", "tick 3"]
 
 
-def test_a_stream_ends_with_a_container_that_is_removed(pool: dockertest.Pool) -> None:
-    """Whoever follows the log in a thread sees its end, though the engine will not read the rest any more."""
+def test_a_stream_ends_when_its_container_is_removed(pool: dockertest.Pool) -> None:
+    """Threads that follow the log stop, although the engine cannot read the rest of the log."""
     with pool.run("busybox:1.35", cmd=TICKS) as resource, ThreadPoolExecutor() as threads:
-        seen: list[str] = []
+        lines: list[str] = []
         waiting = threads.submit(resource.wait_for_log, "never")
-        following = threads.submit(lambda: seen.extend(resource.stream_logs()))
-        dockertest.retry(lambda: len(seen) >= 3)
+        following = threads.submit(lambda: lines.extend(resource.stream_logs()))
+        dockertest.retry(lambda: len(lines) >= 3)
         resource.close()
         following.result(10)
         with pytest.raises(dockertest.ContainerExitedError):
             waiting.result(10)
 
 
-def test_a_stream_that_is_left_early_leaves_nothing_open(pool: dockertest.Pool) -> None:
-    """`break` in the middle, or never begun: the connection goes with the iterator, without a warning."""
+def test_an_abandoned_stream_closes_its_connection(pool: dockertest.Pool) -> None:
+    """There is no `ResourceWarning`, whether a loop is left by `break` or was never started."""
     with pool.run("busybox:1.35", cmd=TICKS) as resource:
         for line in resource.stream_logs():
             assert line == "tick 1"
@@ -133,16 +228,16 @@ def test_a_stream_that_is_left_early_leaves_nothing_open(pool: dockertest.Pool) 
         gc.collect()
 
 
-def test_a_log_line_is_waited_for(pool: dockertest.Pool) -> None:
-    """The count-th match is given, as a match with its groups."""
+def test_wait_for_log_returns_the_match(pool: dockertest.Pool) -> None:
+    """*count* selects a later match, and the match has the groups of the expression."""
     with pool.run("busybox:1.35", cmd=TICKS) as resource:
         match = resource.wait_for_log(r"tick (\d+)", count=4, max_wait=30)
         assert match[1] == "4"
         assert resource.wait_for_log(re.compile("TICK", re.IGNORECASE), max_wait=30)
 
 
-def test_a_line_that_never_comes(pool: dockertest.Pool) -> None:
-    """Past its time it is a `RetryTimeoutError` with the last lines."""
+def test_wait_for_log_times_out(pool: dockertest.Pool) -> None:
+    """The error has the last lines of the log."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"]) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.RetryTimeoutError, match="still starting") as caught:
@@ -153,16 +248,16 @@ def test_a_line_that_never_comes(pool: dockertest.Pool) -> None:
             resource.wait_for_log("still", count=2, max_wait=0)
 
 
-def test_a_line_that_cannot_come_any_more(pool: dockertest.Pool) -> None:
-    """The container has ended: that is told at once."""
+def test_wait_for_log_ends_with_the_container(pool: dockertest.Pool) -> None:
+    """A container that has exited writes no more lines."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo going down; exit 9"]) as resource:
         with pytest.raises(dockertest.ContainerExitedError, match="going down") as caught:
             resource.wait_for_log("ready")
         assert caught.value.exit_code == 9
 
 
-def test_a_line_is_waited_for_across_a_restart(engine: Engine, tmp_path: Path) -> None:
-    """The log of a container that is running again goes on, and so does the wait."""
+def test_wait_for_log_continues_after_a_restart(engine: Engine, tmp_path: Path) -> None:
+    """A container that was started again continues its log."""
     script = "[ -e /again ] && echo ready && exec sleep 600; touch /again; echo first"
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=["sh", "-c", script])
@@ -172,7 +267,5 @@ def test_a_line_is_waited_for_across_a_restart(engine: Engine, tmp_path: Path) -
             engine.client.api.start(resource.id)
             relay(client, forward())
 
-        proxy.next(
-            r"^GET \S*/containers/\S*/json", start_first
-        )  # asked at the log's end whether it has ended
+        proxy.next(r"^GET \S*/containers/\S*/json", start_first)  # follows the end of the log
         assert resource.wait_for_log("ready|first", count=2, max_wait=30)[0] == "ready"

@@ -1,7 +1,9 @@
-"""Networks: made, joined, left and removed."""
+"""Creating, joining, leaving and removing networks."""
 
 import ipaddress
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,37 +16,39 @@ from .conftest import Engine
 SLEEP = ("sleep", "600")
 
 
-def test_a_network_goes_with_its_pool(engine: Engine, name: str) -> None:
-    """Networks are removed after the containers that were in them."""
+def test_a_network_is_removed_with_its_pool(engine: Engine, name: str) -> None:
+    """Networks are removed after the containers in them."""
     with dockertest.Pool() as pool:
         network = pool.create_network(
             name, labels={"team": "storage"}, internal=True, subnet="198.19.77.0/24"
         )
         pool.run("busybox:1.35", cmd=SLEEP, networks=[network])
-        found = engine.client.api.inspect_network(network.id)
-        assert found["Internal"] is True
-        assert found["Labels"]["team"] == "storage"
-        assert found["IPAM"]["Config"][0]["Subnet"] == "198.19.77.0/24"
+        attrs = engine.client.api.inspect_network(network.id)
+        assert attrs["Internal"] is True
+        assert attrs["Labels"]["team"] == "storage"
+        assert attrs["IPAM"]["Config"][0]["Subnet"] == "198.19.77.0/24"
         assert repr(network) == f"<Network '{name}' {network.id[:12]}>"
     assert not engine.client.networks.list(names=[name])
     with pytest.raises(dockertest.ResourceClosedError), network:
         pass
 
 
-def test_a_random_name_is_unique(pool: dockertest.Pool) -> None:
-    """Two networks without a name do not meet."""
-    with pool.create_network() as one, pool.create_network() as two:
-        assert one.name != two.name
+def test_generated_names_are_unique(pool: dockertest.Pool) -> None:
+    """Networks without a name do not conflict."""
+    with pool.create_network() as first, pool.create_network() as second:
+        assert first.name != second.name
 
 
-def test_a_name_that_is_taken_is_an_error(pool: dockertest.Pool, name: str) -> None:
-    """Older engines would make a second network of the same name."""
+def test_a_network_name_in_use(pool: dockertest.Pool, name: str) -> None:
+    """Older engines would create another network with the same name."""
     with pool.create_network(name), pytest.raises(dockertest.EngineError, match=name):
         pool.create_network(name)
 
 
-def test_what_is_still_attached_is_disconnected_first(pool: dockertest.Pool, engine: Engine) -> None:
-    """Removing a network in use succeeds, and the containers stay; removing it twice is nothing."""
+def test_containers_are_disconnected_before_a_network_is_removed(
+    pool: dockertest.Pool, engine: Engine
+) -> None:
+    """The containers keep running. Removing a network again has no effect."""
     network = pool.create_network()
     with pool.run("busybox:1.35", cmd=SLEEP, networks=[network]) as resource:
         pool.remove_network(network)
@@ -54,16 +58,16 @@ def test_what_is_still_attached_is_disconnected_first(pool: dockertest.Pool, eng
         assert resource.status == "running"
 
 
-def test_a_found_network_can_be_removed(pool: dockertest.Pool, name: str) -> None:
-    """What was found is borrowed, until it is asked to go."""
+def test_a_borrowed_network_can_be_removed(pool: dockertest.Pool, name: str) -> None:
+    """`networks_by_name` does not make the pool its owner, but an explicit removal works."""
     pool.create_network(name)
-    (found,) = pool.networks_by_name(name)
-    pool.remove_network(found)
+    (borrowed,) = pool.networks_by_name(name)
+    pool.remove_network(borrowed)
     assert pool.networks_by_name(name) == []
 
 
-def test_what_the_engine_never_removes_keeps_its_containers(tmp_path: Path) -> None:
-    """Its own bridge: asked to go by mistake, it is left alone, and so are everybody's containers in it."""
+def test_the_default_network_keeps_its_containers(tmp_path: Path) -> None:
+    """The engine refuses to remove its own bridge, so no container may be disconnected from it."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         (bridge,) = pool.networks_by_name("bridge") or pool.networks_by_name("podman")
@@ -74,8 +78,8 @@ def test_what_the_engine_never_removes_keeps_its_containers(tmp_path: Path) -> N
         assert not [line for line in proxy.requests if "/disconnect" in line]
 
 
-def test_no_port_is_waited_for_in_an_internal_network(tmp_path: Path, name: str) -> None:
-    """None is published there: neither a start nor a reuse asks again and again."""
+def test_ports_in_an_internal_network_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    """They are never published, so neither a start nor a reuse polls for them."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         network = pool.client.networks.create(name, internal=True)
         try:
@@ -84,48 +88,52 @@ def test_no_port_is_waited_for_in_an_internal_network(tmp_path: Path, name: str)
                 shared = pool.run(
                     "busybox:1.35", cmd=SLEEP, name=name, networks=[name], exposed_ports=[80], reuse=True
                 )
-                assert sum("/containers/" in each and "/json" in each for each in proxy.requests) <= 3
+                assert sum("/containers/" in line and "/json" in line for line in proxy.requests) <= 3
             pool.purge(shared)
         finally:
             network.remove()
 
 
-def resolved(client: dockertest.Resource, alias: str) -> str:
-    """Give the address that a name has within a container; what Podman's name server loses, the resolver asks 40 s for."""
+def resolve(client: dockertest.Resource, alias: str) -> str:
+    """
+    Return the address of a name inside a container.
+
+    If Podman's name server loses a query, the resolver repeats it for up to 40 s.
+    """
 
     def ask() -> str:
-        said = client.exec(["ping", "-c", "1", "-W", "1", alias])
-        found = re.match(rf"PING {alias} \(([0-9.]+)\)", said.stdout)  # said before it may send anything
-        assert found, said
-        return found[1]
+        result = client.exec(["ping", "-c", "1", "-W", "1", alias])
+        match = re.match(rf"PING {alias} \(([0-9.]+)\)", result.stdout)  # printed before a packet is sent
+        assert match, result
+        return match[1]
 
     return client.retry(ask, max_wait=100)
 
 
-def test_aliases_are_resolved(pool: dockertest.Pool) -> None:
-    """Another container finds this one by its alias, from the start or from a later connection."""
+def test_aliases_resolve(pool: dockertest.Pool) -> None:
+    """Another container resolves the alias from the start or from a later connection."""
     with pool.create_network() as network, pool.run("busybox:1.35", cmd=SLEEP, networks=[network]) as client:
         with pool.run("busybox:1.35", cmd=SLEEP, networks=[network], network_aliases=["early"]) as server:
             server.disconnect_from_network(network)
             server.connect_to_network(network, aliases=["late"])
-            assert resolved(client, "late") == server.get_ip_in_network(network)
+            assert resolve(client, "late") == server.get_ip_in_network(network)
         with pool.run("busybox:1.35", cmd=SLEEP, networks=[network], network_aliases=["early"]) as server:
-            assert resolved(client, "early") == server.get_ip_in_network(network)
+            assert resolve(client, "early") == server.get_ip_in_network(network)
 
 
-def test_an_address_by_network_name_id_or_handle(pool: dockertest.Pool, name: str) -> None:
-    """All three name the same network."""
+def test_the_address_by_network_name_id_or_object(pool: dockertest.Pool, name: str) -> None:
+    """All three identify the same network."""
     with (
         pool.create_network(name) as network,
         pool.run("busybox:1.35", cmd=SLEEP, networks=[name]) as resource,
     ):
-        found = {resource.get_ip_in_network(each) for each in (network, network.name, network.id)}
-        assert len(found) == 1
-        assert ipaddress.ip_address(found.pop())
+        addresses = {resource.get_ip_in_network(key) for key in (network, network.name, network.id)}
+        assert len(addresses) == 1
+        assert ipaddress.ip_address(addresses.pop())
 
 
-def test_a_network_that_one_is_not_in(pool: dockertest.Pool, name: str) -> None:
-    """The error names the network and those that the container is in."""
+def test_a_network_that_the_container_is_not_in(pool: dockertest.Pool, name: str) -> None:
+    """The error names the network and the networks of the container."""
     with pool.create_network(name) as network, pool.run("busybox:1.35", cmd=SLEEP) as resource:
         with pytest.raises(dockertest.NotInNetworkError, match="it is in: "):
             resource.get_ip_in_network(network)
@@ -133,8 +141,8 @@ def test_a_network_that_one_is_not_in(pool: dockertest.Pool, name: str) -> None:
             resource.disconnect_from_network(network)
 
 
-def test_exhausted_address_pools_are_got_around(tmp_path: Path) -> None:
-    """Where the engine has no addresses left, a subnet of ours is tried, and another where that one is in use."""
+def test_exhausted_address_pools(tmp_path: Path) -> None:
+    """If the engine has no free addresses, dockertest selects a subnet, and another one if that is in use."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         create = r"^POST \S*/networks/create"
         proxy.next(
@@ -151,8 +159,8 @@ def test_exhausted_address_pools_are_got_around(tmp_path: Path) -> None:
         assert len([line for line in proxy.requests if "/networks/create" in line]) == 3
 
 
-def test_bad_options_are_refused(pool: dockertest.Pool) -> None:
-    """Before the engine sees them, and by name."""
+def test_invalid_options_are_rejected(pool: dockertest.Pool) -> None:
+    """The error names the option, and no request is sent."""
     for options in (
         {"subnet": "no subnet"},
         {"internal": "yes"},
@@ -163,3 +171,36 @@ def test_bad_options_are_refused(pool: dockertest.Pool) -> None:
             pool.create_network(**options)
     with pytest.raises(dockertest.InvalidOptionError, match="name"):
         pool.create_network("no/name")
+
+
+def test_host_gateway_is_the_host_of_the_engine(pool: dockertest.Pool, engine: Engine) -> None:
+    """Podman 4 would write the word itself to `/etc/hosts`."""
+    hosts = ["first:host-gateway", "second:10.1.2.3"]
+    with pool.run("busybox:1.35", cmd=SLEEP, extra_hosts=hosts) as box, pool.create_network() as network:
+        lines = [line.split() for line in box.read_file("/etc/hosts").decode().splitlines()]
+        addresses = {line[1]: line[0] for line in lines if len(line) > 1}
+        assert addresses["second"] == "10.1.2.3"
+        assert not ipaddress.ip_address(addresses["first"]).is_loopback
+        with pool.run("busybox:1.35", cmd=SLEEP, extra_hosts=hosts, networks=[network]) as other:
+            assert b"host-gateway" not in other.read_file("/etc/hosts")
+        if not engine.is_local:
+            return
+        with socket.create_server((addresses["first"], 0)) as server:
+            port = server.getsockname()[1]
+            server.settimeout(20)
+            assert box.exec(["sh", "-c", f"nc first {port} < /dev/null &"]).exit_code == 0
+            server.accept()[0].close()
+
+
+def test_host_gateway_where_there_is_no_gateway(engine: Engine) -> None:
+    """Podman has no address for it, or Podman 5 writes one that leads nowhere; Docker ignores it."""
+    options = dockertest.RunOptions(
+        repository="busybox:1.35", cmd=SLEEP, networks=["none"], extra_hosts=["first:host-gateway"]
+    )
+    with dockertest.Pool() as pool:
+        if engine.is_podman and engine.version < (5,):
+            with pytest.raises(dockertest.InvalidOptionError, match=r"host\.containers\.internal"):
+                pool.run_with_options(options)
+        else:
+            with suppress(*([dockertest.ContainerStartError] if engine.is_podman else [])):
+                pool.run_with_options(options)

@@ -1,4 +1,4 @@
-"""A database of its own for every test: one server, one migration, many clones."""
+"""A database for each test: one server, one migration, many clones."""
 
 import json
 import os
@@ -8,13 +8,16 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
 import dockertest
-from dockertest.postgres import ServerFields, TemplateDatabase
+from dockertest._template import ServerFields
+from dockertest.postgres import TemplateDatabase
+from tests.engines.fault_proxy import FaultProxy, cut
 
 from .conftest import Engine
 
@@ -36,7 +39,7 @@ def template(pool):
 
 
 def migrate(url: str) -> None:
-    """Make a table with something in it, and leave the connection open, as careless code does."""
+    """Create a table with one row, and leave the connection open, as careless code does."""
     connection = psycopg.connect(url)
     connection.execute("CREATE TABLE item (name text)")
     connection.execute("INSERT INTO item VALUES ('first')")
@@ -48,47 +51,47 @@ LEFT_OPEN: "list[psycopg.Connection[Any]]" = []
 
 
 @pytest.fixture(autouse=True)
-def _close_what_was_left_open() -> Any:
+def _close_connections() -> Any:
     yield
     while LEFT_OPEN:
         LEFT_OPEN.pop().close()
 
 
 def items(url: str) -> "list[str]":
-    """Give what is in the table."""
+    """Return the rows of the table."""
     with psycopg.connect(url) as connection:
         return [str(name) for (name,) in connection.execute("SELECT name FROM item ORDER BY name")]
 
 
 def databases(template: TemplateDatabase) -> "set[str]":
-    """Give the names of all databases on the server."""
-    with psycopg.connect(template._url("postgres")) as connection:
+    """Return the names of all databases on the server."""
+    with psycopg.connect(template._clones.server.url("postgres")) as connection:
         return {str(name) for (name,) in connection.execute("SELECT datname FROM pg_database")}
 
 
 @pytest.fixture(scope="module")
 def template(pool: dockertest.Pool) -> Any:
-    """One server for the tests that do not end it."""
+    """One server for the tests that do not stop it."""
     with TemplateDatabase(pool, migrate) as template:
         yield template
 
 
 class TestClones:
-    """Each is a copy, and nobody else's."""
+    """Each clone is an independent copy."""
 
-    def test_a_clone_has_what_the_migration_made(self, template: TemplateDatabase) -> None:
-        """And what one test writes, no other sees."""
-        with template.clone() as one, template.clone() as two:
-            with psycopg.connect(one.url) as connection:
+    def test_a_clone_has_the_data_of_the_migration(self, template: TemplateDatabase) -> None:
+        """Changes to one clone do not affect others."""
+        with template.clone() as first, template.clone() as second:
+            with psycopg.connect(first.url) as connection:
                 connection.execute("INSERT INTO item VALUES ('second')")
-            assert items(one.url) == ["first", "second"]
-            assert items(two.url) == ["first"]
-            assert one.name != two.name
-            assert {one.name, two.name} <= databases(template)
-        assert not {one.name, two.name} & databases(template)
+            assert items(first.url) == ["first", "second"]
+            assert items(second.url) == ["first"]
+            assert first.name != second.name
+            assert {first.name, second.name} <= databases(template)
+        assert not {first.name, second.name} & databases(template)
 
-    def test_it_is_dropped_whoever_is_connected(self, template: TemplateDatabase) -> None:
-        """A connection pool that a test forgot is no reason to leave it."""
+    def test_it_is_dropped_although_clients_are_connected(self, template: TemplateDatabase) -> None:
+        """A test may have forgotten to close a connection pool."""
         clone = template.clone()
         with psycopg.connect(clone.url) as connection:
             connection.execute("SELECT 1")
@@ -100,7 +103,7 @@ class TestClones:
             connection.close()
 
     def test_settings_of_the_database_are_copied(self, pool: dockertest.Pool) -> None:
-        """Those that the migration SET for it, or for a role in it: the server itself leaves them out."""
+        """The server does not copy what a migration has SET for the database or for a role in it."""
 
         def with_settings(url: str) -> None:
             with psycopg.connect(url) as connection:
@@ -112,17 +115,17 @@ class TestClones:
                 ):
                     connection.execute(sql.SQL(statement).format(name))
 
-        asked = "SELECT current_setting('search_path'), current_setting('app.secret'), current_setting('work_mem')"
+        query = "SELECT current_setting('search_path'), current_setting('app.secret'), current_setting('work_mem')"
         with TemplateDatabase(pool, with_settings) as own:
             for _ in range(2):
                 with own.clone() as clone, psycopg.connect(clone.url) as connection:
-                    assert connection.execute(asked).fetchone() == ('"a, b", public', "it's", "7MB")
-            with psycopg.connect(own._url("postgres")) as connection:
+                    assert connection.execute(query).fetchone() == ('"a, b", public', "it's", "7MB")
+            with psycopg.connect(own._clones.server.url("postgres")) as connection:
                 count = connection.execute("SELECT count(*) FROM pg_db_role_setting").fetchone()
-            assert count == (2,)  # the template's own
+            assert count == (2,)  # only those of the template
 
-    def test_many_threads_at_once(self, template: TemplateDatabase) -> None:
-        """Each gets its own, and none is left."""
+    def test_threads_can_clone_at_the_same_time(self, template: TemplateDatabase) -> None:
+        """Each thread gets its own clones, and none is left."""
         names: list[str] = []
 
         def work() -> None:
@@ -139,39 +142,140 @@ class TestClones:
         assert len(set(names)) == 40
         assert not set(names) & databases(template)
 
-    def test_nobody_can_change_the_template(self, template: TemplateDatabase) -> None:
-        """It could not be copied while somebody is connected."""
-        (name,) = (each for each in databases(template) if each.startswith("dockertest_template_"))
+    def test_the_template_accepts_no_connections(self, template: TemplateDatabase) -> None:
+        """PostgreSQL cannot copy a database that a client is connected to."""
+        (name,) = (name for name in databases(template) if name.startswith("dockertest_template_"))
         with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
-            psycopg.connect(template._url(name))
+            psycopg.connect(template._clones.server.url(name))
 
     def test_a_clone_survives_a_restart_of_the_server(self, pool: dockertest.Pool, name: str) -> None:
-        """Connections of the restarted server are made anew, at its new port, and say again whose clones are in use."""
+        """Its connections are re-established, at the new port, and with the lock that protects the session's clones."""
         disk: ServerFields = {"env": {"PGDATA": USUAL}, "name": name, "reuse": True}
         try:
             with TemplateDatabase(pool, migrate, **disk) as own, own.clone() as clone:
                 own.resource.restart()
                 with own.clone() as another:
                     assert items(another.url) == ["first"]
-                TemplateDatabase(pool, migrate, **disk).close()  # which drops what the dead left
+                TemplateDatabase(pool, migrate, **disk).close()  # This drops the clones of dead sessions.
                 assert clone.name in databases(own)
         finally:
             pool.remove_container_by_name(name)
 
-    def test_a_server_that_lost_its_memory_is_migrated_anew(self, pool: dockertest.Pool) -> None:
-        """By the next clone; what was in the others is lost."""
+    def test_a_server_that_lost_its_data_is_migrated_again(self, pool: dockertest.Pool) -> None:
+        """The next `clone` does that. Existing clones are lost."""
         with TemplateDatabase(pool, migrate) as own, own.clone() as clone:
             own.resource.restart()
             with own.clone() as another:
                 assert items(another.url) == ["first"]
             assert clone.name not in databases(own)
 
+    def test_a_clone_can_be_restored(self, template: TemplateDatabase) -> None:
+        """It gets its first content again under the same name, although clients are connected."""
+        with template.clone() as clone:
+            with psycopg.connect(clone.url) as connection:
+                connection.execute("DROP TABLE item")
+                connection.commit()
+                clone.restore()
+                with pytest.raises(psycopg.OperationalError):
+                    connection.execute("SELECT 1")
+                connection.close()
+            assert items(clone.url) == ["first"]
+            assert clone.name in databases(template)
+        with pytest.raises(dockertest.ResourceClosedError, match="cannot be restored"):
+            clone.restore()
+
+
+class TestRunningServer:
+    """A server that was not started by dockertest is used, and stays."""
+
+    def test_it_needs_no_pool(self, template: TemplateDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The URL is an argument or in the environment; afterwards no clone is left."""
+        server = template._clones.server.url("")
+        before = databases(template)
+        with TemplateDatabase(None, migrate, version="other", server=server) as own, own.clone() as clone:
+            assert items(clone.url) == ["first"]
+            password = urlsplit(server).password
+            assert password
+            assert password not in f"{own!r} {clone!r}"
+            with pytest.raises(dockertest.InvalidOptionError, match="there is no container"):
+                _ = own.resource
+        monkeypatch.setenv("DOCKERTEST_POSTGRES_URL", server)
+        with TemplateDatabase(None, migrate, version="other") as own, own.clone() as clone:
+            assert items(clone.url) == ["first"]
+        assert len(databases(template) - before) == 1  # the template, for the next run
+
+    def test_a_clone_in_use_is_not_dropped(self, template: TemplateDatabase) -> None:
+        """A child of a dead process may still use its database."""
+        server = template._clones.server.url("")
+        name = "dockertest_clone_000000000000_00000000"
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            with psycopg.connect(template._clones.server.url(name)):
+                TemplateDatabase(None, migrate, server=server).close()
+                assert name in databases(template)
+        TemplateDatabase(None, migrate, server=server).close()
+        assert name not in databases(template)
+
+
+class TestPreparedImages:
+    """A server is started from an image of one that was set up and filled before."""
+
+    def test_a_later_server_has_the_template(self, pool: dockertest.Pool, engine: Engine, name: str) -> None:
+        """With a version, no migration runs; the data is in memory, and a new version is migrated."""
+        called: list[str] = []
+
+        def counted(url: str) -> None:
+            called.append(url)
+            migrate(url)
+
+        images = []
+        try:
+            for version in (name, name, f"{name}-2"):
+                with TemplateDatabase(pool, counted, version=version) as own, own.clone() as clone:
+                    images.append(engine.inspect(own.resource.id)["Image"])
+                    assert items(clone.url) == ["first"]
+                    kind = own.resource.exec(["stat", "-f", "-c", "%T", "/dockertest/data"], check=True)
+                    assert kind.stdout == "tmpfs\n"
+                    own.resource.restart()
+                    with own.clone() as another:
+                        assert items(another.url) == ["first"]
+            assert len(called) == 2
+            assert images[0] == images[1] != images[2]
+        finally:
+            for image in images[-2:]:
+                engine.client.images.remove(image, force=True)
+
+    def test_without_a_version_every_server_is_migrated(self, pool: dockertest.Pool, engine: Engine) -> None:
+        """The function may read files, and nothing shows that these have changed."""
+        called: list[str] = []
+        images = []
+        for prepared in (None, None, False):
+            with TemplateDatabase(pool, called.append, prepared=prepared) as own:
+                images.append(str(engine.client.images.get(engine.inspect(own.resource.id)["Image"]).tags))
+        assert len(called) == 3
+        assert images[0] == images[1]
+        assert "prepared.dockertest.invalid" in images[0]
+        assert "prepared.dockertest.invalid" not in images[2]
+
+    def test_a_migration_that_fails_leaves_no_image(
+        self, pool: dockertest.Pool, engine: Engine, name: str
+    ) -> None:
+        """Its error propagates unchanged."""
+
+        def failing(url: str) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            TemplateDatabase(pool, failing, version=name, labels={name: "1"})
+        assert not engine.labelled(name)
+        assert not engine.client.images.list(filters={"label": name})
+
 
 class TestServer:
-    """What it is started with, and how it ends."""
+    """How the server is started and removed."""
 
-    def test_it_goes_with_its_template(self, engine: Engine) -> None:
-        """And nothing works on it afterwards; closing twice is nothing."""
+    def test_closing_a_template_removes_its_server(self, engine: Engine) -> None:
+        """Closing again has no effect, and `clone` fails."""
         with dockertest.Pool() as pool:
             template = TemplateDatabase(pool, migrate)
             clone = template.clone()
@@ -183,32 +287,32 @@ class TestServer:
                 template.clone()
 
     def test_fast_settings(self, template: TemplateDatabase, pool: dockertest.Pool) -> None:
-        """By default, and beside a command of one's own; without them if asked."""
-        asked = "SELECT current_setting('fsync'), current_setting('max_connections')"
-        with psycopg.connect(template._url("postgres")) as connection:
-            assert connection.execute(asked).fetchone() == ("off", "100")
+        """They are the default and can be turned off. A command in the options is kept."""
+        query = "SELECT current_setting('fsync'), current_setting('max_connections')"
+        with psycopg.connect(template._clones.server.url("postgres")) as connection:
+            assert connection.execute(query).fetchone() == ("off", "100")
         command = ["postgres", "-c", "max_connections=17"]
         with TemplateDatabase(pool, migrate, fast=False, cmd=command) as safe:
-            with psycopg.connect(safe._url("postgres")) as connection:
-                assert connection.execute(asked).fetchone() == ("on", "17")
+            with psycopg.connect(safe._clones.server.url("postgres")) as connection:
+                assert connection.execute(query).fetchone() == ("on", "17")
             with safe.clone() as clone:
                 assert items(clone.url) == ["first"]
 
-    def test_the_images_own_command_counts(
+    def test_the_command_of_the_image_is_kept(
         self, pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path
     ) -> None:
-        """Images with extensions load them there: our settings come after it."""
+        """Some images load extensions there, so the settings are appended."""
         (tmp_path / "Dockerfile").write_text(
             f'FROM {pool.image_prefix}postgres:15\nCMD ["postgres", "-c", "max_connections=17"]\n'
         )
         image, _ = engine.client.images.build(path=str(tmp_path), tag=name, rm=True)
         try:
             with (
-                TemplateDatabase(pool, migrate, repository=str(image.id), tag=None) as own,
-                psycopg.connect(own._url("postgres")) as connection,
+                TemplateDatabase(pool, migrate, repository=str(image.id), tag=None, prepared=False) as own,
+                psycopg.connect(own._clones.server.url("postgres")) as connection,
             ):
-                asked = "SELECT current_setting('fsync'), current_setting('max_connections')"
-                assert connection.execute(asked).fetchone() == ("off", "17")
+                query = "SELECT current_setting('fsync'), current_setting('max_connections')"
+                assert connection.execute(query).fetchone() == ("off", "17")
         finally:
             engine.client.images.remove(name)
 
@@ -223,7 +327,7 @@ class TestServer:
             ({"fast": False}, USUAL, False),
         ],
     )
-    def test_where_the_data_are(
+    def test_the_location_of_the_data(
         self,
         pool: dockertest.Pool,
         engine: Engine,
@@ -232,36 +336,63 @@ class TestServer:
         folder: str,
         in_memory: bool,
     ) -> None:
-        """In memory, unless the user has a place for them."""
+        """The data is in memory, unless the options contain a location."""
         if mounts := options.get("mounts"):
-            options = {"mounts": [each.replace("NAME", name) for each in mounts]}
+            options = {
+                "mounts": [mount.replace("NAME", name) for mount in mounts]
+            }  # These cannot be prepared.
+        else:
+            options = {**options, "prepared": False}
         try:
             with TemplateDatabase(pool, migrate, **options) as own, own.clone() as clone:
                 assert items(clone.url) == ["first"]
                 with psycopg.connect(clone.url) as connection:
-                    told = connection.execute("SELECT current_setting('data_directory')").fetchone()
+                    row = connection.execute("SELECT current_setting('data_directory')").fetchone()
                 kind = own.resource.exec(["stat", "-f", "-c", "%T", folder], check=True).stdout.strip()
         finally:
             for volume in engine.client.volumes.list(filters={"name": name}):
                 volume.remove()
-        assert told == (folder,)
+        assert row == (folder,)
         assert (kind == "tmpfs") == in_memory
 
-    def test_a_user_with_an_odd_name(self, pool: dockertest.Pool) -> None:
-        """Name and password may have any characters; they are quoted."""
+    def test_user_and_password_are_quoted(self, pool: dockertest.Pool) -> None:
+        """They may contain any characters."""
         env = {"POSTGRES_USER": "odd us@er", "POSTGRES_PASSWORD": "p@ss:w/ord%20"}
-        with TemplateDatabase(pool, migrate, env=env) as own, own.clone() as clone:
+        with TemplateDatabase(pool, migrate, env=env, prepared=False) as own, own.clone() as clone:
             assert items(clone.url) == ["first"]
 
-    def test_the_password_is_shown_nowhere(self, template: TemplateDatabase, engine: Engine) -> None:
-        """But in the URL that was asked for."""
+    @pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
+    def test_user_and_password_may_be_in_files(
+        self, pool: dockertest.Pool, tmp_path: Path, is_folder: bool
+    ) -> None:
+        """The image refuses `POSTGRES_PASSWORD` next to `POSTGRES_PASSWORD_FILE`, so only the latter is set."""
+        (tmp_path / "user").write_text("some one\n")
+        (tmp_path / "password").write_text("p@ss:w/ord%20\n\n")
+        env = {"POSTGRES_USER_FILE": "/run/secrets/user", "POSTGRES_PASSWORD_FILE": "/run/secrets/./password"}
+        files: dict[str, Any] = {
+            "/run/secrets/user": "some one",
+            "/run/secrets/password": tmp_path / "password",
+        }
+        if is_folder:
+            tmp_path.chmod(0o755)  # The server reads it as another user.
+            files = {"/run/secrets": tmp_path}
+        with (
+            TemplateDatabase(pool, migrate, env=env, files=files, prepared=False) as own,
+            own.clone() as clone,
+        ):
+            assert items(clone.url) == ["first"]
+            assert clone.url.startswith("postgresql://some%20one:p%40ss%3Aw%2Ford%2520@")
+
+    def test_the_password_is_only_in_the_url(self, template: TemplateDatabase, engine: Engine) -> None:
+        """It is in no repr and no label."""
         with template.clone() as clone:
             shown = f"{template!r} {clone!r} {template.resource!r} {engine.inspect(template.resource.id)['Config']['Labels']}"
-            assert template._password not in shown
-            assert template._password in clone.url
+            password = urlsplit(clone.url).password
+            assert password
+            assert password not in shown
 
     def test_a_migration_that_fails_leaves_no_template(self, pool: dockertest.Pool, name: str) -> None:
-        """Its error comes out as it is, and the next one starts from nothing."""
+        """Its error propagates unchanged, and the next migration starts with an empty database."""
         failing = [True]
 
         def sometimes(url: str) -> None:
@@ -278,17 +409,17 @@ class TestServer:
         finally:
             pool.remove_container_by_name(name)
 
-    def test_a_server_that_ends_is_told(self, pool: dockertest.Pool, engine: Engine) -> None:
-        """With its exit code and last lines, instead of a refused connection."""
+    def test_the_exit_of_the_server_is_reported(self, pool: dockertest.Pool, engine: Engine) -> None:
+        """The error has the exit code and the last log lines, instead of a refused connection."""
         with TemplateDatabase(pool, migrate) as own:
             engine.client.containers.get(own.resource.id).kill()
             with pytest.raises(dockertest.ContainerExitedError, match="exit code 137"):
                 own.clone()
 
-    def test_a_server_that_has_ended_is_closed(
+    def test_a_template_whose_server_has_exited_can_be_closed(
         self, pool: dockertest.Pool, engine: Engine, name: str
     ) -> None:
-        """One that is reused, too: its clones went with it, and no failure of ours hides one of the body."""
+        """With reuse too, the clones are lost with the server, and no error hides that of the body."""
         try:
             with TemplateDatabase(pool, migrate, name=name, reuse=True) as own:
                 own.clone()
@@ -300,10 +431,10 @@ class TestServer:
 
 
 class TestSharing:
-    """One server and one migration for many processes and runs."""
+    """One server and one migration serve many processes and runs."""
 
     def run(self, name: str, log: Path, code: str) -> "subprocess.Popen[str]":
-        """Start a process with the module above."""
+        """Start a process that runs the module above and then *code*."""
         return subprocess.Popen(
             [sys.executable, "-c", MODULE + code, name, str(log)],
             stdout=subprocess.PIPE,
@@ -315,10 +446,10 @@ class TestSharing:
     def test_eight_processes_share_one_migration(
         self, pool: dockertest.Pool, name: str, tmp_path: Path
     ) -> None:
-        """Their clones, five hundred in all, are each its taker's own, and none is left."""
+        """Their clones are independent, and none is left."""
         code = """
 with dockertest.Pool() as pool, template(pool) as own:
-    for _ in range(63):
+    for _ in range(12):
         with own.clone() as clone, psycopg.connect(clone.url) as connection:
             connection.execute("INSERT INTO item VALUES ('second')")
             assert connection.execute("SELECT count(*) FROM item").fetchone() == (2,)
@@ -327,8 +458,8 @@ with dockertest.Pool() as pool, template(pool) as own:
         log = tmp_path / "log"
         try:
             started = [self.run(name, log, code) for _ in range(8)]
-            ids = {each.communicate()[0] for each in started}
-            assert {each.returncode for each in started} == {0}
+            ids = {process.communicate()[0] for process in started}
+            assert {process.returncode for process in started} == {0}
             assert len(ids) == 1
             assert log.read_text() == "migrated\n"
             again = self.run(name, log, code)
@@ -339,16 +470,16 @@ with dockertest.Pool() as pool, template(pool) as own:
             pool.remove_container_by_name(name)
 
     def clones(self, pool: dockertest.Pool, name: str) -> "list[str]":
-        """Ask the server itself."""
+        """Return the clones on the server."""
         server = pool.container_by_name(name)
         assert server is not None
-        asked = "SELECT datname FROM pg_database WHERE datname LIKE 'dockertest\\_clone%'"
-        return server.exec(["psql", "-U", "postgres", "-Atc", asked], check=True).stdout.split()
+        query = "SELECT datname FROM pg_database WHERE datname LIKE 'dockertest\\_clone%'"
+        return server.exec(["psql", "-U", "postgres", "-Atc", query], check=True).stdout.split()
 
-    def test_what_a_killed_process_left_is_dropped_by_the_next(
+    def test_clones_of_a_killed_process_are_dropped(
         self, pool: dockertest.Pool, name: str, tmp_path: Path
     ) -> None:
-        """And a living one's clones are not; a template that is half there is made anew."""
+        """The next process drops them, but not the clones of a living process."""
         waiting = """
 pool = dockertest.Pool()
 own = template(pool)
@@ -358,11 +489,11 @@ sys.stdin.readline()
         log = tmp_path / "log"
         try:
             living, killed = self.run(name, log, waiting), self.run(name, log, waiting)
-            names = [json.loads(each.stdout.readline()) for each in (living, killed) if each.stdout]
+            names = [json.loads(process.stdout.readline()) for process in (living, killed) if process.stdout]
             killed.send_signal(signal.SIGKILL)
             killed.communicate()
 
-            def only_the_living_ones_is_left() -> bool:
+            def is_only_the_living_one_left() -> bool:
                 third = self.run(
                     name, log, "dockertest.Pool().__enter__(); template(dockertest.Pool()).close()"
                 )
@@ -370,14 +501,14 @@ sys.stdin.readline()
                 assert third.returncode == 0
                 return self.clones(pool, name) == [names[0]]
 
-            # The server notices a moment later that its client is gone.
-            dockertest.retry(only_the_living_ones_is_left, max_wait=20)
+            # It takes a moment until the server notices that its client is gone.
+            dockertest.retry(is_only_the_living_one_left, max_wait=20)
             living.communicate("\n")
         finally:
             pool.remove_container_by_name(name)
 
-    def test_another_version_is_another_template(self, pool: dockertest.Pool, name: str) -> None:
-        """On the same server; the first one is still there for whoever names it."""
+    def test_each_version_has_its_own_template(self, pool: dockertest.Pool, name: str) -> None:
+        """The templates are on the same server, and an earlier version can be used again."""
         called: list[str] = []
 
         def counted(url: str) -> None:
@@ -390,8 +521,8 @@ sys.stdin.readline()
         finally:
             pool.remove_container_by_name(name)
 
-    def test_a_group_shares_by_its_name(self, pool: dockertest.Pool, name: str) -> None:
-        """Other users of the engine know the same password."""
+    def test_a_group_shares_a_server(self, pool: dockertest.Pool, name: str) -> None:
+        """The password is derived from the name, so that other users of the engine know it."""
         first = TemplateDatabase(pool, migrate, reuse=name)
         second = TemplateDatabase(pool, migrate, reuse=name)
         assert first.resource.id == second.resource.id
@@ -403,25 +534,42 @@ sys.stdin.readline()
 
 
 class TestKeeping:
-    """For a look afterwards."""
+    """Databases can be kept for inspection."""
 
     def test_a_clone_can_be_kept(self, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-        """Its URL is printed, and works after everything is closed; what removes it is printed as well."""
+        """Its URL works after everything is closed, and the command that removes the server is printed."""
         with dockertest.Pool() as pool, TemplateDatabase(pool, migrate) as own:
             kept, dropped = own.clone(), own.clone()
             kept.keep()
             kept.close()
         try:
-            told = capsys.readouterr().err
-            assert f"kept database {kept.url}" in told
-            assert f"remove: docker rm -f -v {own.resource.id[:12]}" in told
+            output = capsys.readouterr().err
+            assert f"kept database {kept.url}" in output
+            assert f"remove: docker rm -f -v {own.resource.id[:12]}" in output
             assert items(kept.url) == ["first"]
-            assert dropped.url not in told
+            assert dropped.url not in output
         finally:
-            engine.client.containers.get(own.resource.id).remove(force=True, v=True)
+            engine.remove(own.resource.id)
+
+    def test_a_kept_server_survives_an_unanswered_request(self, tmp_path: Path, engine: Engine) -> None:
+        """After a create request without a response, closing the pool removes containers by their labels."""
+        with FaultProxy(tmp_path / "front.sock").running() as proxy:
+            with dockertest.Pool(proxy.endpoint) as pool, TemplateDatabase(pool, migrate) as own:
+                kept = own.clone()
+                kept.keep()
+                other = pool.run("busybox:1.35", cmd=["sleep", "600"])
+                proxy.next("^POST .*/containers/create", cut(0))
+                with pytest.raises(dockertest.EngineError):
+                    pool.run("busybox:1.35", cmd=["sleep", "600"])
+            try:
+                assert items(kept.url) == ["first"]
+                assert not engine.has(other.id)
+                assert engine.labelled(f"dockertest.session={pool._runtime.session.id}") == [own.resource.id]
+            finally:
+                engine.remove(own.resource.id)
 
     def test_a_pool_that_keeps_keeps_clones(self, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-        """With their URLs, so that one can look at each."""
+        """Their URLs are printed."""
         with dockertest.Pool(keep=True) as pool, TemplateDatabase(pool, migrate) as own:
             clone = own.clone()
             clone.close()
@@ -429,11 +577,11 @@ class TestKeeping:
             assert f"kept database {clone.url}" in capsys.readouterr().err
             assert items(clone.url) == ["first"]
         finally:
-            engine.client.containers.get(own.resource.id).remove(force=True, v=True)
+            engine.remove(own.resource.id)
 
 
-def test_a_forked_child_leaves_its_parents_things_alone(pool: dockertest.Pool, name: str) -> None:
-    """Connections, clones and the server; both go on making clones."""
+def test_a_forked_child_leaves_its_parents_server_alone(pool: dockertest.Pool, name: str) -> None:
+    """The parent's clones and server stay, and both processes can make more clones."""
     with TemplateDatabase(pool, migrate, name=name, reuse=name) as template, template.clone() as parents:
         pid = os.fork()
         if not pid:

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a project that has this package installed meets it: pytest runs in a process of its own."""
+"""The pytest plugin in a project that has this package installed. pytest runs in a separate process."""
 
 import re
 from xml.etree import ElementTree
@@ -23,11 +23,11 @@ SERVER = """
             labels=LABEL,
         )
 """
-LOG = "; DOCKERTEST_KEEP=1 leaves it standing for a look\n    line 1 of the log\n    line 2 of the log\n    line 3 of the log\n"
+LOG = "; DOCKERTEST_KEEP=1 keeps the container\n    line 1 of the log\n    line 2 of the log\n    line 3 of the log\n"
 
 
 def test_a_failed_test_shows_its_containers(suite: Suite, engine: Engine) -> None:
-    """State, ports and the last lines of the log, for a failed call and a failed set-up, without any option."""
+    """It shows state, ports and last log lines for a failed test or fixture, without any option."""
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",
@@ -48,19 +48,19 @@ def test_a_failed_test_shows_its_containers(suite: Suite, engine: Engine) -> Non
             pass
         """,
     )
-    code, said = suite.run("pytest")
+    code, output = suite.run("pytest")
     assert code == 1
-    assert "1 failed, 1 passed, 1 error in" in said
+    assert "1 failed, 1 passed, 1 error in" in output
     title = r"-+ container '\w+' \([0-9a-f]{12}\) of \S*busybox:1.35 is running -+\n"
-    told = rf"{title}  published: 8080/tcp -> [\d.]+:\d+\n  more: docker logs [0-9a-f]{{12}}{LOG}"
-    for part in said.partition("= FAILURES =")[::2]:
-        assert len(re.findall(told, part)) == 1
-    assert "hunter2" not in said
+    section = rf"{title}  published: 8080/tcp -> [\d.]+:\d+\n  more: docker logs [0-9a-f]{{12}}{LOG}"
+    for part in output.partition("= FAILURES =")[::2]:
+        assert len(re.findall(section, part)) == 1
+    assert "hunter2" not in output
     assert engine.labelled(suite.label) == []
 
 
-def test_a_container_that_has_ended_is_shown_with_its_exit_code(suite: Suite) -> None:
-    """Also one of a pool that the tests made themselves."""
+def test_an_exited_container_is_shown_with_its_exit_code(suite: Suite) -> None:
+    """The pool may also be created by the tests themselves."""
     suite.write(
         "test_it.py",
         """
@@ -77,13 +77,13 @@ def test_a_container_that_has_ended_is_shown_with_its_exit_code(suite: Suite) ->
             assert own.logs() == "ready"
         """,
     )
-    code, said = suite.run("pytest")
+    code, output = suite.run("pytest")
     assert code == 1
-    assert re.search(r"- container .* has ended with exit code 3 -+\n.*\n    no space\n", said)
+    assert re.search(r"- container .* has ended with exit code 3 -+\n.*\n    no space\n", output)
 
 
-def test_what_the_failure_tells_itself_is_not_told_again(suite: Suite) -> None:
-    """A wait that is over for a dead container has its log in the error already."""
+def test_a_container_in_the_failure_is_not_shown_twice(suite: Suite) -> None:
+    """The error for an exited container already contains its log."""
     suite.write(
         "test_it.py",
         """
@@ -92,13 +92,17 @@ def test_what_the_failure_tells_itself_is_not_told_again(suite: Suite) -> None:
             dead.retry(lambda: False)
         """,
     )
-    code, said = suite.run("pytest")
+    code, output = suite.run("pytest")
     assert code == 1
-    assert said.count("more: docker logs") == 1
+    assert output.count("more: docker logs") == 1
 
 
-def test_the_last_line_says_what_was_started(suite: Suite) -> None:
-    """Per image how many and how long; of a failed run how to have a look; and nothing in a quiet one."""
+def test_the_last_line_counts_started_containers(suite: Suite) -> None:
+    """
+    It has the number and the time for each image.
+
+    A failed run has a hint, and a quiet run prints nothing.
+    """
     suite.write("conftest.py", SERVER)
     suite.write("test_it.py", "def test_it(server, dockertest_pool): dockertest_pool.run('busybox:1.35')\n")
     line = r"^dockertest: started 2 of \S*busybox:1.35 in \d+\.\d\d s"
@@ -107,12 +111,12 @@ def test_the_last_line_says_what_was_started(suite: Suite) -> None:
     suite.write(
         "test_it.py", "def test_it(server, dockertest_pool): dockertest_pool.run('busybox:1.35').no\n"
     )
-    hint = "; --dockertest-keep leaves them standing for a look$"
+    hint = "; --dockertest-keep keeps them for inspection$"
     assert re.search(f"{line}{hint}", suite.run("pytest")[1], re.MULTILINE)
 
 
-def test_the_timeline_shows_what_took_how_long(suite: Suite) -> None:
-    """A line for each container, those of the workers of pytest-xdist and of closed pools, too."""
+def test_the_timeline_has_a_row_for_each_container(suite: Suite) -> None:
+    """It includes closed pools and workers of pytest-xdist."""
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",
@@ -126,23 +130,25 @@ def test_the_timeline_shows_what_took_how_long(suite: Suite) -> None:
         """,
     )
     for more, workers in ((), 1), (("--dist", "each", "--tx", "2*popen"), 2):
-        said = suite.run("pytest", "--dockertest-timeline", "--dockertest-picture=all.svg", *more)[1]
-        assert re.search(r"^ +create +start +ready +close +all$", said, re.MULTILINE)
+        output = suite.run("pytest", "--dockertest-timeline", "--dockertest-picture=all.svg", *more)[1]
+        assert re.search(r"^ +create +start +ready +close +all$", output, re.MULTILINE)
         assert (
-            len(re.findall(r"^\S*busybox:1.35 \S+(?: +\d+\.\d\d){4,5}$", said, re.MULTILINE)) == 2 * workers
+            len(re.findall(r"^\S*busybox:1.35 \S+(?: +\d+\.\d\d){4,5}$", output, re.MULTILINE)) == 2 * workers
         )
-        assert len(re.findall(r" closed-\w{12}(?: +\d+\.\d\d){4}$", said, re.MULTILINE)) == workers
-        assert "the timeline is drawn in all.svg" in said
+        assert len(re.findall(r" closed-\w{12}(?: +\d+\.\d\d){4}$", output, re.MULTILINE)) == workers
+        assert "the timeline is in all.svg" in output
         drawn = "".join(ElementTree.parse(suite.folder / "all.svg").getroot().itertext())
         assert drawn.count("closed-") == workers
-    assert "not drawn: [Errno 21]" in suite.run("pytest", "--dockertest-picture=.")[1]
+    assert "cannot draw the timeline: [Errno 21]" in suite.run("pytest", "--dockertest-picture=.")[1]
     assert " ready " not in suite.run("pytest")[1]
 
 
-def test_to_keep_means_everything_and_says_how_to_remove_it(
-    suite: Suite, pool: dockertest.Pool, engine: Engine
-) -> None:
-    """From workers of pytest-xdist, too: containers of the plugin's pool and of others, and networks."""
+def test_keep_applies_to_everything(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
+    """
+    It keeps containers of all pools and networks, also in pytest-xdist workers.
+
+    The removal commands are printed.
+    """
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",
@@ -156,30 +162,30 @@ def test_to_keep_means_everything_and_says_how_to_remove_it(
     )
     try:
         for more in ((), ("-n", "1")):
-            code, said = suite.run("pytest", "--dockertest-keep", *more)
-            assert code == 0, said
+            code, output = suite.run("pytest", "--dockertest-keep", *more)
+            assert code == 0, output
             kept = re.findall(
-                r"^dockertest: kept container .*; remove: docker rm -f -v (\w{12})$", said, re.MULTILINE
+                r"^dockertest: kept container .*; remove: docker rm -f -v (\w{12})$", output, re.MULTILINE
             )
             networks = re.findall(
-                r"^dockertest: kept network .*; remove: docker network rm (\w{12})$", said, re.MULTILINE
+                r"^dockertest: kept network .*; remove: docker network rm (\w{12})$", output, re.MULTILINE
             )
-            assert {each[:12] for each in engine.labelled(suite.label)} == set(kept)
+            assert {container[:12] for container in engine.labelled(suite.label)} == set(kept)
             assert (len(kept), len(networks)) == (2, 1)
-            assert re.search(rf"kept container .*: 8080/tcp -> {engine.host}:\d+; look: docker logs", said)
-            for each in kept:
-                engine.client.api.remove_container(each, force=True, v=True)
-            for each in networks:
-                engine.client.api.remove_network(each)
+            assert re.search(rf"kept container .*: 8080/tcp -> {engine.host}:\d+; look: docker logs", output)
+            for container in kept:
+                engine.remove(container)
+            for network in networks:
+                engine.client.api.remove_network(network)
     finally:
-        for each in engine.labelled(suite.label):
-            engine.client.api.remove_container(each, force=True, v=True)
-        for network in engine.client.networks.list(filters={"label": suite.label}):
-            network.remove()
+        for container in engine.labelled(suite.label):
+            engine.remove(container)
+        for leftover in engine.client.networks.list(filters={"label": suite.label}):
+            leftover.remove()
 
 
-def test_each_worker_has_a_server_of_its_own(suite: Suite, engine: Engine) -> None:
-    """Four of them; what failed in a worker is shown with that worker's container; nothing is left."""
+def test_each_worker_has_its_own_server(suite: Suite, engine: Engine) -> None:
+    """A failure shows the container of its own worker, and nothing is left."""
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",
@@ -194,35 +200,43 @@ def test_each_worker_has_a_server_of_its_own(suite: Suite, engine: Engine) -> No
             raise RuntimeError(f"with {server.id[:12]}")
         """,
     )
-    code, said = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
+    code, output = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
     assert code == 1
-    assert "4 failed, 4 passed in" in said
+    assert "4 failed, 4 passed in" in output
     servers = {path.read_text() for path in suite.folder.glob("gw*")}
     assert len(servers) == 4
-    shown = re.findall(r"E +RuntimeError: with (\w{12})\n(?:.*\n)*?  more: docker logs (\w{12})" + LOG, said)
-    assert {(each[:12], each[:12]) for each in servers} == set(shown)
-    assert re.search(r"^dockertest: started 4 of \S*busybox:1.35 in", said, re.MULTILINE)
+    shown = re.findall(
+        r"E +RuntimeError: with (\w{12})\n(?:.*\n)*?  more: docker logs (\w{12})" + LOG, output
+    )
+    assert {(server[:12], server[:12]) for server in servers} == set(shown)
+    assert re.search(r"^dockertest: started 4 of \S*busybox:1.35 in", output, re.MULTILINE)
     assert engine.labelled(suite.label) == []
 
 
-def test_with_reuse_all_workers_have_one_server(suite: Suite, engine: Engine) -> None:
-    """Each shows it with a failure, whoever started it; and only one did."""
+def test_with_reuse_all_workers_share_one_server(suite: Suite, engine: Engine) -> None:
+    """Only one worker starts it, and each worker shows it with its failures."""
     suite.write("conftest.py", SERVER.replace("labels=LABEL", "labels=LABEL, reuse=True"))
     suite.write("test_it.py", "def test_it(server): raise RuntimeError(f'with {server.id[:12]}')\n")
     try:
-        code, said = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
+        code, output = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
         (server,) = engine.labelled(suite.label)
     finally:
-        for each in engine.labelled(suite.label):
-            engine.client.api.remove_container(each, force=True, v=True)
+        for container in engine.labelled(suite.label):
+            engine.remove(container)
     assert code == 1
-    assert re.findall(r"E +RuntimeError: with (\w{12})", said) == [server[:12]] * 4
-    assert re.findall(r"more: docker logs (\w{12})" + LOG, said) == [server[:12]] * 4
-    assert re.search(r"^dockertest: started 1 of \S*busybox:1.35 in", said, re.MULTILINE)
+    assert re.findall(r"E +RuntimeError: with (\w{12})", output) == [server[:12]] * 4
+    assert re.findall(r"more: docker logs (\w{12})" + LOG, output) == [server[:12]] * 4
+    assert re.search(r"^dockertest: started 1 of \S*busybox:1.35 in", output, re.MULTILINE)
 
 
-def test_a_worker_that_is_killed_harms_no_other(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
-    """Its own server goes with it; those of the other three answer after that, and then are gone as well."""
+def test_a_killed_worker_does_not_affect_the_others(
+    suite: Suite, pool: dockertest.Pool, engine: Engine
+) -> None:
+    """
+    Only its own server is removed immediately.
+
+    The other servers still respond, and nothing is left at the end.
+    """
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",
@@ -233,22 +247,22 @@ def test_a_worker_that_is_killed_harms_no_other(suite: Suite, pool: dockertest.P
             worker = os.environ["PYTEST_XDIST_WORKER"]
             pathlib.Path(f"{worker}.new").write_text(server.id)
             pathlib.Path(f"{worker}.new").rename(worker)
-            everyone = [pathlib.Path(f"gw{n}") for n in range(4)]
-            dockertest_pool.retry(lambda: all(each.exists() for each in everyone))
+            workers = [pathlib.Path(f"gw{n}") for n in range(4)]
+            dockertest_pool.retry(lambda: all(path.exists() for path in workers))
             if worker == "gw0":
                 os.kill(os.getpid(), signal.SIGKILL)
             killed = pathlib.Path("gw0").read_text()
-            dockertest_pool.retry(lambda: killed not in there(dockertest_pool))
+            dockertest_pool.retry(lambda: killed not in existing(dockertest_pool))
             assert server.exec(["hostname"], check=True).stdout.strip() == server.id[:12]
 
-        def there(pool):
-            return [each["Id"] for each in pool.client.api.containers(all=True)]
+        def existing(pool):
+            return [container["Id"] for container in pool.client.api.containers(all=True)]
         """,
     )
-    code, said = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
+    code, output = suite.run("pytest", "--dist", "each", "--tx", "4*popen")
     assert code == 1
-    assert "worker 'gw0' crashed" in said
-    assert "1 failed, 3 passed in" in said
+    assert "worker 'gw0' crashed" in output
+    assert "1 failed, 3 passed in" in output
     assert pool.retry(lambda: engine.labelled(suite.label) == [] or False)
 
 
@@ -267,17 +281,19 @@ SKIP, FAIL, RUN = "1 passed, 1 skipped in", "1 passed, 1 error in", "2 passed in
 def test_without_an_engine_the_fixture_skips_or_fails(
     suite: Suite, environment: "dict[str, str]", summary: str
 ) -> None:
-    """A test that needs none runs; the reason is on the screen."""
+    """A test that needs no engine runs, and the reason is shown."""
     suite.write("test_it.py", "def test_any(): pass\ndef test_it(dockertest_pool): pass\n")
-    code, said = suite.run("pytest", "-rs", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment)
-    assert (code, summary in said) == (summary == FAIL, True), said
-    assert "no container engine answers" in said
-    assert ("DOCKERTEST_REQUIRED=1 makes this a failure" in said) == (summary == SKIP)
+    code, output = suite.run(
+        "pytest", "-rs", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment
+    )
+    assert (code, summary in output) == (summary == FAIL, True), output
+    assert "cannot connect to a container engine" in output
+    assert ("DOCKERTEST_REQUIRED=1 makes this a failure" in output) == (summary == SKIP)
 
 
 @pytest.mark.parametrize("where", ["module", "function", "fixture"])
-def test_pytest_takes_the_standard_librarys_skip_for_its_own(suite: Suite, where: str) -> None:
-    """`require_docker` works wherever it is called."""
+def test_require_docker_skips_in_pytest(suite: Suite, where: str) -> None:
+    """It works in a module, a test and a fixture."""
     call = "dockertest.require_docker()"
     text = {
         "module": f"{call}\ndef test_it(): pass\n",
@@ -286,32 +302,32 @@ def test_pytest_takes_the_standard_librarys_skip_for_its_own(suite: Suite, where
     }
     suite.write("test_it.py", f"import dockertest, pytest\n{text[where]}")
     assert " 1 skipped in" in suite.run("pytest", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock")[1]
-    code, said = suite.run("pytest", DOCKERTEST_REQUIRED="1")
-    assert (code, "1 passed in" in said) == (0, True), said
+    code, output = suite.run("pytest", DOCKERTEST_REQUIRED="1")
+    assert (code, "1 passed in" in output) == (0, True), output
 
 
-def test_who_does_not_use_it_does_not_notice_it(suite: Suite) -> None:
-    """Nothing but the package's face is imported, and nothing is said: in a run that passes, or fails."""
+def test_an_unused_plugin_has_no_effect(suite: Suite) -> None:
+    """It imports only `dockertest` and prints nothing, whether tests pass or fail."""
     suite.write(
         "test_it.py",
         """
         import sys
 
         def test_imports():
-            ours = {each for each in sys.modules if each.split(".")[0] in ("dockertest", "docker", "backoff")}
+            ours = {name for name in sys.modules if name.split(".")[0] in ("dockertest", "docker", "backoff")}
             assert ours == {"dockertest", "dockertest.pytest_plugin"}
 
         def test_fails():
             assert not "ours"
         """,
     )
-    code, said = suite.run("pytest")
-    assert (code, "1 failed, 1 passed in" in said) == (1, True), said
+    code, output = suite.run("pytest")
+    assert (code, "1 failed, 1 passed in" in output) == (1, True), output
     without = suite.run("pytest", "-p", "no:dockertest", "-k", "fails")[1]
     with_it = suite.run("pytest", "-k", "fails")[1]
     assert steady(with_it) == steady(without)
 
 
-def steady(said: str) -> str:
-    """Give pytest's output without the time and the list of plugins."""
-    return re.sub(r"in \d+\.\d+s|^plugins: .*$|=+", "", said, flags=re.MULTILINE)
+def steady(output: str) -> str:
+    """Return pytest's output without times and the list of plugins."""
+    return re.sub(r"in \d+\.\d+s|^plugins: .*$|=+", "", output, flags=re.MULTILINE)

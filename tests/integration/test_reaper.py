@@ -1,4 +1,4 @@
-"""What a process leaves that ends in a way that no Python code survives."""
+"""What the reaper removes when a process ends without running Python code, and what happens without a reaper."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,253 +14,228 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from dockertest._cleanup import reaper as _reaper
-from tests.engines.fault_proxy import FaultProxy, freeze
+from tests.engines.fault_proxy import FaultProxy, answer, freeze
 from tests.engines.tls_front import Front, certificates
 
-from .conftest import Engine, besides_plain_tcp
+from .conftest import Engine, without_tls_warning
 
 SLEEP = ("sleep", "600")
+PACKAGE = Path(dockertest.__file__).parent
 
 PROGRAM = """
 import dockertest, json, os, signal, sys, time
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which whoever started the tests with nohup has them ignore
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
 pool = dockertest.Pool()
 network = pool.create_network()
 options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"], networks=[network])
 made = pool.run_all([options] * 3)
-print(json.dumps({"session": pool._session_id, "containers": [each.id for each in made], "network": network.id}))
+session = pool._runtime.session.id
+print(json.dumps({"session": session, "containers": [one.id for one in made], "network": network.id}))
 sys.stdout.flush()
 """
 
 
-def sessions_things(engine: Engine, session: str) -> int:
-    """Count what there is of a session: containers and networks."""
+def count(engine: Engine, session: str) -> int:
+    """Return how many containers and networks a session has."""
     label = f"dockertest.session={session}"
     return len(engine.labelled(label)) + len(engine.client.networks.list(filters={"label": label}))
 
 
-def gone(engine: Engine, session: str) -> None:
-    """Wait until there is nothing of a session."""
-    dockertest.retry(lambda: sessions_things(engine, session) == 0, max_wait=15)
+def wait_until_removed(engine: Engine, session: str) -> None:
+    """Wait until all containers and networks of a session are removed."""
+    dockertest.retry(lambda: count(engine, session) == 0, max_wait=15)
 
 
 @contextmanager
 def program(
     code: str, *before: str, **environment: str
 ) -> "Iterator[tuple[subprocess.Popen[str], dict[str, str]]]":
-    """Run a program that prints what it made, and give both; *before* is the command that runs it."""
-    started = subprocess.Popen(
+    """
+    Run `PROGRAM` and *code*, and yield the process and its output.
+
+    *before* is a command that runs another command, such as `unshare`.
+    """
+    process = subprocess.Popen(
         [*before, sys.executable, "-W", "error", "-c", PROGRAM + code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
     )
-    with started:
-        assert started.stdout is not None
-        line = started.stdout.readline()
+    with process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
         try:
-            assert line, started.stderr.read() if started.stderr else ""
-            yield started, json.loads(line)
+            assert line, process.stderr.read() if process.stderr else ""
+            yield process, json.loads(line)
         finally:
-            started.kill()
+            process.kill()
 
 
-def reapers() -> set[int]:
-    """Give the process ids of all reapers."""
-    found = set()
+def reapers_of(process: int) -> list[int]:
+    """Return the ids of the reapers that watch a process, whose id is their last argument."""
+    reapers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if b"reaper.py" in (entry / "cmdline").read_bytes():
-                found.add(int(entry.name))
-        except OSError:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"-I" in command and str(process).encode() == command[-2]:
+                reapers.append(int(entry.name))
+        except (OSError, IndexError):
             continue
-    return found
+    return reapers
+
+
+def reaper_of(process: int) -> int:
+    """Return the id of a process's reaper, once the intermediate process that started it has exited."""
+
+    def find() -> int:
+        (reaper,) = reapers_of(process)
+        return reaper
+
+    return dockertest.retry(find, on=ValueError, max_wait=10)
+
+
+def run(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program until it exits."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.mark.parametrize(
-    "sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda s: s.name
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name
 )
-def test_a_signal_leaves_nothing(engine: Engine, sent: signal.Signals) -> None:
-    """Whatever signal ends it, containers and network are gone within seconds, and a bystander's are not."""
+def test_a_signal_leaves_nothing(engine: Engine, number: signal.Signals) -> None:
+    """The containers and the network are removed within seconds, and those of another session are not."""
     with dockertest.Pool() as bystander:
-        kept = bystander.run("busybox:1.35", cmd=SLEEP)
-        with program("time.sleep(600)") as (started, made):
-            assert sessions_things(engine, made["session"]) == 4
-            started.send_signal(sent)
-            started.wait(30)
-        gone(engine, made["session"])
-        assert engine.has(kept.id)
+        other = bystander.run("busybox:1.35", cmd=SLEEP)
+        with program("time.sleep(600)") as (process, created):
+            assert count(engine, created["session"]) == 4
+            process.send_signal(number)
+            process.wait(30)
+        wait_until_removed(engine, created["session"])
+        assert engine.has(other.id)
 
 
 @pytest.mark.parametrize("ending", ["os._exit(3)", "os.abort()", "raise SystemExit(1)", "1 / 0"])
-def test_an_abrupt_end_leaves_nothing(engine: Engine, ending: str) -> None:
-    """No exit hook runs for some of them; the pipe ends for all."""
-    with program(ending) as (started, made):
-        started.communicate(timeout=60)
-    gone(engine, made["session"])
+def test_an_abrupt_exit_leaves_nothing(engine: Engine, ending: str) -> None:
+    """Some of them skip exit handlers, but all of them close the socket."""
+    with program(ending) as (process, created):
+        process.communicate(timeout=60)
+    wait_until_removed(engine, created["session"])
 
 
 def kill_with_reaper(engine: Engine, rounds: int) -> None:
-    """Kill a process together with its reaper, so often; each time the next session removes all of it, and nothing else."""
+    """
+    Kill a process together with its reaper.
+
+    The next session must remove exactly what they left, in each round.
+    """
     with dockertest.Pool() as bystander:
-        kept = bystander.run("busybox:1.35", cmd=SLEEP)
+        other = bystander.run("busybox:1.35", cmd=SLEEP)
         for index in range(rounds):
-            with program("time.sleep(600)") as (started, made):
-                both = [dockertest.retry(lambda: only_one(started.pid)), started.pid]
-                for sent in (signal.SIGSTOP, signal.SIGKILL):  # neither sees the other's end
-                    for each in both:
-                        os.kill(each, sent)
-                started.wait(30)
-            assert sessions_things(engine, made["session"]) == 4
+            with program("time.sleep(600)") as (process, created):
+                both = [reaper_of(process.pid), process.pid]
+                for number in (signal.SIGSTOP, signal.SIGKILL):  # Neither must detect the end of the other.
+                    for target in both:
+                        os.kill(target, number)
+                process.wait(30)
+            assert count(engine, created["session"]) == 4
             with dockertest.Pool(reaper=index % 2 == 0) as following:
                 if following.reaper:
                     following.create_network()
                 else:
-                    assert set(made["containers"]) <= set(following.prune())
-                gone(engine, made["session"])
-            assert engine.has(kept.id)
+                    assert set(created["containers"]) <= set(following.prune())
+                wait_until_removed(engine, created["session"])
+            assert engine.has(other.id)
 
 
-def test_a_killed_process_and_its_killed_reaper_are_recovered_by_the_next_session(engine: Engine) -> None:
-    """The lock of the dead session is free: the next one's reaper, or `prune`, removes what it left."""
+def test_the_next_session_cleans_up_after_a_killed_process_and_reaper(engine: Engine) -> None:
+    """The lock of the dead session is free, so the next session's reaper, or `prune`, removes its containers."""
     kill_with_reaper(engine, 2)
 
 
 @pytest.mark.soak
-def test_twenty_killed_processes_and_reapers_are_recovered_by_the_next_session(engine: Engine) -> None:
-    """What holds twice, holds twenty times."""
+def test_the_next_session_recovers_twenty_times(engine: Engine) -> None:
+    """The test above, twenty times."""
     kill_with_reaper(engine, 20)
 
 
-def test_a_session_in_another_pid_namespace_is_left_alone(engine: Engine, pool: dockertest.Pool) -> None:
-    """Even where it is dead: whether a process lives can be known within its own namespace alone."""
-    unshare = (
-        "unshare",
-        *(() if os.geteuid() == 0 else ("--map-root-user",)),
-        "--pid",
-        "--fork",
-        "--kill-child",
-    )
-    with program("time.sleep(600)", *unshare, DOCKERTEST_REAPER="0") as (started, made):
-        session = made["session"]
-        started.kill()
-        started.wait(30)
-    try:
-        with dockertest.Pool() as following:
-            following.create_network()
-            assert not {*made["containers"], made["network"]} & set(following.prune())
-        assert sessions_things(engine, session) == 4
-    finally:
-        for container in made["containers"]:
-            engine.client.api.remove_container(container, force=True)
-        engine.client.api.remove_network(made["network"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_reaper_ignores_signals(engine: Engine, moment: str) -> None:
+    """A service manager sends SIGTERM to all processes of a group, and a closed terminal sends SIGHUP."""
+    with program("time.sleep(600)") as (process, created):
+        reaper = reaper_of(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
+        if moment == "before":
+            for number in numbers:
+                os.kill(reaper, number)
+        process.kill()
+        process.wait(30)
+        if moment == "after":
+            for number in numbers:
+                os.kill(reaper, number)
+        wait_until_removed(engine, created["session"])
 
 
-def only_one(process: int) -> int:
-    """Give the reaper of a process, once the one that started it has made way."""
-    (watching,) = [each for each in reapers() if parent_session_pipe(each, process)]
-    return watching
+def test_a_child_forked_by_c_code_does_not_delay_the_reaper(engine: Engine) -> None:
+    """
+    Python's fork handlers do not run in it, so it keeps the socket open.
 
-
-def parent_session_pipe(reaper: int, process: int) -> bool:
-    """Whether a reaper reads from a pipe that a process writes to."""
-    try:
-        pipe = Path(f"/proc/{reaper}/fd/0").readlink()
-        links = [link.readlink() for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
-    except OSError:
-        return False
-    return str(pipe).startswith("pipe:") and pipe in links
-
-
-def test_what_is_not_completely_ours_is_never_touched(
-    engine: Engine, pool: dockertest.Pool, name: str
-) -> None:
-    """A label copied by hand, another host's identity, a session that never had a lock: all unknown, all left alone."""
-    labels = pool.client.containers.run  # the plain SDK starts them, as somebody else would
-    image = f"{pool.image_prefix}busybox:1.35"
-    ours = {"dockertest.managed": "true", "dockertest.session": "0" * 32, "dockertest.identity": "0.a.b.1"}
-    made = [
-        labels(image, ["sleep", "600"], name=f"{name}-{index}", detach=True, labels=given)
-        for index, given in enumerate(
-            ({"dockertest.managed": "true"}, ours, {"dockertest.session": "../../etc/passwd"})
-        )
-    ]
-    try:
-        pool.prune()
-        assert all(engine.has(str(each.id)) for each in made)
-    finally:
-        for each in made:
-            each.remove(force=True)
-
-
-def test_what_is_past_its_time_to_live_is_removed_by_anybody(engine: Engine, pool: dockertest.Pool) -> None:
-    """`DOCKERTEST_TTL` covers what nobody can know to be dead."""
-    with program("time.sleep(600)", DOCKERTEST_TTL="1", DOCKERTEST_REAPER="0") as (_, made):
-        expires = max(
-            int(pool.client.containers.get(each).labels["dockertest.expires"]) for each in made["containers"]
-        )
-        dockertest.retry(lambda: time.time() > expires + 1, max_wait=10)
-        pool.prune()  # or whoever comes first, such as the tests of another Python on this engine
-        dockertest.retry(lambda: not any(map(engine.has, made["containers"])), max_wait=10)
-
-
-def test_a_time_to_live_is_that_of_one_thing(engine: Engine, pool: dockertest.Pool) -> None:
-    """A session that is older than that keeps what it made since, and the lock that says that it lives."""
-    with dockertest.Pool() as old:
-        old._ttl = -10
-        late = old.run("busybox:1.35", cmd=SLEEP)
-        old._ttl = 3600
-        since = old.run("busybox:1.35", cmd=SLEEP)
-        pool.prune()
-        dockertest.retry(lambda: not engine.has(late.id), max_wait=10)  # by whoever comes first
-        assert engine.has(since.id)
-        assert old._lifeline.standing(since.container.labels) == "living"
-
-
-def test_of_an_unknown_boot_nothing_is_known(tmp_path: Path) -> None:
-    """Not everywhere does a system tell it: not in gVisor, say, beside which the same engine serves others that know theirs."""
-    ours, theirs = "0.machine.boot.1", "0.machine.{}.1"
-    labels = {"dockertest.managed": "true", "dockertest.session": "a"}
-    for boot, dead in (("another", True), ("", False)):
-        named = {**labels, "dockertest.identity": theirs.format(boot)}
-        assert _reaper.is_dead(named, ours, tmp_path, local=True) is dead
-        assert not _reaper.is_dead(named, ours, tmp_path, local=False)
+    The reaper also watches the process.
+    """
+    code = """
+import ctypes
+child = ctypes.CDLL(None).fork() or time.sleep(600)
+print(child, flush=True)
+time.sleep(600)
+"""
+    with program(code) as (process, created):
+        assert process.stdout
+        child = int(process.stdout.readline())
+        try:
+            process.kill()
+            process.wait(30)
+            wait_until_removed(engine, created["session"])
+            assert Path(f"/proc/{child}").exists()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_clean_close_ends_the_reaper() -> None:
-    """Nothing of ours runs when there is nothing left to remove."""
-    code = """
-pool.close()
-time.sleep(600)
-"""
-    with program(code) as (started, _):
-        dockertest.retry(
-            lambda: not any(parent_session_pipe(each, started.pid) for each in reapers()), max_wait=10
-        )
-        assert started.poll() is None
+    """The reaper exits when nothing is left to remove."""
+    with program("pool.close(); print(flush=True); time.sleep(600)") as (process, _):
+        dockertest.retry(lambda: not reapers_of(process.pid), max_wait=10)
+        assert process.poll() is None
 
 
-def test_a_forked_child_keeps_nothing(engine: Engine) -> None:
-    """A child that outlives its parent does not keep the parent's containers."""
+def test_a_forked_child_does_not_keep_its_parents_containers(engine: Engine) -> None:
+    """The parent's containers are removed while the child is still running."""
     code = """
 child = os.fork() or time.sleep(600)
 print(child, flush=True)
 time.sleep(600)
 """
-    with program(code) as (started, made):
-        assert started.stdout
-        child = int(started.stdout.readline())
-        started.kill()
-        started.wait(30)
-        gone(engine, made["session"])
-        assert Path(f"/proc/{child}").exists()
-        os.kill(child, signal.SIGKILL)
+    with program(code) as (process, created):
+        assert process.stdout
+        child = int(process.stdout.readline())
+        try:
+            process.kill()
+            process.wait(30)
+            wait_until_removed(engine, created["session"])
+            assert Path(f"/proc/{child}").exists()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
-def test_a_forked_child_is_warned_of_nothing() -> None:
-    """The reaper is not its child: it ends without a word, as do the workers of test runners that fork."""
+def test_a_forked_child_exits_without_a_warning() -> None:
+    """The reaper is not its child process. Some test runners fork workers like this."""
     code = """
 import os, sys, dockertest
 with dockertest.Pool() as pool:
@@ -268,64 +244,66 @@ with dockertest.Pool() as pool:
         sys.exit()
     os.wait()
 """
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.returncode, besides_plain_tcp(ended.stderr)) == (0, "")
+    ended = run(code)
+    assert (ended.returncode, without_tls_warning(ended.stderr)) == (0, "")
 
 
-def test_a_hanging_process_does_not_stop_a_deadline(engine: Engine) -> None:
-    """The reaper enforces it, while the process itself is stopped."""
-    with program("made[0].expire(1); os.kill(os.getpid(), signal.SIGSTOP)") as (_, made):
-        dockertest.retry(lambda: not engine.has(made["containers"][0]), max_wait=15)
-        assert engine.has(made["containers"][1])
-    gone(engine, made["session"])
+# Deadlines
 
 
-def test_a_frozen_engine_does_not_delay_a_deadline(engine: Engine, tmp_path: Path) -> None:
-    """Neither the recovery of dead sessions nor a container that cannot be removed is waited for."""
+def test_a_deadline_applies_while_the_process_hangs(engine: Engine) -> None:
+    """The reaper removes the container while the process is stopped."""
+    with program("made[0].expire(1); os.kill(os.getpid(), signal.SIGSTOP)") as (_, created):
+        dockertest.retry(lambda: not engine.has(created["containers"][0]), max_wait=15)
+        assert engine.has(created["containers"][1])
+    wait_until_removed(engine, created["session"])
+
+
+def test_a_frozen_engine_does_not_delay_other_deadlines(engine: Engine, tmp_path: Path) -> None:
+    """Neither recovery nor a container that cannot be removed delays them."""
     with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
-        proxy.next("GET .*/containers/json", freeze)  # by which recovery begins
+        proxy.next("GET .*/containers/json", freeze)  # the first request of recovery
         stuck, other = (pool.run("busybox:1.35", cmd=SLEEP) for _ in range(2))
-        dockertest.retry(lambda: any("/containers/json" in each for each in proxy.requests), max_wait=10)
+        dockertest.retry(lambda: any("/containers/json" in line for line in proxy.requests), max_wait=10)
         proxy.next(f"DELETE .*{stuck.id}", freeze)
         began = time.monotonic()
         stuck.expire(0)
-        dockertest.retry(lambda: any(stuck.id in each and "DELETE" in each for each in proxy.requests))
+        dockertest.retry(lambda: any(stuck.id in line and "DELETE" in line for line in proxy.requests))
         other.expire(1)
         dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
         assert time.monotonic() - began < 10
         assert engine.has(stuck.id)
 
 
-def test_a_stopped_reaper_blocks_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    """With its pipe full there is a warning and work goes on; when it goes on itself, the living keep everything."""
-    with dockertest.Pool() as pool:
+def test_a_stopped_reaper_does_not_block(
+    engine: Engine, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Unconfirmed deadlines raise an error, the rest is logged, and nothing is lost when it continues."""
+    others = set(reapers_of(os.getpid()))
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
-        reaper = dockertest.retry(lambda: only_one(os.getpid()))
+        (reaper,) = set(reapers_of(os.getpid())) - others
         os.kill(reaper, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
-                set_deadlines(resource, 5000)
+            for _ in range(5):
+                with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
+                    resource.expire(3600)
             assert time.monotonic() - began < 10
-            assert "the reaper does not listen" in caplog.text
-            with dockertest.Pool() as other:
+            assert caplog.text.count("the reaper is not responding") == 1
+            while pool._runtime.session._reaper._tell({"message": "end", "session": "0" * 200}):
+                pass  # until the socket is full
+            with dockertest.Pool(proxy.endpoint) as other:
                 other.run("busybox:1.35", cmd=SLEEP).close()
+            assert time.monotonic() - began < 60
         finally:
             os.kill(reaper, signal.SIGCONT)
-        dockertest.retry(lambda: expires(resource), max_wait=10)  # it has read what was in the pipe
+        dockertest.retry(lambda: can_expire(resource), max_wait=10)
         assert engine.has(resource.id)
 
 
-def set_deadlines(resource: dockertest.Resource, count: int) -> None:
-    """Say so often when a container's time is up; 64 KiB of it are in the pipe long before the end."""
-    for _ in range(count):
-        resource.expire(3600)
-
-
-def expires(resource: dockertest.Resource) -> bool:
-    """Set a deadline and take it back; `False` while the reaper does not hear it."""
+def can_expire(resource: dockertest.Resource) -> bool:
+    """Set and cancel a deadline, and return whether the reaper confirms it."""
     try:
         resource.expire(3600)
     except dockertest.InvalidOptionError:
@@ -334,26 +312,76 @@ def expires(resource: dockertest.Resource) -> bool:
     return True
 
 
-def test_the_reaper_writes_to_the_file_that_one_names(engine: Engine, tmp_path: Path) -> None:
-    """What it did and what went wrong, for those who wonder."""
+def test_a_reaper_without_an_engine_gives_up(engine: Engine, tmp_path: Path) -> None:
+    """While it waits for a deadline, it retries with growing intervals and logs each problem once."""
+    source = (PACKAGE / "_cleanup" / "reaper.py").read_text(encoding="utf-8")
+    impatient = tmp_path / "reaper.py"
+    impatient.write_text(source.replace("GIVE_UP_SECONDS = 120.0", "GIVE_UP_SECONDS = 8.0"))
+    log = tmp_path / "reaper.log"
+    code = f"""
+import os, dockertest
+from dockertest._cleanup import reaper
+reaper.__file__ = {str(impatient)!r}
+pool = dockertest.Pool("unix://{tmp_path / "front.sock"}")
+resource = pool.run("busybox:1.35", cmd=["sleep", "600"])
+resource.expire(5)
+print(resource.id, flush=True)
+os._exit(0)
+"""
+    with FaultProxy(tmp_path / "front.sock").running():
+        ended = run(code, DOCKERTEST_REAPER_LOG=str(log), XDG_STATE_HOME=str(tmp_path))
+    container = ended.stdout.strip()
+    assert container, ended.stderr
+    try:
+        dockertest.retry(lambda: "giving up" in log.read_text(), max_wait=40)
+        lines = log.read_text().splitlines()
+        assert len(lines) < 8, lines
+        assert sum("Refused" in line or "FileNotFound" in line for line in lines) <= 2, lines
+        # The next session removes the container.
+        (tmp_path / "front.sock").unlink()
+        with FaultProxy(tmp_path / "front.sock").running():
+            code = f"import dockertest; dockertest.Pool('unix://{tmp_path}/front.sock').prune()"
+            pruned = run(code, XDG_STATE_HOME=str(tmp_path))
+        assert not engine.has(container), pruned.stderr
+        assert not list((tmp_path / "dockertest").glob("*.deadline"))
+    finally:
+        if engine.has(container):
+            engine.remove(container)
+
+
+# The log file and paths
+
+
+def test_the_reaper_writes_a_log_file(engine: Engine, tmp_path: Path) -> None:
+    """`DOCKERTEST_REAPER_LOG` is its path. It lists everything that was removed."""
     file = tmp_path / "reaper.log"
-    with program("os._exit(0)", DOCKERTEST_REAPER_LOG=str(file)) as (started, made):
-        started.wait(30)
-    gone(engine, made["session"])
-    dockertest.retry(lambda: made["network"][:12] in file.read_text(), max_wait=10)
+    # With a state folder of its own: the reapers of other tests remove what dead sessions in the common one left.
+    own = {"DOCKERTEST_REAPER_LOG": str(file), "XDG_STATE_HOME": str(tmp_path)}
+    with program("os._exit(0)", **own) as (process, created):
+        process.wait(30)
+    wait_until_removed(engine, created["session"])
+    dockertest.retry(lambda: created["network"][:12] in file.read_text(), max_wait=10)
 
 
-def test_relative_paths_are_those_of_the_process(engine: Engine, local: str, tmp_path: Path) -> None:
-    """The reaper works in another folder: certificates, its own log and the locks are found all the same."""
+def test_relative_paths_refer_to_the_folder_of_the_process(
+    engine: Engine, local: str, tmp_path: Path
+) -> None:
+    """The reaper runs in another folder and still uses the right certificates, log and locks."""
     context = certificates(tmp_path)
     named = {"DOCKER_CERT_PATH": ".", "DOCKERTEST_REAPER_LOG": "reaper.log", "XDG_STATE_HOME": "state"}
+    named["HOME"] = str(tmp_path)  # as above
     with Front(local, context) as front:
         where = ("env", "-C", str(tmp_path))
-        with program("os._exit(0)", *where, DOCKER_HOST=front.url, **named) as (started, made):
-            started.wait(30)
-        gone(engine, made["session"])
-    dockertest.retry(lambda: made["network"][:12] in (tmp_path / "reaper.log").read_text(), max_wait=10)
+        with program("os._exit(0)", *where, DOCKER_HOST=front.url, **named) as (process, created):
+            process.wait(30)
+        wait_until_removed(engine, created["session"])
+        # The front has to pass the last answer on, or else the reaper looks again.
+        log = tmp_path / "reaper.log"
+        dockertest.retry(lambda: created["network"][:12] in log.read_text(), max_wait=10)
     assert not (tmp_path / "state").exists()
+
+
+# How it is started
 
 
 STARTS = """
@@ -364,28 +392,31 @@ pool = dockertest.Pool()
 {trouble}
 made = pool.run("busybox:1.35", cmd=["sleep", "600"])
 print(made.status, flush=True)
+try:
+    made.expire(600)
+except dockertest.InvalidOptionError:
+    print("not set", flush=True)
 """
 MANY_OPEN = """
 soft, hard = getrlimit(RLIMIT_NOFILE)
 setrlimit(RLIMIT_NOFILE, (0, hard))
-pool._begin()
+pool._runtime.session.begin()
 setrlimit(RLIMIT_NOFILE, (soft, hard))
+pool._runtime.session._reaper._start = lambda: False
 """
 
 
 @pytest.mark.parametrize(
-    ("trouble", "why"),
+    ("trouble", "reason"),
     [
         ("sys.executable = None", "there is no Python"),
         ("sys.executable = ''", "there is no Python"),
-        ("sys.frozen = True", "there is no Python"),
-        ("_reaper.__file__ = '/package.zip/_reaper.py'", "ended with exit code 2"),
         (MANY_OPEN, "Too many open files"),
     ],
-    ids=["unknown", "embedded", "frozen", "zip", "no descriptor"],
+    ids=["unknown", "embedded", "no descriptor"],
 )
-def test_a_reaper_that_cannot_start_is_one_warning(trouble: str, why: str) -> None:
-    """Work goes on without it, and its end as well."""
+def test_a_reaper_that_cannot_start_is_a_warning(trouble: str, reason: str) -> None:
+    """Everything works without it, except for deadlines, which raise an error."""
     ended = subprocess.run(
         [sys.executable, "-c", STARTS.format(trouble=trouble)],
         capture_output=True,
@@ -393,53 +424,196 @@ def test_a_reaper_that_cannot_start_is_one_warning(trouble: str, why: str) -> No
         timeout=60,
         check=False,
     )
-    assert (ended.returncode, ended.stdout) == (0, "running\n"), ended.stderr
-    (warning,) = [line for line in ended.stderr.splitlines() if "reaper" in line]
-    assert warning.startswith("the reaper cannot start, so what a killed process leaves has to be removed")
-    assert why in warning
+    assert (ended.returncode, ended.stdout) == (0, "running\nnot set\n"), ended.stderr
+    (warning,) = {line for line in ended.stderr.splitlines() if "reaper" in line}
+    assert warning.startswith("the reaper cannot start: ")
+    assert reason in warning
 
 
-def test_a_python_that_needs_its_library_path_has_it(engine: Engine, tmp_path: Path) -> None:
-    """As those of GitHub's actions/setup-python and of software collections, which are linked to a library of their own."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    code = f"sys.executable = {str(python)!r}\n{PROGRAM}os._exit(0)"
+@pytest.mark.parametrize("text", ["raise SystemExit(3)", "import os; os.fork() or os._exit(0)", "1 / 0"])
+def test_a_reaper_that_exits_at_its_start_is_detected(text: str, tmp_path: Path) -> None:
+    """`expire` raises an error, because no process would enforce the deadline."""
+    file = tmp_path / "reaper.py"
+    file.write_text(text)
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}"],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        [sys.executable, "-c", STARTS.format(trouble=f"_reaper.__file__ = {str(file)!r}")],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    gone(engine, json.loads(ended.stdout)["session"])
+    assert (ended.returncode, ended.stdout) == (0, "running\nnot set\n"), ended.stderr
+    assert "the reaper" in ended.stderr
+    assert "containers may be left behind" in ended.stderr
 
 
-def test_a_process_that_closes_all_descriptors_is_told(engine: Engine) -> None:
-    """To the reaper that is its end, so its containers are gone; closing the pool afterwards is no riddle."""
+def test_a_reaper_that_exits_is_replaced(engine: Engine) -> None:
+    """The next message detects it, and the new reaper receives the state of the old one."""
+    code = """
+os.kill(int(sys.stdin.readline()), signal.SIGKILL)
+other = dockertest.Pool()
+other.create_network()
+print(other._runtime.session._reaper.ensure_listening(), flush=True)
+os._exit(0)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout
+        assert process.stdin
+        created = json.loads(process.stdout.readline())
+        process.stdin.write(f"{reaper_of(process.pid)}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "True\n"
+    wait_until_removed(engine, created["session"])
+
+
+def test_a_package_in_a_zip_file_has_a_reaper(engine: Engine, tmp_path: Path) -> None:
+    """Its source is read from the archive, as in a zipapp."""
+    archive = tmp_path / "app.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for file in PACKAGE.rglob("*.py"):
+            zipped.write(file, Path("dockertest") / file.relative_to(PACKAGE))
+    code = f"import sys; sys.path.insert(0, {str(archive)!r})\n{PROGRAM}"
+    code += "assert '.zip' in dockertest.__file__\nmade[0].expire(600)\nos.kill(os.getpid(), signal.SIGKILL)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    wait_until_removed(engine, json.loads(ended.stdout)["session"])
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere a process is not safe after a fork without exec"
+)
+def test_a_frozen_program_has_a_reaper(engine: Engine) -> None:
+    """
+    There is no Python to start, so the program is forked.
+
+    The fork has neither its files nor its exit handlers.
+    """
+    code = f"""
+import atexit, sys, threading
+sys.frozen, sys.executable = True, "/bin/false"
+atexit.register(print, "exit handler")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+{PROGRAM}
+made[0].expire(600)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = run(code)  # Its output ends although the reaper is still running.
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    wait_until_removed(engine, json.loads(ended.stdout)["session"])
+
+
+def test_a_python_with_a_library_path_has_a_reaper(engine: Engine, tmp_path: Path) -> None:
+    """Python from actions/setup-python or a software collection needs `LD_LIBRARY_PATH` for its shared library."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    code = f"import sys\nsys.executable = {str(python)!r}\n{PROGRAM}os._exit(0)"
+    ended = run(code, LD_LIBRARY_PATH=str(tmp_path))
+    wait_until_removed(engine, json.loads(ended.stdout)["session"])
+
+
+def test_without_a_reaper_there_are_no_deadlines(engine: Engine) -> None:
+    """Nothing would enforce them."""
+    with dockertest.Pool(reaper=False) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
+            resource.expire(1)
+
+
+def test_a_reaper_without_valid_credentials_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user's own client may authenticate by means that the reaper does not have."""
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        proxy.next("GET .*/containers/json.*managed", answer(401, "who are you?"))
+        pool.create_network()
+        reaper = pool._runtime.session._reaper
+        dockertest.retry(lambda: reaper.ensure_listening() and "401" in reaper.failure, max_wait=10)
+        assert "the reaper has a problem: cannot list containers" in caplog.text
+
+
+# What a process does to its own descriptors and signals
+
+
+def test_a_process_that_closes_all_descriptors_loses_its_containers(engine: Engine) -> None:
+    """To the reaper, the process has ended. Closing the pool raises a `CleanupError` at most."""
     code = """
 import os, dockertest
 pool = dockertest.Pool()
 pool.run("busybox:1.35", cmd=["sleep", "600"])
-print(pool._session_id, flush=True)
+print(pool._runtime.session.id, flush=True)
 os.closerange(3, 256)
 try:
     pool.close()
 except dockertest.CleanupError:
-    assert not pool.endpoint.startswith("unix://")  # a connection over TLS does not notice before it is used
-os._exit(0)  # what urllib3 does at the end is not for this test
+    assert not pool.endpoint.startswith("unix://")  # A connection over TLS notices it only when it is used.
+os._exit(0)  # What urllib3 does at exit is not for this test.
 """
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    gone(engine, ended.stdout.strip())
+    wait_until_removed(engine, ended.stdout.strip())
 
 
-def test_no_reaper_no_expire(engine: Engine) -> None:
-    """Without one a deadline could not be held, and that is said."""
-    with dockertest.Pool(reaper=False) as pool:
-        resource = pool.run("busybox:1.35", cmd=SLEEP)
-        with pytest.raises(dockertest.InvalidOptionError, match="reaper"):
-            resource.expire(1)
+def test_no_message_is_written_to_a_file_of_the_user(tmp_path: Path) -> None:
+    """After a program has closed all descriptors, its new files get the numbers of our socket and locks."""
+    code = f"""
+import os, dockertest
+pool = dockertest.Pool()
+network = pool.create_network()
+client = pool._runtime.session._reaper
+os.closerange(3, 256)
+files = [open(f"{tmp_path}/{{index}}", "w+") for index in range(64)]
+client.expire("0" * 64, 1000)
+client.begin("1" * 32, reaper=True)
+client.end("1" * 32)
+client.end(pool._runtime.session.id)
+client.close()
+for file in files:
+    file.write("mine")
+    file.close()
+os._exit(0)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"mine"}
+
+
+def test_a_dead_reaper_does_not_kill_a_process_with_the_default_sigpipe(engine: Engine) -> None:
+    """Command-line programs often restore the default action of SIGPIPE."""
+    code = """
+import os, signal, sys, dockertest
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+pool = dockertest.Pool()
+pool.create_network()
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+for _ in range(3):
+    pool._runtime.session._reaper.forget_deadline("0" * 64)
+pool.close()
+print("closed", flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout
+        assert process.stdin
+        reaper = reaper_of(int(process.stdout.readline()))
+        os.kill(reaper, signal.SIGKILL)
+        dockertest.retry(lambda: not reapers_of(process.pid))
+        output, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, output) == (0, "closed\n"), errors
+    assert errors.count("the reaper has ended") == 1

@@ -1,4 +1,4 @@
-"""Waiting from a coroutine."""
+"""`retry_async` with a real engine."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ SLEEP = ("sleep", "600")
 
 
 def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) -> None:
-    """Its value is given back, and other tasks go on meanwhile."""
+    """Its result is returned, and other tasks continue meanwhile."""
     calls = ticks = 0
 
     async def op() -> int:
@@ -38,7 +38,7 @@ def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) 
 
 
 def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:
-    """One that takes too long means not yet, whatever `on` says; at the end it is the cause."""
+    """It counts as a failed attempt although `on` does not include it, and becomes the cause of the timeout."""
     cancelled = 0
 
     async def op() -> None:
@@ -58,7 +58,7 @@ def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:
 
 
 def test_a_dead_container_ends_the_wait(pool: dockertest.Pool) -> None:
-    """The watch works as in `retry`."""
+    """`watch` works as in `retry`."""
 
     async def op() -> bool:
         return False
@@ -70,8 +70,8 @@ def test_a_dead_container_ends_the_wait(pool: dockertest.Pool) -> None:
             asyncio.run(dockertest.retry_async(op, max_wait=0.2))
 
 
-def test_a_callers_own_time_out_is_its_own(pool: dockertest.Pool) -> None:
-    """A cancelled wait is cancelled at once, and not taken for a failed attempt."""
+def test_the_timeout_of_the_caller_propagates(pool: dockertest.Pool) -> None:
+    """It cancels the wait immediately, and does not count as a failed attempt."""
 
     async def op() -> None:
         await asyncio.sleep(60)

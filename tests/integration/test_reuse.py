@@ -1,5 +1,6 @@
-"""Containers that outlive their session on purpose, and are taken again instead of started anew."""
+"""Containers that intentionally outlive their session, and are reused by later ones."""
 
+import functools
 import json
 import os
 import signal
@@ -10,13 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dockertest
 from dockertest import RunOptions
 from dockertest._cleanup import reaper_client as _lifeline
-from tests.engines.fault_proxy import FaultProxy, edit
+from tests.engines.fault_proxy import FaultProxy, edit, swallow
 
 from .conftest import Engine
 
@@ -33,16 +35,16 @@ sys.stdin.readline()
 
 @pytest.fixture
 def server(name: str, pool: dockertest.Pool) -> Iterator[RunOptions]:
-    """What to start: reused by whoever uses the same name, and gone after the test."""
+    """Options for a reused container with a unique name, which is removed after the test."""
     yield RunOptions(repository="busybox:1.35", name=name, cmd=["sleep", "600"], reuse=True)
     pool.remove_container_by_name(name)
 
 
-class TestTaking:
-    """What is just what is asked for is taken, all else is not."""
+class TestMatching:
+    """Only a container with exactly the requested configuration is reused."""
 
-    def test_the_second_run_takes_the_first_ones_container(self, server: RunOptions, engine: Engine) -> None:
-        """In another pool, after the first one is closed: closing leaves it running."""
+    def test_the_second_run_reuses_the_container(self, server: RunOptions, engine: Engine) -> None:
+        """Closing the first pool leaves the container running, so another pool can reuse it."""
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
         assert engine.inspect(first.id)["State"]["Running"]
@@ -53,8 +55,8 @@ class TestTaking:
             second.close()
             assert engine.has(first.id)
 
-    def test_a_name_of_ones_own_is_not_needed(self, engine: Engine) -> None:
-        """Then the container is called after what it is."""
+    def test_a_name_is_not_required(self, engine: Engine) -> None:
+        """Without one, the container's name is derived from its configuration."""
         with dockertest.Pool() as pool:
             command = ["sh", "-c", f"sleep 600 # {os.getpid()} {time.time()}"]
             first = pool.run("busybox:1.35", cmd=command, reuse=True)
@@ -78,22 +80,22 @@ class TestTaking:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_other_options_are_another_container(
+    def test_other_options_require_another_container(
         self, server: RunOptions, engine: Engine, change: "dict[str, object]"
     ) -> None:
-        """It would silently be the wrong server otherwise; what has its name is named, with what helps."""
+        """The wrong server must not be used silently. The error names the container and the remedy."""
         fields = {"repository": "busybox:1.35", "name": server.name, "cmd": ["sleep", "600"], "reuse": True}
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
             with pytest.raises(
-                dockertest.ContainerCreateError, match="has the name that a container to be"
-            ) as told:
+                dockertest.ContainerCreateError, match="has the name of the container to reuse"
+            ) as caught:
                 pool.run_with_options(RunOptions(**{**fields, **change}))  # type: ignore[arg-type]
-            assert f"remove it with: docker rm -f -v {first.id[:12]}" in str(told.value)
+            assert f"remove it with: docker rm -f -v {first.id[:12]}" in str(caught.value)
             assert engine.inspect(first.id)["State"]["Running"]
 
-    def test_the_order_of_the_environment_does_not_count(self, server: RunOptions) -> None:
-        """Workers of a test runner would else start a server each, since a set's order is each process's own."""
+    def test_the_order_of_the_environment_is_ignored(self, server: RunOptions) -> None:
+        """A set's order differs between processes, so that each worker of a test runner would start a server."""
         variables = ["A=1", "B=2", "C=3=4"]
         with dockertest.Pool() as pool:
             ids = {
@@ -104,15 +106,15 @@ class TestTaking:
             with pytest.raises(dockertest.ContainerCreateError, match="other options"):
                 pool.run_with_options(replace(server, env={"A": 1, "B": 2}))
 
-    def test_a_modifier_counts(self, server: RunOptions) -> None:
-        """The final request is what is compared, not the options."""
+    def test_modifiers_are_compared(self, server: RunOptions) -> None:
+        """The final request is compared, not the options."""
         with dockertest.Pool() as pool:
             pool.run_with_options(server)
             with pytest.raises(dockertest.ContainerCreateError, match="other options"):
                 pool.run_with_options(server, lambda host: host.update(ShmSize=1 << 27))
 
-    def test_files_count_by_what_is_in_them(self, server: RunOptions, name: str, tmp_path: Path) -> None:
-        """Not by their dates: a checkout gives them new ones."""
+    def test_files_are_compared_by_content(self, server: RunOptions, name: str, tmp_path: Path) -> None:
+        """Dates are ignored, because a checkout changes them."""
         config = tmp_path / "conf.d"
         config.mkdir()
         (config / "a.conf").write_text("x = 1")
@@ -131,8 +133,28 @@ class TestTaking:
             with pytest.raises(dockertest.ContainerCreateError, match="other options"):
                 pool.run_with_options(options)
 
-    def test_a_container_of_ones_own_is_never_taken(self, server: RunOptions, engine: Engine) -> None:
-        """Started by hand under the same name: it is left alone, and the error says so."""
+    @pytest.mark.parametrize(
+        "difference", [{"command": ["sleep", "601"]}, {"environment": {"A": "2"}}], ids=str
+    )
+    def test_copied_labels_are_not_sufficient(
+        self, server: RunOptions, engine: Engine, difference: "dict[str, Any]"
+    ) -> None:
+        """Another user of the engine can copy all labels to a container with another configuration."""
+        options = replace(server, env={"A": "1"})
+        with dockertest.Pool() as pool:
+            original = pool.run_with_options(options)
+            labels = original.container.labels
+            pool.purge(original)
+            own = {"command": ["sleep", "600"], "environment": {"A": "1"}, **difference}
+            image = f"{os.environ['DOCKERTEST_IMAGE_PREFIX']}busybox:1.35"
+            fake = engine.client.containers.run(image, name=server.name, labels=labels, detach=True, **own)
+            with pytest.raises(dockertest.ContainerCreateError, match="or by hand"):
+                pool.run_with_options(options)
+            assert engine.inspect(str(fake.id))["State"]["Running"]
+            fake.remove(force=True, v=True)
+
+    def test_a_container_started_by_hand_is_never_reused(self, server: RunOptions, engine: Engine) -> None:
+        """If it has the same name, it is left alone and reported."""
         own = engine.client.containers.run(
             "dockertest.local/busybox:1.35", ["sleep", "600"], name=server.name, detach=True
         )
@@ -141,32 +163,32 @@ class TestTaking:
                 pool.run_with_options(server)
             assert engine.has(str(own.id))
 
-    def test_a_network_of_the_pool_is_refused(self, server: RunOptions, name: str) -> None:
-        """It would go, and the container would stay, one more with each run."""
+    def test_a_network_of_the_pool_is_rejected(self, server: RunOptions, name: str) -> None:
+        """The network would be removed with the pool, and each run would leave another container."""
         with dockertest.Pool() as pool, pool.create_network() as network:
-            for each in (network, network.name, network.id):
+            for key in (network, network.name, network.id):
                 with pytest.raises(dockertest.InvalidOptionError, match="reuse: the container would outlive"):
-                    pool.run("busybox:1.35", name=name, networks=[each], reuse=True)
+                    pool.run("busybox:1.35", name=name, networks=[key], reuse=True)
             assert pool.container_by_name(name) is None
 
-    def test_a_group_is_another_owner(self, engine: Engine, name: str) -> None:
-        """Who names it, shares it."""
+    def test_a_group_has_its_own_containers(self, engine: Engine, name: str) -> None:
+        """They are shared by all users of the group's name."""
         with dockertest.Pool() as pool:
             command = ["sh", "-c", f"sleep 600 # {name}"]
-            made = [pool.run("busybox:1.35", cmd=command, reuse=each) for each in (True, name, name)]
+            resources = [pool.run("busybox:1.35", cmd=command, reuse=group) for group in (True, name, name)]
             try:
-                assert made[0].id != made[1].id == made[2].id
+                assert resources[0].id != resources[1].id == resources[2].id
             finally:
-                for each in made:
-                    pool.purge(each)
+                for resource in resources:
+                    pool.purge(resource)
 
 
 class TestReplacing:
-    """One that is of no use is replaced."""
+    """Unusable containers are replaced."""
 
     @pytest.mark.parametrize("ending", ["kill", "pause", "stop"])
-    def test_a_dead_or_paused_one(self, server: RunOptions, engine: Engine, ending: str) -> None:
-        """Nobody is there who would start it again."""
+    def test_a_dead_or_paused_container(self, server: RunOptions, engine: Engine, ending: str) -> None:
+        """No other process would start it again."""
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
         getattr(engine.client.containers.get(first.id), ending)(
@@ -179,8 +201,8 @@ class TestReplacing:
         assert not engine.has(first.id)
 
     @pytest.mark.differs("health checks")
-    def test_an_unhealthy_one(self, engine: Engine, name: str) -> None:
-        """Its health check knows best."""
+    def test_an_unhealthy_container(self, engine: Engine, name: str) -> None:
+        """The result of the health check decides."""
         options = RunOptions(
             repository="busybox:1.35",
             name=name,
@@ -199,56 +221,145 @@ class TestReplacing:
             assert not engine.has(first.id)
             pool.purge(second)
 
-    def test_one_past_its_time(
+    def test_an_expired_container(
         self, server: RunOptions, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Any session may remove it at any moment, so it is not taken any more."""
+        """Any session may remove it at any moment, so it is no longer reused."""
         monkeypatch.setenv("DOCKERTEST_TTL", "1")
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
             dockertest.retry(lambda: pool.run_with_options(server).id != first.id, max_wait=10)
         assert not engine.has(first.id)
 
-    def test_one_that_nobody_is_left_to_start(self, server: RunOptions, engine: Engine) -> None:
-        """Its maker was killed between creating and starting it, with its reaper: the lock is free."""
+    def test_a_container_that_was_never_started(self, server: RunOptions, engine: Engine) -> None:
+        """Its creator was killed before the start, without a reaper. The creator's lock is free."""
         code = """
 import dockertest, os, signal, sys
-from dockertest import _launch
+from dockertest._containers import launch as _launch
 pool = dockertest.Pool(reaper=False)
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-_launch.Launch._start = die
+_launch._start = die
 pool.run("busybox:1.35", name=sys.argv[1], cmd=["sleep", "600"], reuse=True)
 """
         subprocess.run([sys.executable, "-c", code, server.name], check=False)
         created = engine.inspect(server.name)
         assert created["State"]["Status"] == "created"
         with dockertest.Pool(timeout=5) as pool:
-            taken = pool.run_with_options(server)
-            assert taken.id != created["Id"]
-            assert taken.status == "running"
+            reused = pool.run_with_options(server)
+            assert reused.id != created["Id"]
+            assert reused.status == "running"
+
+
+class TestEnd:
+    """`Reuse` removes a container that is no longer used, or has other options."""
+
+    def test_an_idle_one_is_removed(self, engine: Engine, name: str) -> None:
+        """The time counts from the end of the last session, and the process's reaper stays for it."""
+        code = """
+import dockertest, sys
+with dockertest.Pool() as pool:
+    reuse = dockertest.Reuse(idle=float(sys.argv[2]))
+    print(pool.run("busybox:1.35", name=sys.argv[1], cmd=["sleep", "600"], reuse=reuse).id)
+"""
+        command = [sys.executable, "-c", code, name, "5"]
+        run = functools.partial(subprocess.run, command, stdout=subprocess.PIPE, text=True, check=True)
+        first = run()
+        second = run()
+        ended = time.monotonic()
+        assert first.stdout == second.stdout
+        dockertest.retry(lambda: not engine.has(name), max_wait=15)
+        assert time.monotonic() - ended > 4.6
+
+    def test_an_idle_one_is_kept_while_a_session_uses_it(self, engine: Engine, name: str) -> None:
+        """This does not depend on which session has started it."""
+        reuse = dockertest.Reuse(idle=0)
+        with dockertest.Pool() as user:
+            with dockertest.Pool() as maker:
+                made = maker.run("busybox:1.35", name=name, cmd=["sleep", "600"], reuse=reuse)
+                assert user.run("busybox:1.35", name=name, cmd=["sleep", "600"], reuse=reuse).id == made.id
+            user.prune()
+            assert made.id in engine.labelled("dockertest.idle=0.000")
+        dockertest.retry(lambda: not engine.has(made.id), max_wait=15)
+
+    @pytest.mark.parametrize("reaper", ["0", "1"])
+    def test_an_idle_one_of_a_killed_process_is_removed(
+        self, engine: Engine, name: str, reaper: str, tmp_path: Path
+    ) -> None:
+        """Its reaper does it, or the next session's if that is gone too."""
+        code = """
+import dockertest, os, signal, sys
+pool = dockertest.Pool()
+reuse = dockertest.Reuse(idle=1)
+print(pool.run("busybox:1.35", name=sys.argv[1], cmd=["sleep", "600"], reuse=reuse).id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        killed = subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={**environment, "DOCKERTEST_REAPER": reaper},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        if reaper == "0":
+            assert engine.inspect(name)["State"]["Running"]
+            code = "import dockertest\nwith dockertest.Pool() as pool:\n    pool.create_network()"
+            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        dockertest.retry(lambda: not engine.has(name), max_wait=15)
+
+    def test_one_with_other_options_is_replaced(self, server: RunOptions, engine: Engine) -> None:
+        """But not while a living session uses it."""
+        other = replace(server, env={"A": "1"}, reuse=dockertest.Reuse(replaces=True))
+        with dockertest.Pool() as pool, dockertest.Pool() as user:
+            with dockertest.Pool() as maker:
+                made = maker.run_with_options(server)
+                assert user.run_with_options(server).id == made.id
+            with pytest.raises(dockertest.ContainerCreateError, match="used by a living session"):
+                pool.run_with_options(other)
+            user.close()
+            replacing = pool.run_with_options(other)
+            assert replacing.id != made.id
+            assert not engine.has(made.id)
+            with pytest.raises(dockertest.ContainerCreateError, match="other options"):
+                pool.run_with_options(server)
+
+    def test_one_of_another_owner_is_not_replaced(self, engine: Engine, name: str) -> None:
+        """Neither one that was started by hand, nor one of a group, whose use cannot be seen."""
+        reuse = dockertest.Reuse(replaces=True)
+        image = f"{os.environ['DOCKERTEST_IMAGE_PREFIX']}busybox:1.35"
+        own = engine.client.containers.run(image, ["sleep", "600"], name=name, detach=True)
+        with dockertest.Pool() as pool:
+            with pytest.raises(dockertest.ContainerCreateError, match="or by hand"):
+                pool.run("busybox:1.35", name=name, cmd=["sleep", "600"], reuse=reuse)
+            own.remove(force=True, v=True)
+            group = pool.run("busybox:1.35", name=name, cmd=["sleep", "600"], reuse=name)
+            with pytest.raises(dockertest.ContainerCreateError, match="has the name"):
+                pool.run("busybox:1.35", name=name, cmd=["sleep", "600"], reuse=reuse)
+            pool.purge(group)
 
 
 class TestSharing:
-    """The engine gives a name to one alone."""
+    """The engine guarantees that a name is unique."""
 
-    def test_one_that_has_just_been_started_is_taken_with_its_ports(
+    def test_a_container_that_was_just_started_has_its_ports(
         self, server: RunOptions, tmp_path: Path
     ) -> None:
-        """Engines call it running a moment before they have bound them."""
+        """Engines report it as running shortly before its ports are bound."""
         options = replace(server, exposed_ports=["8080"])
         with FaultProxy(tmp_path / "x").running() as proxy, dockertest.Pool(proxy.endpoint) as other:
             with dockertest.Pool(proxy.endpoint) as first:
                 first.run_with_options(options)
             proxy.next(
                 f"GET .*/containers/{server.name}/json",
-                edit(rb'"8080/tcp":\[{[^]]*"HostPort":"\d+"}\]', b'"8080/tcp":null'),
+                edit(rb'"Ports":{"8080/tcp":\[{[^]]*"HostPort":"\d+"}\]', b'"Ports":{"8080/tcp":null'),
             )
-            taken = other.run_with_options(options)
-            assert taken.container.attrs["NetworkSettings"]["Ports"]["8080/tcp"]
+            reused = other.run_with_options(options)
+            assert reused.container.attrs["NetworkSettings"]["Ports"]["8080/tcp"]
 
-    def test_ten_processes_get_one_container(self, server: RunOptions, engine: Engine) -> None:
-        """And when all of them are killed, it is still there."""
+    def test_ten_processes_share_one_container(self, server: RunOptions, engine: Engine) -> None:
+        """It is still running after all of them are killed."""
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, server.name],
@@ -259,24 +370,49 @@ class TestSharing:
             for _ in range(10)
         ]
         try:
-            for each in processes:
-                assert each.stdout is not None
-                assert each.stdout.readline() == "ready\n"
-            for each in processes:
-                assert each.stdin is not None
-                each.stdin.write("go\n")
-                each.stdin.flush()
-            ids = {each.stdout.readline().strip() for each in processes if each.stdout}
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            ids = {process.stdout.readline().strip() for process in processes if process.stdout}
             assert len(ids) == 1
         finally:
-            for each in processes:
-                each.kill()
-                each.communicate()
+            for process in processes:
+                process.kill()
+                process.communicate()
         with dockertest.Pool() as pool:
             assert pool.run_with_options(server).id == ids.pop()
 
-    def test_two_runs_of_one_pool_are_two_handles(self, server: RunOptions) -> None:
-        """Closing the one leaves the other as it is."""
+    def test_ctrl_c_during_the_start_does_not_remove_a_shared_container(
+        self, server: RunOptions, tmp_path: Path
+    ) -> None:
+        """Its creator is interrupted before the response to the start, when another process already uses it."""
+        code = """
+import dockertest, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pool = dockertest.Pool(sys.argv[1])
+pool.run("busybox:1.35", name=sys.argv[2], cmd=["sleep", "600"], reuse=True)
+"""
+        with FaultProxy(tmp_path / "x").running() as proxy, dockertest.Pool() as pool:
+            proxy.next("POST .*/start", swallow)
+            creator = subprocess.Popen([sys.executable, "-c", code, proxy.endpoint, server.name])
+            with creator:
+                dockertest.retry(lambda: pool.container_by_name(server.name) is not None, max_wait=30)
+                shared = pool.container_by_name(server.name)
+                assert shared is not None
+                dockertest.retry(lambda: shared.status == "running", max_wait=30)
+                assert pool.run_with_options(server).id == shared.id
+                creator.send_signal(signal.SIGINT)
+                creator.wait(30)
+            assert shared.status == "running"
+            assert pool.prune() == []
+            assert shared.status == "running"
+
+    def test_two_runs_return_two_handles(self, server: RunOptions) -> None:
+        """Closing one does not affect the other."""
         with dockertest.Pool() as pool:
             first, second = pool.run_with_options(server), pool.run_with_options(server)
             first.close()
@@ -285,11 +421,11 @@ class TestSharing:
                 first.exec(["true"])
 
 
-class TestEnding:
-    """It goes when somebody says so, and only then."""
+class TestRemoval:
+    """A reused container is removed only on request."""
 
-    def test_the_reaper_leaves_it(self, server: RunOptions, engine: Engine, tmp_path: Path) -> None:
-        """Its process is killed: what else that session made is removed, the reused container stays."""
+    def test_the_reaper_keeps_it(self, server: RunOptions, engine: Engine, tmp_path: Path) -> None:
+        """After a kill, the rest of the session is removed, but not the reused container."""
         code = """
 import dockertest, json, os, signal, sys
 pool = dockertest.Pool()
@@ -306,22 +442,24 @@ os.kill(os.getpid(), signal.SIGKILL)
         dockertest.retry(lambda: not engine.has(other), max_wait=15)
         assert engine.inspect(reused)["State"]["Running"]
         with dockertest.Pool() as pool:
-            pool.prune()  # of a dead session, but meant to stay
+            pool.prune()  # its session is dead, but it has to stay
             assert pool.run_with_options(server).id == reused
 
-    def test_a_deadline_ends_it_after_the_process(self, server: RunOptions, engine: Engine) -> None:
-        """`expire` holds although the pool is closed."""
+    def test_a_deadline_removes_it_after_the_process_has_exited(
+        self, server: RunOptions, engine: Engine
+    ) -> None:
+        """`expire` stays effective when the pool is closed."""
         with dockertest.Pool() as pool:
             resource = pool.run_with_options(server)
             resource.expire(1)
         assert engine.has(resource.id)
         dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)
 
-    @pytest.mark.parametrize("said", [600, None])
-    def test_the_deadline_that_was_set_last_counts(
-        self, server: RunOptions, engine: Engine, said: "float | None"
+    @pytest.mark.parametrize("deadline", [600, None])
+    def test_the_last_deadline_is_effective(
+        self, server: RunOptions, engine: Engine, deadline: "float | None"
     ) -> None:
-        """Whichever process set it, as when each run begins with one: the first one's reaper leaves the second one alone."""
+        """The reaper of an earlier process ignores the deadline that this process has replaced."""
         code = f"""
 import dockertest
 with dockertest.Pool() as pool:
@@ -330,48 +468,52 @@ with dockertest.Pool() as pool:
         subprocess.run([sys.executable, "-c", code], check=True)
         with dockertest.Pool() as pool:
             resource = pool.run_with_options(server)
-            resource.expire(said)
+            resource.expire(deadline)
             other = pool.run("busybox:1.35", cmd=["sleep", "600"])
             other.expire(3)
-            # By then the first one's deadline is over.
+            # The first deadline has passed by then.
             dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
             assert engine.inspect(resource.id)["State"]["Running"]
             resource.expire(0)
             dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)
-            assert list(pool._lifeline._state.glob(f"{resource.id}*")) == []
+            assert list(pool._runtime.session._reaper._records.folder.glob(f"{resource.id}*")) == []
 
     def test_purge_removes_it(self, server: RunOptions, engine: Engine) -> None:
-        """By whichever handle; then other handles of it are of no use."""
+        """Any handle can remove it. Other handles can no longer be used."""
         with dockertest.Pool() as pool:
             first, second = pool.run_with_options(server), pool.run_with_options(server)
             pool.purge(second)
             assert not engine.has(first.id)
-            assert len(pool._owned) == 0
+            assert len(pool._runtime.session) == 0
 
-    def test_prune_removes_it_if_asked(
+    def test_prune_removes_it_on_request(
         self, server: RunOptions, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And only by its user: here one of the test's own, since the machine's has others in use."""
-        user, _, machine = server.name, *_lifeline.identity().split(".")[:2]
-        monkeypatch.setattr(_lifeline, "identity", lambda: f"{user}.{machine}.boot.1")
+        """
+        Only the same user may do that.
+
+        The test has its own identity, since other containers are in use.
+        """
+        user, _, machine = server.name, *_lifeline.identity(Path()).split(".")[:2]
+        monkeypatch.setattr(_lifeline, "identity", lambda _folder: f"{user}.{machine}.boot.1")
         with dockertest.Pool(reaper=False) as pool:
             resource = pool.run_with_options(server)
         with dockertest.Pool(reaper=False) as pool:
             assert resource.id not in pool.prune()
-            monkeypatch.setattr(_lifeline, "identity", lambda: f"{user}-other.{machine}.boot.1")
+            monkeypatch.setattr(_lifeline, "identity", lambda _folder: f"{user}-other.{machine}.boot.1")
             assert resource.id not in pool.prune(reused=True)
-            monkeypatch.setattr(_lifeline, "identity", lambda: f"{user}.{machine}.boot.2")
+            monkeypatch.setattr(_lifeline, "identity", lambda _folder: f"{user}.{machine}.boot.2")
             assert engine.has(resource.id)
             assert resource.id in pool.prune(reused=True)
         assert not engine.has(resource.id)
 
-    def test_its_death_ends_a_wait(self, server: RunOptions, engine: Engine) -> None:
-        """Although another session made it."""
+    def test_its_exit_ends_a_wait(self, server: RunOptions, engine: Engine) -> None:
+        """This also applies if another session created it."""
         with dockertest.Pool() as pool:
             pool.run_with_options(server)
         with dockertest.Pool() as pool:
-            taken = pool.run_with_options(server)
-            killing = threading.Timer(0.2, lambda: engine.client.containers.get(taken.id).kill())
+            reused = pool.run_with_options(server)
+            killing = threading.Timer(0.2, lambda: engine.client.containers.get(reused.id).kill())
             killing.start()
             with pytest.raises(dockertest.ContainerExitedError, match="exit code 137"):
                 pool.retry(lambda: False, max_wait=20)

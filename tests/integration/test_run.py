@@ -1,4 +1,4 @@
-"""Starting containers: what is asked for is what the engine makes."""
+"""Containers are started as requested."""
 
 import urllib.request
 from typing import Any
@@ -15,7 +15,7 @@ SERVE = ("sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tm
 
 
 def test_a_real_postgres_is_started_used_and_removed(engine: Engine) -> None:
-    """The main job: a server, a connection by `retry`, an answer, and nothing left, its anonymous volume included."""
+    """Connect by `retry`, query the server, and check that nothing is left, including its anonymous volume."""
     with dockertest.Pool() as pool:
         postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         assert postgres.get_bound_ip("5432/tcp") == engine.host
@@ -30,14 +30,14 @@ def test_a_real_postgres_is_started_used_and_removed(engine: Engine) -> None:
     assert not any(engine.has_volume(volume) for volume in volumes)
 
 
-def test_the_tag_may_stand_in_the_name(pool: dockertest.Pool) -> None:
+def test_the_name_may_contain_the_tag(pool: dockertest.Pool) -> None:
     """`run("busybox:1.35")` and `run("busybox", "1.35")` start the same image."""
-    with pool.run("busybox:1.35", cmd=SLEEP) as one, pool.run("busybox", "1.35", cmd=SLEEP) as two:
-        assert one.container.attrs["Image"] == two.container.attrs["Image"]
+    with pool.run("busybox:1.35", cmd=SLEEP) as first, pool.run("busybox", "1.35", cmd=SLEEP) as second:
+        assert first.container.attrs["Image"] == second.container.attrs["Image"]
 
 
 def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """Each of Go's options ends where the engine keeps it."""
+    """Each of Go's options has its counterpart in the engine's attributes."""
     options = dockertest.RunOptions(
         repository="busybox",
         tag="1.35",
@@ -63,14 +63,14 @@ def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: s
         healthcheck={"test": "true", "interval": 1},
     )
     with pool.run_with_options(options, lambda host_config: host_config.update(ShmSize=48 << 20)) as resource:
-        found: Any = engine.inspect(name)
+        attrs: Any = engine.inspect(name)
     pool.client.volumes.get(name).remove()
-    config, host_config = found["Config"], found["HostConfig"]
-    assert resource.id == found["Id"]
+    config, host_config = attrs["Config"], attrs["HostConfig"]
+    assert resource.id == attrs["Id"]
     assert config["Hostname"] == "inside"
     assert {"A=1", "B=x=y"} <= set(config["Env"])
     assert (config["Entrypoint"], config["Cmd"]) == (["sh", "-c"], ["sleep 600"])
-    assert {mount["Destination"]: mount["RW"] for mount in found["Mounts"]} == {
+    assert {mount["Destination"]: mount["RW"] for mount in attrs["Mounts"]} == {
         "/outside": False,
         "/kept": True,
     }
@@ -87,21 +87,21 @@ def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: s
     assert config["Healthcheck"].items() >= {"Test": ["CMD-SHELL", "true"], "Interval": 10**9}.items()
 
 
-def test_privileged_is_asked_for(pool: dockertest.Pool) -> None:
-    """It is in what the engine is sent, which may lack the right to grant it where these tests run."""
-    asked: list[dict[str, Any]] = []
+def test_privileged_is_requested(pool: dockertest.Pool) -> None:
+    """Only the request is checked, since the engine may not have the permission to grant it."""
+    requests: list[dict[str, Any]] = []
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["true"], privileged=True)
     with pytest.raises(
         dockertest.DockertestError
-    ):  # stopped before the engine sees it: what it would see is looked at
+    ):  # fails before the start, because only the request matters
         pool.run_with_options(
-            options, asked.append, lambda host_config: host_config.update(NetworkMode="no-such-net")
+            options, requests.append, lambda host_config: host_config.update(NetworkMode="no-such-net")
         )
-    assert asked[0]["Privileged"] is True
+    assert requests[0]["Privileged"] is True
 
 
 def test_an_extra_port_answers_http(pool: dockertest.Pool, engine: Engine) -> None:
-    """A port that only the options expose is published and reached."""
+    """A port that only the options expose is published and reachable."""
     with pool.run("busybox:1.35", cmd=SERVE, exposed_ports=["8080"]) as resource:
         url = f"http://{resource.get_host_port(8080)}/"
 
@@ -114,15 +114,15 @@ def test_an_extra_port_answers_http(pool: dockertest.Pool, engine: Engine) -> No
 
 
 @pytest.mark.parametrize("binding", ["0", "", 0, dockertest.PortBinding("127.0.0.1", "0")])
-def test_a_port_binding_may_leave_the_port_free(pool: dockertest.Pool, engine: Engine, binding: Any) -> None:
-    """An empty or zero host port is any free one, and a bound port need not be exposed."""
+def test_a_port_binding_without_a_port(pool: dockertest.Pool, engine: Engine, binding: Any) -> None:
+    """An empty or zero host port selects any free one. A bound port need not be exposed."""
     with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={"8080/tcp": binding}) as resource:
         assert resource.get_port("8080/tcp") > 0
         assert resource.get_bound_ip("8080/tcp") == engine.host
 
 
 def test_a_fixed_host_port_is_used(pool: dockertest.Pool) -> None:
-    """A number binds just that port, and it is free again after the close."""
+    """Exactly that port is bound, and is free again after the close."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as first:
         free = first.get_port(8080)
     for _ in range(2):
@@ -131,25 +131,25 @@ def test_a_fixed_host_port_is_used(pool: dockertest.Pool) -> None:
 
 
 def test_several_bindings_of_one_port(pool: dockertest.Pool) -> None:
-    """A list publishes a port more than once."""
+    """A list publishes a port several times."""
     bindings = [dockertest.PortBinding("127.0.0.1"), dockertest.PortBinding("127.0.0.2")]
     with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={8080: bindings}) as resource:
         bound = resource.container.attrs["NetworkSettings"]["Ports"]["8080/tcp"]
-        assert sorted(each["HostIp"] for each in bound) == ["127.0.0.1", "127.0.0.2"]
+        assert sorted(binding["HostIp"] for binding in bound) == ["127.0.0.1", "127.0.0.2"]
 
 
 @pytest.mark.parametrize(("publish_ip", "reached_at"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.3", "127.0.0.3")])
-def test_publish_ip_says_where(
+def test_publish_ip_sets_the_address(
     pool: dockertest.Pool, engine: Engine, publish_ip: str, reached_at: str
 ) -> None:
-    """Ports are published on the address asked for; all addresses are reached at loopback, or at a remote engine's host."""
+    """A port that is published on all addresses is reached at loopback, or at a remote engine's host."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080], publish_ip=publish_ip) as resource:
         assert resource.container.attrs["HostConfig"]["PortBindings"]["8080/tcp"][0]["HostIp"] == publish_ip
         assert resource.get_bound_ip(8080) == (reached_at if engine.is_local else engine.host)
 
 
-def test_a_port_that_is_not_published_is_an_error(pool: dockertest.Pool, name: str) -> None:
-    """Never an empty string, which would end as "cannot connect to localhost:"."""
+def test_an_unpublished_port_is_an_error(pool: dockertest.Pool, name: str) -> None:
+    """An empty string would result in "cannot connect to localhost:"."""
     with pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[8080]) as resource:
         with pytest.raises(dockertest.PortNotPublishedError) as caught:
             resource.get_port(5433)
@@ -161,10 +161,10 @@ def test_a_port_that_is_not_published_is_an_error(pool: dockertest.Pool, name: s
 @pytest.mark.parametrize(
     ("network", "remedy"), [("", "; start it with exposed_ports=['80/tcp']"), ("host", "")]
 )
-def test_a_container_that_publishes_nothing_says_how_it_would(
+def test_a_container_without_published_ports_is_reported_with_a_hint(
     pool: dockertest.Pool, network: str, remedy: str
 ) -> None:
-    """Where the image names no port, as busybox; in the host's network nothing is published in any case."""
+    """The image may expose no port, as busybox, or the container may be in the host's network."""
     with (
         pool.run("busybox:1.35", cmd=SLEEP, network_id=network) as resource,
         pytest.raises(dockertest.PortNotPublishedError) as caught,
@@ -173,8 +173,8 @@ def test_a_container_that_publishes_nothing_says_how_it_would(
     assert str(caught.value).endswith(f" does not publish 80/tcp; published: nothing{remedy}")
 
 
-def test_a_port_of_an_ended_container_says_so(pool: dockertest.Pool, engine: Engine) -> None:
-    """Asked for the port of a dead container, its death is the answer."""
+def test_the_port_of_an_exited_container(pool: dockertest.Pool, engine: Engine) -> None:
+    """The error reports the exit."""
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080]) as resource:
         engine.client.api.kill(resource.id)
         with pytest.raises(dockertest.ContainerExitedError, match="137"):
@@ -182,13 +182,13 @@ def test_a_port_of_an_ended_container_says_so(pool: dockertest.Pool, engine: Eng
 
 
 def test_networks_by_name_and_id(pool: dockertest.Pool, engine: Engine, name: str) -> None:
-    """A container is in all networks that were named, under its aliases."""
-    made = [engine.client.networks.create(f"{name}-{index}") for index in range(2)]
+    """The container is in all of the networks, with its aliases."""
+    created = [engine.client.networks.create(f"{name}-{index}") for index in range(2)]
     try:
         with pool.run(
             "busybox:1.35",
             cmd=SLEEP,
-            network_id=str(made[0].id),
+            network_id=str(created[0].id),
             networks=[f"{name}-1"],
             network_aliases=["db"],
         ) as resource:
@@ -196,12 +196,12 @@ def test_networks_by_name_and_id(pool: dockertest.Pool, engine: Engine, name: st
             assert set(networks) == {f"{name}-0", f"{name}-1"}
             assert all("db" in network["Aliases"] for network in networks.values())
     finally:
-        for network in made:
+        for network in created:
             network.remove()
 
 
-def test_the_container_repr_tells_what_it_is(pool: dockertest.Pool, name: str) -> None:
-    """One line: image, name and short id."""
+def test_the_repr_of_a_resource(pool: dockertest.Pool, name: str) -> None:
+    """It has image, name and short id in one line."""
     resource = pool.run("busybox:1.35", name=name, cmd=SLEEP)
     with resource:
         assert repr(resource).endswith(f"busybox:1.35 '{name}' {resource.id[:12]}>")

@@ -1,4 +1,4 @@
-"""A container may be silent for as long as it likes, an engine may not."""
+"""A container may be silent indefinitely, but an engine must respond in time."""
 
 import time
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ SILENT = ("sh", "-c", "echo first; sleep 5; echo second; exit 3")
 
 @pytest.fixture
 def proxy(tmp_path: Path, local: str) -> Iterator[FaultProxy]:
-    """Stands in front of the engine, and can be as good as frozen."""
+    """A proxy in front of the engine that can freeze it."""
     with FaultProxy(tmp_path / "silent.sock", local).running() as proxy:
         yield proxy
 
 
 @pytest.fixture
 def pool(proxy: FaultProxy) -> Iterator[dockertest.Pool]:
-    """A pool that gives the engine three seconds, in which a busy one starts a container."""
+    """A pool with a timeout of three seconds, which is enough to start a container on a busy engine."""
     with dockertest.Pool(proxy.endpoint, timeout=3) as pool:
         yield pool
 
 
 def test_a_silent_container_is_waited_for(pool: dockertest.Pool) -> None:
-    """Longer than the engine may take for an answer: by `wait`, with a time of one's own or none, and by its log."""
+    """`wait`, with and without a timeout, and a followed log wait for longer than the pool's timeout."""
     with pool.run("busybox:1.35", cmd=SILENT) as resource:
         assert list(resource.stream_logs()) == ["first", "second"]
     with pool.run("busybox:1.35", cmd=SILENT) as resource:
@@ -38,39 +38,61 @@ def test_a_silent_container_is_waited_for(pool: dockertest.Pool) -> None:
         assert resource.wait(30) == 3
 
 
-def test_a_frozen_engine_is_told_while_a_container_is_waited_for(
-    pool: dockertest.Pool, proxy: FaultProxy
-) -> None:
-    """It names what was asked, and the seconds."""
+def test_a_frozen_engine_ends_the_wait_for_a_container(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+    """The message contains the request and the timeout."""
     with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
         proxy.next("POST .*/wait", freeze)
         proxy.next(f"GET .*{resource.id}/json", freeze)
-        began = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(dockertest.EngineError, match="did not answer within 3 s"):
             resource.wait()
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - start < 15
 
 
-def test_a_frozen_engine_is_asked_for_all_reports_at_once(pool: dockertest.Pool, proxy: FaultProxy) -> None:
-    """However many containers a time-out is to tell of, its own time is that of one."""
-    made = [pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0) for _ in range(4)]
-    for each in made:
-        proxy.next(f"GET .*{each.id}/json", freeze)
-    began = time.monotonic()
-    with pytest.raises(dockertest.RetryTimeoutError) as caught:
+def test_a_frozen_engine_delays_all_reports_only_once(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+    """The reports of several containers are requested at the same time."""
+    containers = [pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0) for _ in range(4)]
+    for container in containers:
+        proxy.next(f"GET .*{container.id}/json", freeze)
+    start = time.monotonic()
+    with pytest.raises(dockertest.RetryTimeoutError) as failure:
         pool.retry(lambda: False, max_attempts=1)
-    assert time.monotonic() - began < 9  # one after another they would take twelve
-    assert [each.status for each in caught.value.reports] == ["unknown"] * 4
+    assert time.monotonic() - start < 9  # one after another they would take twelve seconds
+    assert [report.status for report in failure.value.reports] == ["unknown"] * 4
 
 
-def test_a_frozen_engine_is_told_while_a_log_is_followed(pool: dockertest.Pool, proxy: FaultProxy) -> None:
-    """Although there was a first line."""
+def test_a_frozen_engine_ends_a_followed_log(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+    """This also applies after lines have arrived."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo first; sleep 600"]) as resource:
         resource.wait_for_log("first")
         with resource.stream_logs() as lines:
             assert next(lines) == "first"
             proxy.next(f"GET .*{resource.id}/json", freeze)
-            began = time.monotonic()
+            start = time.monotonic()
             with pytest.raises(dockertest.EngineError, match="did not answer within 3 s"):
                 next(lines)
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("stdin", [None, b"input"], ids=["output only", "with input"])
+def test_a_silent_command_is_waited_for(pool: dockertest.Pool, stdin: "bytes | None") -> None:
+    """Without a timeout, a command may be silent for longer than the pool's timeout, but the engine has to answer."""
+    script = "cat; echo first; sleep 5; echo second" if stdin else "echo first; sleep 5; echo second"
+    with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
+        result = resource.exec(["sh", "-c", script], stdin=stdin)
+        assert result.stdout == ("input" if stdin else "") + "first\nsecond\n"
+
+
+@pytest.mark.parametrize("stdin", [None, b"input"], ids=["output only", "with input"])
+def test_a_frozen_engine_ends_a_silent_command(
+    pool: dockertest.Pool, proxy: FaultProxy, stdin: "bytes | None"
+) -> None:
+    """The engine is asked after each time without output."""
+    with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
+        proxy.next("GET .*/exec/.*/json", freeze)
+        start = time.monotonic()
+        with pytest.raises(
+            dockertest.EngineError, match=r"run \['sleep', '600'\].*did not answer within 3 s"
+        ):
+            resource.exec(["sleep", "600"], stdin=stdin)
+        assert time.monotonic() - start < 15

@@ -1,4 +1,4 @@
-"""An engine behind a real ssh server on loopback, reached by the system's own ssh."""
+"""An engine behind a real ssh server on loopback, which is reached by the system's ssh."""
 
 import getpass
 import os
@@ -15,17 +15,18 @@ import docker
 import pytest
 
 import dockertest
+from dockertest._engine import ssh
 
 from ..engines.sshd import Sshd, sshd_program  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine
-from .test_reaper import gone
+from .test_reaper import wait_until_removed
 
 SLEEP = ("sleep", "600")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sshd]":
-    """An ssh server, and a home that knows it."""
+    """An ssh server, and a home folder with its host key."""
     try:
         program = sshd_program()
     except FileNotFoundError as error:
@@ -36,15 +37,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sshd]":
 
 @pytest.fixture
 def sshd(server: Sshd, local: str, monkeypatch: pytest.MonkeyPatch) -> Sshd:
-    """The ssh server, for this process; behind it is the engine under test, as it is on this machine."""
+    """The same server for this process, with the engine under test behind it."""
     for name, value in server.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{local}")
     return server
 
 
-def test_all_of_a_session_works_over_ssh(sshd: Sshd) -> None:
-    """Started, talked to in both directions, listened to, given files, several at once, and gone."""
+def test_a_whole_session_works_over_ssh(sshd: Sshd) -> None:
+    """Containers, commands, logs, files and concurrent requests."""
     with dockertest.Pool(sshd.url) as pool:
         resource = pool.run(
             "busybox:1.35",
@@ -59,28 +60,28 @@ def test_all_of_a_session_works_over_ssh(sshd: Sshd) -> None:
         resource.write_file("/tmp/file", b"content")
         assert resource.read_file("/tmp/file") == b"content"
         assert resource.get_host_port(80).startswith("127.0.0.1:")
-        made = pool.run_all(
+        resources = pool.run_all(
             [dockertest.RunOptions(repository="busybox:1.35", cmd=SLEEP, stop_timeout=0)] * 12
         )
-        assert len({each.id for each in made}) == 12
+        assert len({resource.id for resource in resources}) == 12
 
 
-def test_ssh_has_names_of_its_own(sshd: Sshd) -> None:
-    """Ports are reached at the host that its configuration has for a name; capitals count there."""
+def test_host_names_of_the_ssh_configuration_are_resolved(sshd: Sshd) -> None:
+    """Ports are reached at the configured host. Names in the configuration are case-sensitive."""
     with dockertest.Pool("ssh://Engine.Example") as pool:
         assert pool.endpoint == "ssh://Engine.Example"
-        assert pool._engine.endpoint.host == "127.0.0.1"
+        assert pool._runtime.engine.endpoint.host == "127.0.0.1"
 
 
-def test_a_path_is_the_engines_socket_over_there(sshd: Sshd, local: str) -> None:
-    """Where it is not the usual one."""
+def test_a_path_names_the_socket_on_the_remote_host(sshd: Sshd, local: str) -> None:
+    """The path is needed if the socket is not the default one."""
     dockertest.Pool(f"{sshd.url}{local}").close()
     with pytest.raises(dockertest.DockerUnavailableError, match=r"no/such\.sock"):
         dockertest.Pool(f"{sshd.url}/no/such.sock")
 
 
-def test_connections_end_with_their_pool(sshd: Sshd) -> None:
-    """No ssh is left over, be it one that follows a log."""
+def test_connections_are_closed_with_their_pool(sshd: Sshd) -> None:
+    """This includes a connection that follows a log."""
     pool = dockertest.Pool(sshd.url)
     resource = pool.run("busybox:1.35", cmd=SLEEP, stop_timeout=0)
     assert children()
@@ -95,7 +96,7 @@ def test_connections_end_with_their_pool(sshd: Sshd) -> None:
 
 
 def children() -> "list[str]":
-    """Give the ids of the processes named ssh that this one has."""
+    """Return the ids of this process's children named ssh."""
     listed = subprocess.run(["pgrep", "-x", "-P", str(os.getpid()), "ssh"], capture_output=True, text=True)
     return listed.stdout.split()
 
@@ -105,7 +106,7 @@ import dockertest, os, signal, sys
 pool = dockertest.Pool(sys.argv[1])
 pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0)
 pool.create_network()
-print(pool._session_id, flush=True)
+print(pool._runtime.session.id, flush=True)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "ctrl-c":
@@ -126,8 +127,8 @@ resource.close()
 """
 
 
-def test_a_forked_child_has_connections_of_its_own(sshd: Sshd) -> None:
-    """And what it closes of its parent's does not end them."""
+def test_a_forked_child_has_its_own_connections(sshd: Sshd) -> None:
+    """It does not close those of its parent."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORK, sshd.url], capture_output=True, text=True
     )
@@ -135,8 +136,12 @@ def test_a_forked_child_has_connections_of_its_own(sshd: Sshd) -> None:
 
 
 @pytest.mark.parametrize("end", ["done", "ctrl-c", "killed"])
-def test_what_was_made_over_ssh_is_gone_with_its_process(sshd: Sshd, engine: Engine, end: str) -> None:
-    """By itself at the interpreter's end, at Ctrl-C, which ssh must not hear, and by the reaper after a kill."""
+def test_everything_is_removed_when_the_process_ends(sshd: Sshd, engine: Engine, end: str) -> None:
+    """
+    The process does that at exit and after Ctrl-C, which ssh must not receive.
+
+    After a kill, the reaper does.
+    """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, sshd.url, end],
         capture_output=True,
@@ -145,11 +150,11 @@ def test_what_was_made_over_ssh_is_gone_with_its_process(sshd: Sshd, engine: Eng
     )
     assert done.returncode == {"done": 0, "ctrl-c": -signal.SIGINT, "killed": -signal.SIGKILL}[end]
     assert "remove" not in done.stderr
-    gone(engine, done.stdout.strip())
+    wait_until_removed(engine, done.stdout.strip())
 
 
 def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
-    """As on a server that asks others who comes there, longer than an engine may take."""
+    """A server that looks up its users in a directory may take longer than an engine is allowed to."""
     kept = sshd.authorized.read_text()
     sshd.authorized.write_text(f'command="sleep 4.5; exec $SSH_ORIGINAL_COMMAND" {kept}')
     try:
@@ -158,70 +163,92 @@ def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
         sshd.authorized.write_text(kept)
 
 
-def said(url: str) -> str:
-    """Give what a pool that cannot be made says, in time and in one line."""
-    began = time.monotonic()
-    with pytest.raises(dockertest.DockerUnavailableError) as caught:
+def failure(url: str) -> dockertest.DockerUnavailableError:
+    """Return the error of a failed connection, which is raised in time and has one line."""
+    start = time.monotonic()
+    with pytest.raises(dockertest.DockerUnavailableError) as raised:
         dockertest.Pool(url)
-    assert time.monotonic() - began < 5
-    text = str(caught.value)
-    assert text.endswith("@127.0.0.1 docker version")
-    assert "\n" not in text
-    return text
+    assert time.monotonic() - start < 5
+    error = raised.value
+    assert "\n" not in str(error)
+    assert error.reason == "ssh"
+    assert error.hint.startswith("this command has to work first: ssh -o BatchMode=yes ")
+    assert error.hint.endswith(" -- 127.0.0.1 'docker version'")
+    return error
 
 
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (
-            "authorized",
-            "ssh: root@127.0.0.1: Permission denied (publickey); it works as soon as this does: ssh -o",
-        ),
-        (
-            "known",
-            "ssh: Host key verification failed; it works as soon as this does: ssh -o BatchMode=yes ",
-        ),
+        ("authorized", f"ssh: {getpass.getuser()}@127.0.0.1: Permission denied (publickey)"),
+        ("known", "ssh: Host key verification failed"),
     ],
 )
-def test_what_ssh_says_is_told(sshd: Sshd, file: Literal["authorized", "known"], words: str) -> None:
-    """A key that the server does not know, a server that the user does not know."""
+def test_the_message_of_ssh_is_shown(sshd: Sshd, file: Literal["authorized", "known"], words: str) -> None:
+    """The server rejects the key, or the user does not know the server."""
     path = sshd.authorized if file == "authorized" else sshd.known
     kept = path.read_text()
     path.write_text("")
     try:
-        assert words.replace("root@", f"{getpass.getuser()}@") in said(sshd.url)
+        assert words in str(failure(sshd.url))
     finally:
         path.write_text(kept)
 
 
 def test_a_dead_ssh_server(sshd: Sshd, black_hole: str) -> None:
-    """It is not waited for long."""
-    text = said(f"ssh://me@127.0.0.1:{black_hole.rpartition(':')[2]}")
-    assert "timed out; it works as soon as" in text
+    """The connection times out."""
+    assert "timed out; " in str(failure(f"ssh://me@127.0.0.1:{black_hole.rpartition(':')[2]}"))
 
 
-def test_nobody_listens_there(sshd: Sshd) -> None:
-    """In ssh's own words."""
-    assert "Connection refused; it works as soon as" in said(sshd.url.rpartition(":")[0] + ":1")
+def test_no_ssh_server_listens(sshd: Sshd) -> None:
+    """The connection is refused."""
+    assert "Connection refused; " in str(failure(sshd.url.rpartition(":")[0] + ":1"))
 
 
-def test_without_the_program_there_is_no_ssh(
-    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """And that is told."""
+def test_ssh_may_be_missing(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hint names the package to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(dockertest.DockerUnavailableError, match="ssh:// needs the program ssh; install it"):
+    with pytest.raises(
+        dockertest.DockerUnavailableError, match="ssh:// endpoints need the program ssh"
+    ) as error:
         dockertest.Pool(sshd.url)
+    assert error.value.hint == "install it (Debian: openssh-client)"
 
 
-def test_a_client_that_the_docker_sdk_connected_by_ssh_is_remote(sshd: Sshd) -> None:
-    """It says where it is; what its own transport cannot do is told."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ssh://host;touch${IFS}pwned",
+        "ssh://$(touch${IFS}pwned)",
+        "ssh://`touch${IFS}pwned`@host",
+        "ssh://-oProxyCommand=touch${IFS}pwned",
+        "ssh://-oProxyCommand=touch${IFS}pwned@host",
+        "ssh://host/x;touch${IFS}pwned",
+        "ssh://host/$(touch${IFS}pwned)",
+        "ssh://host/'$(touch${IFS}pwned)'",
+    ],
+)
+def test_the_command_in_the_hint_is_harmless(tmp_path: Path, url: str) -> None:
+    """A hostile endpoint, such as one in a `.env` file, executes nothing when the hint is pasted into a shell."""
+    # A stand-in for ssh, which passes its last arguments to a shell on the other host, as ssh does.
+    remote = 'while [ "$1" != -- ]; do shift; done; shift 2; PATH=/bin:/usr/bin exec sh -c "$*"'
+    for name, script in (("ssh", remote), ("docker", "exit 0")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    subprocess.run(["sh", "-c", ssh.test_command(url)], cwd=tmp_path, env=environ, capture_output=True)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_custom_client_may_use_the_ssh_transport_of_the_docker_sdk(sshd: Sshd) -> None:
+    """Its endpoint is known, and features that the transport lacks raise an error."""
     client = docker.DockerClient(base_url=sshd.url, version="auto")
     with dockertest.Pool(client=client) as pool:
         assert pool.endpoint == sshd.url
         resource = pool.run("busybox:1.35", cmd=SLEEP, stop_timeout=0)
         with pytest.raises(
-            dockertest.EngineError, match="give the pool the endpoint ssh://… instead of a client"
+            dockertest.EngineError, match="the docker SDK's own ssh connections lose output; use Pool"
         ):
             resource.exec(["true"])
     client.close()

@@ -1,4 +1,4 @@
-"""Containers under `unittest`, run as a user runs them: by the standard library's runner in a process of its own."""
+"""`DockerTestCase` with unittest and pytest, in a separate process."""
 
 import re
 import signal
@@ -24,12 +24,16 @@ RUNNERS = ["unittest", "pytest"]
 
 
 def write(suite: Suite, text: str) -> None:
-    """Write a module of tests below the usual head."""
+    """Write a test module."""
     suite.write("test_it.py", HEAD + text)
 
 
-def test_a_container_of_the_class_and_one_of_each_test(suite: Suite, engine: Engine) -> None:
-    """The first lives through all tests, the others for one each, its clean-ups included."""
+def test_containers_belong_to_a_class_or_a_test(suite: Suite, engine: Engine) -> None:
+    """
+    The first container runs during all tests.
+
+    The others run during one test each, including its cleanups.
+    """
     write(
         suite,
         """
@@ -53,18 +57,18 @@ class Test(DockerTestCase):
     @classmethod
     def tearDownClass(cls):
         assert cls.shared.status == "running"
-        assert [each.status for each in cls.seen] == ["removed"] * 3
+        assert [container.status for container in cls.seen] == ["removed"] * 3
 """,
     )
-    code, said = suite.run("unittest")
-    assert code == 0, said
-    assert "Ran 3 tests" in said
+    code, output = suite.run("unittest")
+    assert code == 0, output
+    assert "Ran 3 tests" in output
     assert engine.labelled(suite.label) == []
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_failure_shows_the_containers(suite: Suite, engine: Engine, runner: str) -> None:
-    """State, exit code and last log lines, in a test, its set-up, a part of it, and the class's set-up."""
+    """State, exit code and last log lines are shown for a test, a subtest, `setUp` and `setUpClass`."""
     write(
         suite,
         """
@@ -98,9 +102,9 @@ class SetUpClass(DockerTestCase):
     test_it = SetUp.test_it
 """,
     )
-    code, said = suite.run(runner)
+    code, output = suite.run(runner)
     assert code == 1
-    for what, verdict, logs in (
+    for place, verdict, logs in (
         ("in the test", "is running", "a line of the log"),
         ("in the test", "has ended with exit code 3", "out of space"),
         ("in part", "has ended with exit code 4", "(its log is empty)"),
@@ -108,9 +112,9 @@ class SetUpClass(DockerTestCase):
         ("in setUpClass", "has ended with exit code 6", "(its log is empty)"),
     ):
         shown = rf"container '\w+' \(\w{{12}}\) of \S*busybox:1.35 {verdict}.*\n.*  more: docker logs \w{{12}}; DOCKERTEST_KEEP=1 .*\n.*    {re.escape(logs)}\n"
-        assert len(re.findall(shown, said)) == 1, (what, said)
-    assert said.count("more: docker logs") == 5
-    assert "hunter2" not in said
+        assert len(re.findall(shown, output)) == 1, (place, output)
+    assert output.count("more: docker logs") == 5
+    assert "hunter2" not in output
     assert engine.labelled(suite.label) == []
 
 
@@ -159,18 +163,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("what", BROKEN)
-def test_nothing_is_left_whatever_fails(suite: Suite, engine: Engine, runner: str, what: str) -> None:
-    """When the process has ended its containers are gone, without a call of `super()` anywhere."""
-    write(suite, f"class Test(DockerTestCase):{BROKEN[what]}")
-    code, said = suite.run(runner)
-    assert (code == 0) == ("skips" in what), said
-    assert (suite.folder / "started").read_text().count("\n") == (2 if "everything" in what else 1)
+@pytest.mark.parametrize("failure", BROKEN)
+def test_containers_are_removed_after_any_failure(
+    suite: Suite, engine: Engine, runner: str, failure: str
+) -> None:
+    """The test classes do not call `super()`."""
+    write(suite, f"class Test(DockerTestCase):{BROKEN[failure]}")
+    code, output = suite.run(runner)
+    assert (code == 0) == ("skips" in failure), output
+    assert (suite.folder / "started").read_text().count("\n") == (2 if "everything" in failure else 1)
     assert engine.labelled(suite.label) == []
 
 
-def test_nothing_is_left_after_ctrl_c(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
-    """A signal as from the keyboard, in the middle of a test."""
+def test_containers_are_removed_after_ctrl_c(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
+    """SIGINT arrives in the middle of a test."""
     write(
         suite,
         """
@@ -198,13 +204,13 @@ class Test(DockerTestCase):
         pool.retry(lambda: running.exists() or process.poll() is not None)
         assert len(engine.labelled(suite.label)) == 2
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in said
+        _, output = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in output
     assert engine.labelled(suite.label) == []
 
 
-def test_every_class_has_a_pool_of_its_own(suite: Suite, engine: Engine) -> None:
-    """What one class leaves is gone when the next begins, also where a class inherits from another."""
+def test_each_class_has_its_own_pool(suite: Suite, engine: Engine) -> None:
+    """It is closed before the next class begins, even if that is a subclass."""
     write(
         suite,
         """
@@ -213,7 +219,7 @@ class First(DockerTestCase):
 
     def test_it(self):
         self.left.append(self.pool)
-        assert not [each for each in self.left[:-1] if not each._owned.closed]
+        assert not [pool for pool in self.left[:-1] if not pool._runtime.session.is_closed]
         assert self.pool is type(self).pool
         self.pool.run("busybox:1.35", **SLEEP)
 
@@ -223,13 +229,13 @@ class Second(First):
         assert len(cls.left) == 2 and cls.left[0] is not cls.left[1]
 """,
     )
-    code, said = suite.run("unittest")
-    assert code == 0, said
+    code, output = suite.run("unittest")
+    assert code == 0, output
     assert engine.labelled(suite.label) == []
 
 
 def test_a_class_that_is_run_again_gets_a_new_pool(suite: Suite) -> None:
-    """As by runners that repeat what failed."""
+    """Some runners repeat failed tests."""
     write(
         suite,
         """
@@ -242,15 +248,15 @@ if __name__ == "__main__":
         suite = unittest.defaultTestLoader.loadTestsFromTestCase(Test)
         assert unittest.TextTestRunner().run(suite).wasSuccessful()
     Test("test_it").debug()
-    assert Test.pool._owned.containers() == []
+    assert Test.pool._runtime.session.containers() == []
 """,
     )
-    code, said = suite.run("test_it")
-    assert code == 0, said
+    code, output = suite.run("test_it")
+    assert code == 0, output
 
 
-def test_it_goes_with_asynchronous_tests(suite: Suite, engine: Engine) -> None:
-    """Beside `IsolatedAsyncioTestCase` as a second base."""
+def test_it_works_with_asynchronous_tests(suite: Suite, engine: Engine) -> None:
+    """`IsolatedAsyncioTestCase` may be a second base class."""
     write(
         suite,
         """
@@ -260,9 +266,9 @@ class Test(DockerTestCase, unittest.IsolatedAsyncioTestCase):
         self.fail("as it should")
 """,
     )
-    code, said = suite.run("unittest")
+    code, output = suite.run("unittest")
     assert code == 1
-    assert "has ended with exit code 3" in said
+    assert "has ended with exit code 3" in output
     assert engine.labelled(suite.label) == []
 
 
@@ -279,8 +285,25 @@ class Test(DockerTestCase, unittest.IsolatedAsyncioTestCase):
 def test_without_an_engine_it_is_skipped_or_fails(
     suite: Suite, environment: "dict[str, str]", summary: str, set_up: str
 ) -> None:
-    """The class at once; without a call of `super()` each test that needs it."""
+    """Without a call of `super().setUpClass()`, each test that uses the pool is skipped or fails."""
     write(suite, f"class Test(DockerTestCase):\n    {set_up}\n    def test_it(self): self.pool\n")
-    _, said = suite.run("unittest", "-v", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment)
-    assert re.search(summary, said), said
-    assert "no container engine answers" in said
+    _, output = suite.run("unittest", "-v", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment)
+    assert re.search(summary, output), output
+    assert "cannot connect to a container engine" in output
+
+
+def test_without_an_engine_other_base_classes_are_not_set_up(suite: Suite) -> None:
+    """Django's `TestCase` begins a transaction there, which nothing would end if the class was skipped afterwards."""
+    write(
+        suite,
+        """
+class Other(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls): raise OSError("not undone")
+
+class Test(DockerTestCase, Other):
+    def test_it(self): pass
+""",
+    )
+    code, output = suite.run("unittest", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock")
+    assert code == 0, output

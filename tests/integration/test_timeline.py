@@ -1,4 +1,4 @@
-"""A pool knows what it did, and when."""
+"""A pool records what it did and when."""
 
 import pytest
 
@@ -7,46 +7,46 @@ import dockertest
 SLEEP = ("sleep", "600")
 
 
-def test_each_containers_way_is_told() -> None:
-    """From its creation to its end, in the order of time; the engine's own name for it included."""
+def test_the_life_of_a_container_is_recorded() -> None:
+    """The steps from creation to removal are in order of time, with the name that the engine has chosen."""
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         resource.retry(lambda: True)
-        resource.retry(lambda: True)  # only the first one says when it was ready
+        resource.retry(lambda: True)  # Only the first success shows when it was ready.
     steps = pool.timeline()
-    assert [each.kind for each in steps] == ["create", "start", "ready", "close"]
-    assert {(each.container, each.name) for each in steps} == {(resource.id, resource.name)}
-    assert not any(each.failed for each in steps)
-    assert [each.began for each in steps] == sorted(each.began for each in steps)
-    assert all(0 < each.seconds < 60 for each in steps)
+    assert [step.kind for step in steps] == ["create", "start", "ready", "close"]
+    assert {(step.container, step.name) for step in steps} == {(resource.id, resource.name)}
+    assert not any(step.failed for step in steps)
+    assert [step.began for step in steps] == sorted(step.began for step in steps)
+    assert all(0 < step.seconds < 60 for step in steps)
 
 
-def test_a_failure_is_told() -> None:
-    """With the time that it took."""
+def test_a_failure_is_recorded() -> None:
+    """The step has the time until the failure."""
     with dockertest.Pool() as pool:
         with pytest.raises(dockertest.ContainerStartError):
             pool.run("busybox:1.35", cmd=["no-such-command"])
-        assert [(each.kind, each.failed) for each in pool.timeline()] == [
+        assert [(step.kind, step.failed) for step in pool.timeline()] == [
             ("create", False), ("start", True), ("close", False),
         ]  # fmt: skip
 
 
-def test_what_the_pool_waits_for_is_told_where_only_one_can_be_meant() -> None:
-    """As in Go, where `retry` is the pool's."""
+def test_a_wait_of_the_pool_counts_for_the_only_pending_container() -> None:
+    """In Go, `retry` is a method of the pool."""
     with dockertest.Pool() as pool:
         first = pool.run("busybox:1.35", cmd=SLEEP)
         pool.retry(lambda: True)
         second, third = pool.run_all([dockertest.RunOptions(repository="busybox:1.35", cmd=SLEEP)] * 2)
         pool.retry(lambda: True)
-        ready = {each.container for each in pool.timeline() if each.kind == "ready"}
+        ready = {step.container for step in pool.timeline() if step.kind == "ready"}
         assert ready == {first.id}
         assert second.id != third.id
 
 
-def test_a_reused_container_is_told(name: str) -> None:
-    """It cost no start."""
+def test_reuse_is_recorded(name: str) -> None:
+    """There are no steps for creation and start."""
     with dockertest.Pool() as pool:
         pool.run("busybox:1.35", name=name, cmd=SLEEP, reuse=True)
         again = pool.run("busybox:1.35", name=name, cmd=SLEEP, reuse=True)
-        assert [each.kind for each in pool.timeline()] == ["create", "start", "reuse"]
+        assert [step.kind for step in pool.timeline()] == ["create", "start", "reuse"]
         pool.purge(again)

@@ -1,4 +1,4 @@
-"""Waiting for what runs in a container: ready is noticed at once, dead is told at once."""
+"""Waiting for a service in a container: success is detected promptly, and an exit is reported immediately."""
 
 import time
 from datetime import datetime
@@ -21,13 +21,13 @@ def never() -> bool:
     return False
 
 
-def test_a_container_that_dies_at_once_ends_the_wait(pool: dockertest.Pool) -> None:
-    """Exit code, reason and last log lines are told at once."""
+def test_an_exited_container_ends_the_wait(pool: dockertest.Pool) -> None:
+    """The error has the exit code, the reason and the last log lines."""
     with pool.run("busybox:1.35", cmd=DIES) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.ContainerExitedError) as caught:
             resource.retry(never)
-        assert time.monotonic() - began < 5  # far from the minute that a poll would take
+        assert time.monotonic() - began < 5  # much less than the default `max_wait` of a minute
     assert caught.value.exit_code == 3
     assert not caught.value.oom_killed
     report = caught.value.report
@@ -46,21 +46,25 @@ def test_a_container_that_dies_at_once_ends_the_wait(pool: dockertest.Pool) -> N
     assert "    no space for the database" in str(caught.value)
 
 
-def test_a_container_that_dies_later_ends_the_wait(pool: dockertest.Pool) -> None:
-    """Within a pause and 0.2 s of its death by the engine's own clock; the best of three, for a busy machine."""
+def test_a_container_that_exits_later_ends_the_wait(pool: dockertest.Pool) -> None:
+    """The error is raised within one pause and 0.2 s, in the best of three attempts on a busy machine."""
     late = []
     for _ in range(3):
         with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 1; exit 4"]) as resource:
             with pytest.raises(dockertest.ContainerExitedError, match="exit code 4"):
                 resource.retry(never, wait=lambda: repeat(0.3))
-            told = time.time()
+            reported = time.time()
             died, _, fraction = resource.container.attrs["State"]["FinishedAt"].rstrip("Z").partition(".")
-        late.append(told - datetime.fromisoformat(f"{died}+00:00").timestamp() - float(f"0.{fraction}"))
+        late.append(reported - datetime.fromisoformat(f"{died}+00:00").timestamp() - float(f"0.{fraction}"))
     assert 0 <= min(late) < 0.3 + 0.2
 
 
-def test_a_pool_watches_for_failures_and_tells_each_once() -> None:
-    """A container that ended well is no failure; one that failed is told once, and then the wait goes on."""
+def test_a_pool_reports_each_failed_container_once() -> None:
+    """
+    A container that exits successfully is not reported.
+
+    After the report of a failure, further waits continue.
+    """
     with dockertest.Pool() as pool:
         pool.run("busybox:1.35", cmd=["true"])
         with pytest.raises(dockertest.RetryTimeoutError):
@@ -72,8 +76,8 @@ def test_a_pool_watches_for_failures_and_tells_each_once() -> None:
             pool.retry(never, max_wait=0.3)
 
 
-def test_one_that_is_started_again_is_watched_again() -> None:
-    """Its next death is another one, however the last one ended the wait."""
+def test_a_restarted_container_is_watched_again() -> None:
+    """Its next exit is reported as well."""
     with dockertest.Pool() as pool:
         failed = pool.run("busybox:1.35", cmd=DIES)
         for _ in range(2):
@@ -82,8 +86,8 @@ def test_one_that_is_started_again_is_watched_again() -> None:
             failed.start()
 
 
-def test_watch_names_what_is_watched(pool: dockertest.Pool) -> None:
-    """Any end of what is named counts, and with nothing named nothing does."""
+def test_watch_selects_the_containers(pool: dockertest.Pool) -> None:
+    """Any exit of a selected container counts, and an empty selection watches none."""
     with pool.run("busybox:1.35", cmd=["true"]) as ended, pool.run("busybox:1.35", cmd=SLEEP) as running:
         with pytest.raises(dockertest.ContainerExitedError, match="exit code 0"):
             pool.retry(never, watch=(running, ended))
@@ -93,8 +97,8 @@ def test_watch_names_what_is_watched(pool: dockertest.Pool) -> None:
             dockertest.retry(never, watch=(ended,))
 
 
-def test_one_that_removes_itself_has_ended_too(pool: dockertest.Pool) -> None:
-    """A container with AutoRemove vanishes when it ends; the wait for it ends all the same."""
+def test_a_container_with_auto_remove_has_exited(pool: dockertest.Pool) -> None:
+    """It disappears when it exits, and the wait ends nevertheless."""
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "1"])
     with pool.run_with_options(options, lambda host_config: host_config.update(AutoRemove=True)) as resource:
         with pytest.raises(dockertest.ContainerExitedError, match=r"is gone|has ended") as caught:
@@ -110,9 +114,9 @@ def test_one_that_removes_itself_has_ended_too(pool: dockertest.Pool) -> None:
                 ask()
 
 
-@pytest.mark.differs("want of memory")
-def test_out_of_memory_is_told_apart_from_a_kill(pool: dockertest.Pool, engine: Engine) -> None:
-    """Both end with 137; the engine knows which was which."""
+@pytest.mark.differs("out-of-memory kills")
+def test_an_out_of_memory_kill_differs_from_another_kill(pool: dockertest.Pool, engine: Engine) -> None:
+    """Both exit with code 137, but the engine reports the difference."""
     eats = dockertest.RunOptions(
         repository="busybox", tag="1.35", cmd=["sh", "-c", "sleep 0.2; tail /dev/zero"]
     )
@@ -131,15 +135,15 @@ def test_out_of_memory_is_told_apart_from_a_kill(pool: dockertest.Pool, engine: 
         assert not caught.value.oom_killed
 
 
-def test_a_ping_that_never_succeeds_ends_at_max_wait(pool: dockertest.Pool) -> None:
-    """The error has attempts, seconds, the last failure as text and cause, and the container's state and last lines."""
+def test_a_failing_call_ends_at_max_wait(pool: dockertest.Pool) -> None:
+    """The error has the attempts, the time, the last exception, and the container's state and last lines."""
     with pool.run(
         "busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"], exposed_ports=[80]
     ) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.RetryTimeoutError) as caught:
             resource.retry(lambda: 1 / 0, max_wait=1)
-        assert 1 <= time.monotonic() - began < 1.2 + 1  # 0.2 s is the promise; the rest is for a busy machine
+        assert 1 <= time.monotonic() - began < 1.2 + 1  # 0.2 s is guaranteed; the rest is for a busy machine
     text = str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert f"{caught.value.attempts} attempts: ZeroDivisionError: division by zero" in text
@@ -148,8 +152,8 @@ def test_a_ping_that_never_succeeds_ends_at_max_wait(pool: dockertest.Pool) -> N
     assert "    still starting" in text
 
 
-def test_the_value_of_the_ping_is_given_back(pool: dockertest.Pool) -> None:
-    """`connection = resource.retry(connect)` is the live connection."""
+def test_retry_returns_the_result_of_the_call(pool: dockertest.Pool) -> None:
+    """`connection = resource.retry(connect)` is an open connection."""
     with pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret", "POSTGRES_DB": "shop"}) as resource:
         connection = resource.retry(
             lambda: psycopg.connect(
@@ -164,8 +168,8 @@ def test_the_value_of_the_ping_is_given_back(pool: dockertest.Pool) -> None:
             assert connection.execute("SELECT current_database()").fetchone() == ("shop",)
 
 
-def test_a_mistake_in_the_ping_ends_the_wait_at_once(pool: dockertest.Pool) -> None:
-    """A port that was never exposed does not come with time."""
+def test_an_error_of_the_caller_ends_the_wait_immediately(pool: dockertest.Pool) -> None:
+    """Waiting does not help if a port was never exposed."""
     with pool.run("busybox:1.35", cmd=SLEEP) as resource:
         began = time.monotonic()
         with pytest.raises(dockertest.PortNotPublishedError):

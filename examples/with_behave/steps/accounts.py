@@ -1,4 +1,4 @@
-"""The steps, each a statement to the server."""
+"""The steps, each of which runs one SQL statement."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from behave import given, then, when
 
 @given("an account of {name} with {balance:d}")
 def open_account(context: Any, name: str, balance: int) -> None:
-    """Store an account."""
+    """Insert an account."""
     context.connection.execute("INSERT INTO accounts VALUES (%s, %s)", [name, balance])
 
 
 @when("{name} pays {amount:d}")
 def pay(context: Any, name: str, amount: int) -> None:
-    """Take from an account; what the server says against it is for a later step to judge."""
+    """Reduce a balance, and keep the server's error for a later step."""
     context.refusal = None
     try:
         context.connection.execute(
@@ -26,12 +26,12 @@ def pay(context: Any, name: str, amount: int) -> None:
 
 @then("the server refuses it")
 def is_refused(context: Any) -> None:
-    """See that the server's check has spoken."""
+    """Check that the server rejected the payment."""
     assert isinstance(context.refusal, psycopg.errors.CheckViolation), context.refusal
 
 
 @then("{name} has {balance:d}")
 def has(context: Any, name: str, balance: int) -> None:
-    """Read an account."""
+    """Check the balance of an account."""
     row = context.connection.execute("SELECT balance FROM accounts WHERE name = %s", [name]).fetchone()
     assert row == (balance,), row

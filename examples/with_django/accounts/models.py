@@ -1,16 +1,16 @@
-"""Accounts, which are never in debt."""
+"""Accounts, whose balance is never negative."""
 
 from django.db import models
 
 
 class Account(models.Model):
-    """An account; the check is the server's own."""
+    """An account; the database enforces the check."""
 
     name = models.TextField(unique=True)
     balance = models.IntegerField()
     objects = models.Manager()
 
     class Meta:
-        """Where the check is made."""
+        """The constraints of the table."""
 
-        constraints = [models.CheckConstraint(condition=models.Q(balance__gte=0), name="not_in_debt")]  # noqa: RUF012 - as Django has it
+        constraints = [models.CheckConstraint(condition=models.Q(balance__gte=0), name="not_in_debt")]  # noqa: RUF012 - the form that Django documents

@@ -1,0 +1,108 @@
+"""Who uses and who makes which prepared image: records and locks that all processes of one user share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from dockertest import _clock
+from dockertest._cleanup.reaper_client import ReaperClient
+from dockertest.errors import PrepareError
+
+POLL_SECONDS = 0.02
+
+
+class PreparedRecords:
+    """The prepared images of one engine, as far as this user on this machine knows of them; see `reaper.Records`."""
+
+    def __init__(self, client: ReaperClient) -> None:
+        self._records = client.records
+        self._client = client
+        self._held: dict[str, int | None] = {}  # descriptors by key
+        self._preparing = threading.Lock()  # for systems without locks of files
+
+    @property
+    def engine(self) -> str:
+        """The address of the engine in the records."""
+        return self._client.engine_url
+
+    def owner(self) -> str:
+        """Return the owner in the labels of the images of these records; empty as long as their secret does not exist."""
+        return self._records.owner()
+
+    def use(self, key: str) -> None:
+        """Keep a prepared image from being removed until `release`, and write down that it is used now."""
+        if key not in self._held:
+            self._held[key] = self._lock(f"{key}.in-use", shared=True)
+        self._records.touch_prepared(key)
+
+    def release(self, key: str) -> None:
+        """Let a prepared image be removed; without an image, its locks are removed too."""
+        descriptor = self._held.pop(key, None)
+        if descriptor is not None:
+            os.close(descriptor)
+        if not self._records.prepared(key):
+            with self._records.removing_prepared(key) as is_free:
+                if is_free:
+                    self._records.forget_prepared(key)
+
+    def release_all(self) -> None:
+        """Let all prepared images be removed that this pool has used."""
+        while self._held:
+            _, descriptor = self._held.popitem()
+            if descriptor is not None:
+                os.close(descriptor)
+
+    @contextmanager
+    def preparing(self, key: str) -> Iterator[None]:
+        """Let one process and thread at a time make an image; the others wait."""
+        with self._preparing if os.name == "nt" else nullcontext():
+            descriptor = self._lock(f"{key}.preparing", shared=False)
+            try:
+                yield
+            finally:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    def find(self, key: str) -> dict[str, Any]:
+        """Return the record of a prepared image; empty if there is none."""
+        return self._records.prepared(key)
+
+    def store(self, key: str, record: Mapping[str, Any]) -> None:
+        """
+        Write down a prepared image.
+
+        Raises:
+            PrepareError: That is not possible.
+        """
+        if not self._records.set_prepared(key, {**record, "engine": self.engine, "superseded": False}):
+            raise _not_writable(self._records.folder)
+
+    def supersede(self, series: str, key: str) -> None:
+        """Mark the images of a series, except for the one with that key, as replaced if nothing uses them."""
+        for other in self._records.prepared_keys(self.engine):
+            if other != key and self._records.prepared(other).get("series") == series:
+                with self._records.removing_prepared(other) as is_free:
+                    if is_free:
+                        self._records.supersede(other)
+
+    def _lock(self, name: str, *, shared: bool) -> int | None:
+        """Wait for the lock of a file, and return its descriptor; `None` where there are no such locks."""
+        try:
+            while (descriptor := self._records.lock(name, shared=shared)) is None:
+                _clock.sleep(POLL_SECONDS)
+        except ImportError:
+            return None
+        except OSError as error:
+            raise _not_writable(self._records.folder) from error
+        return descriptor
+
+
+def _not_writable(folder: object) -> PrepareError:
+    return PrepareError(
+        f"cannot write down in {str(folder)!r} which images are prepared",
+        hint="set XDG_STATE_HOME to a folder that you can write to",
+    )

@@ -1,0 +1,171 @@
+"""Kept containers stay until the user removes them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine, Suite
+
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture
+def kept(engine: Engine) -> Iterator["list[str]"]:
+    """The containers that a test keeps, which are removed afterwards."""
+    ids: list[str] = []
+    yield ids
+    for container in ids:
+        engine.remove(container)
+
+
+def test_a_kept_container_outlives_its_pool(
+    engine: Engine, kept: "list[str]", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pool's other containers are removed, and the commands to reach and remove the kept one are printed."""
+    with dockertest.Pool() as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=["8080"])
+        other = pool.run("busybox:1.35", cmd=SLEEP)
+        address = resource.get_host_port(8080)
+        resource.keep()
+        kept.append(resource.id)
+        assert resource.get_host_port(8080) == address  # It can still be used.
+        resource.close()
+        resource.close()
+    assert engine.inspect(resource.id)["State"]["Running"]
+    assert not engine.has(other.id)
+    printed = capsys.readouterr().err
+    assert address in printed
+    assert f"docker rm -f -v {resource.id[:12]}" in printed
+
+
+def test_a_deadline_does_not_remove_a_kept_container(engine: Engine, kept: "list[str]") -> None:
+    """This applies to `expire` and to `DOCKERTEST_TTL`."""
+    with dockertest.Pool(ttl=1) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        kept.append(resource.id)
+        resource.expire(1)
+        resource.keep()
+        dockertest.retry(lambda: pool.run("busybox:1.35", cmd=["sleep", "2"]).wait() == 0, max_wait=30)
+        assert resource.id not in pool.prune()
+    assert engine.inspect(resource.id)["State"]["Running"]
+
+
+def test_a_kept_container_keeps_its_networks(engine: Engine, kept: "list[str]") -> None:
+    """Without them it would lose its aliases, and other containers could not reach it."""
+    with dockertest.Pool() as pool:
+        network, other = pool.create_network(), pool.create_network()
+        resource = pool.run("busybox:1.35", cmd=SLEEP, networks=[network])
+        resource.keep()
+        kept.append(resource.id)
+    try:
+        assert list(engine.inspect(resource.id)["NetworkSettings"]["Networks"]) == [network.name]
+        assert engine.client.networks.list(ids=[other.id]) == []
+    finally:
+        engine.client.networks.get(network.id).disconnect(resource.id, force=True)
+        engine.client.networks.get(network.id).remove()
+
+
+PROGRAM = """
+import dockertest, json, os, signal
+pool = dockertest.Pool()
+kept, other = (pool.run("busybox:1.35", cmd=["sleep", "600"]) for _ in range(2))
+kept.keep()
+print(json.dumps([kept.id, other.id]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_does_not_remove_a_kept_container(engine: Engine, kept: "list[str]") -> None:
+    """The reaper removes the rest of the session."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert ended.returncode == -signal.SIGKILL
+    container, other = json.loads(ended.stdout)
+    kept.append(container)
+    dockertest.retry(lambda: not engine.has(other), max_wait=20)
+    assert engine.inspect(container)["State"]["Running"]
+    with dockertest.Pool() as pool:
+        assert container not in pool.prune()
+    assert engine.inspect(container)["State"]["Running"]
+
+
+FAILING = """
+import dockertest, pytest, unittest
+from dockertest.testcase import DockerTestCase
+
+SLEEP = ["sleep", "600"]
+
+@pytest.fixture(scope="module")
+def server(dockertest_pool):
+    with dockertest_pool.run("busybox:1.35", cmd=SLEEP, labels=LABEL) as server:
+        yield server
+
+def test_passes(dockertest_pool):
+    with dockertest_pool.run("busybox:1.35", cmd=SLEEP, labels=LABEL):
+        pass
+    with pytest.raises(ZeroDivisionError), dockertest.Pool() as pool, pool.run("busybox:1.35", cmd=SLEEP, labels=LABEL):
+        1 / 0
+
+def test_fails(dockertest_pool, server):
+    with dockertest_pool.run("busybox:1.35", cmd=SLEEP, labels=LABEL, name="NAME-1"):
+        assert False
+
+class TestCase(DockerTestCase):
+    def test_passes(self):
+        self.run_container("busybox:1.35", cmd=SLEEP, labels=LABEL)
+
+    def test_fails(self):
+        self.run_container("busybox:1.35", cmd=SLEEP, labels=LABEL, name="NAME-2")
+        self.fail()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pytest", "--dockertest-keep-failed", "test_it.py"), ("unittest", "test_it")],
+    ids=["pytest", "unittest"],
+)
+def test_only_failed_tests_keep(
+    suite: Suite, engine: Engine, kept: "list[str]", arguments: "tuple[str, ...]"
+) -> None:
+    """What a failed test had running is kept, of any scope; a failure that a test expects does not count."""
+    suite.write("test_it.py", FAILING.replace("NAME", suite.label))
+    environment = {} if "pytest" in arguments else {"DOCKERTEST_KEEP": "failed"}
+    code, output = suite.run(*arguments, **environment)
+    assert code == 1, output
+    kept += engine.labelled(suite.label)
+    names = {engine.inspect(container)["Name"].lstrip("/") for container in kept}
+    if "pytest" in arguments:
+        assert "2 failed, 2 passed" in output
+        assert len(names) == 3, output
+        assert names > {f"{suite.label}-1", f"{suite.label}-2"}
+    else:
+        assert names == {f"{suite.label}-2"}, output
+    assert f"remove: docker rm -f -v {kept[0][:12]}" in output
+
+
+@pytest.mark.parametrize(("failure", "count"), [("1 / 0", 1), ("raise unittest.SkipTest", 0), ("pass", 0)])
+def test_only_a_body_that_failed_keeps(
+    engine: Engine, kept: "list[str]", name: str, failure: str, count: int
+) -> None:
+    """Outside of pytest, the end of the `with` block decides."""
+    code = f"""
+import dockertest, unittest
+with dockertest.Pool() as pool:
+    with pool.run("busybox:1.35", cmd=["sleep", "600"], labels={{{name!r}: "1"}}):
+        {failure}
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    kept += engine.labelled(name)
+    assert len(kept) == count

@@ -1,0 +1,132 @@
+"""A signal handler may close the pool at any moment, without a hang, leftovers or an effect on other sessions."""
+
+import random
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+import dockertest
+
+from .conftest import Engine
+
+# A thread sends the signal at a random moment, and the operation is repeated until then.
+PROGRAM = """
+import os, signal, sys, threading, traceback
+import dockertest
+
+operation, name, delay, context = sys.argv[1:]
+pool = dockertest.Pool()
+print(pool._runtime.session.id, flush=True)
+
+def close(*_):
+    pool.close()
+    sys.exit(3)
+
+def busy(**more):
+    return dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["sleep", "600"], **more)
+
+def build(number):
+    options = dockertest.BuildOptions(context, no_cache=True, remove_image=True)
+    run = dockertest.RunOptions(name=f"{name}-{number}", cmd=["sleep", "600"])
+    pool.build_and_run_with_build_options(options, run).close()
+
+def template(number):
+    from dockertest.postgres import TemplateDatabase
+    with TemplateDatabase(pool, lambda url: None) as database:
+        database.clone().close()
+
+def close_network(number):
+    network = pool.create_network()
+    resource = pool.run_with_options(busy(networks=[network]))
+    network.close()
+    resource.close()
+
+OPERATIONS = {
+    "run": lambda number: pool.run_with_options(busy()),
+    "run_all": lambda number: [one.close() for one in pool.run_all([busy()] * 4)],
+    "close": lambda number: pool.run_with_options(busy()).close(),
+    "network": close_network,
+    "build": build,
+    "template": template,
+    "reuse": lambda number: pool.run_with_options(busy(name=name, reuse=True)),
+}
+signal.signal(signal.SIGTERM, close)
+timer = threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGTERM))
+timer.daemon = True
+timer.start()
+try:
+    for number in range(10_000):
+        OPERATIONS[operation](number)
+except dockertest.DockertestError:
+    traceback.print_exc()  # The error of the handler itself, or one that took the place of its SystemExit.
+sys.exit(4)
+"""
+# The maximum delay of the signal in seconds, which is at least the duration of the operation.
+MOMENTS = {
+    "run": 1.0,
+    "run_all": 2.0,
+    "close": 1.5,
+    "network": 2.0,
+    "build": 3.0,
+    "template": 5.0,
+    "reuse": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build context."""
+    folder = tmp_path_factory.mktemp("context")
+    image = dockertest.Pool().image_prefix or ""
+    (folder / "Dockerfile").write_text(f"FROM {image}busybox:1.35\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
+    return folder
+
+
+def interrupt(engine: Engine, operation: str, seed: int, context: Path) -> None:
+    """Make a signal handler close the pool at a random moment, and check that nothing is left."""
+    delay = random.Random(seed).uniform(0.05, MOMENTS[operation])
+    name = f"handler-{uuid.uuid4().hex[:12]}"
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM, operation, name, str(delay), str(context)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            output, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(6)  # SIGABRT makes faulthandler print the tracebacks
+            pytest.fail(f"{operation} hung after a signal at {delay:.3f} s:\n{process.communicate()[1]}")
+    where = f"{operation}, signal after {delay:.3f} s"
+    assert process.returncode == 3, f"{where}: exit code {process.returncode}\n{errors}"
+    label = f"dockertest.session={output.split()[0]}"
+    with dockertest.Pool() as pool:
+        if operation == "reuse" and (reused := pool.container_by_name(name)):
+            pool.purge(reused)
+    dockertest.retry(
+        lambda: not engine.labelled(label) and not engine.client.networks.list(filters={"label": label}),
+        max_wait=30,
+    )
+
+
+@pytest.mark.parametrize("operation", MOMENTS)
+def test_a_handler_may_close_the_pool_at_any_moment(engine: Engine, context: Path, operation: str) -> None:
+    """Three random moments of each operation; `make soak` tries many more."""
+    with dockertest.Pool() as pool, pool.run("busybox:1.35", cmd=["sleep", "600"]) as bystander:
+        for seed in range(3):
+            interrupt(engine, operation, seed, context)
+        assert bystander.status == "running"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("operation", MOMENTS)
+def test_many_moments(engine: Engine, context: Path, operation: str) -> None:
+    """Thirty random moments of each operation."""
+    with dockertest.Pool() as pool, pool.run("busybox:1.35", cmd=["sleep", "600"]) as bystander:
+        for seed in range(100, 130):
+            interrupt(engine, operation, seed, context)
+        assert bystander.status == "running"

@@ -1,0 +1,149 @@
+"""The registries of a Dockerfile's images, and the archive of a build context; no engine."""
+
+import io
+import os
+import re
+import socket
+import subprocess
+import tarfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from dockertest import BuildOptions, ImageBuildError
+from dockertest._images import build_context
+from dockertest._images.build_context import Dockerfile
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "expected"),
+    [
+        ("FROM busybox:1.35", {""}),
+        ("from busybox", {""}),
+        ("FROM team/app", {""}),
+        ("FROM localhost/app", {"localhost"}),
+        ("FROM registry.test:5000/team/app:1 AS base\nFROM base\nFROM BASE AS last", {"registry.test:5000"}),
+        (f"FROM --platform=$BUILDPLATFORM registry.test/app@{DIGEST}", {"registry.test"}),
+        ("FROM scratch\nCOPY --chown=1 --from=registry.test/a /a /b\nCOPY --from=0 /a /b", {"registry.test"}),
+        ("FROM a.test/a\nRUN --mount=type=bind,from=b.test/b,target=/b true", {"a.test", "b.test"}),
+        ("ARG HOST=a.test\nFROM ${HOST}/a", {"a.test"}),
+        ("ARG HOST='a.test'\nFROM $HOST/a", {"a.test"}),
+        ("ARG GIVEN=a.test\nFROM ${GIVEN}/a", {"given.test"}),
+        ("FROM ${NEVER:-a.test}/a", {"a.test"}),
+        ("FROM $NEVER/a", set()),
+        ("FROM ${NEVER:?words}/a", set()),
+        ("# FROM a.test/a\n\tFROM b.test/b", {"b.test"}),
+        ("", set()),
+    ],
+)
+def test_registries_of_the_images_in_a_dockerfile(dockerfile: str, expected: set[str]) -> None:
+    """Arguments are substituted; stages and names that cannot be determined are omitted."""
+    parsed = Dockerfile(Path(), Path("Dockerfile"), Path("Dockerfile"), dockerfile.encode())
+    assert parsed.registries({"GIVEN": "given.test"}) == expected
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A build context with a Dockerfile."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+def members(folder: Path) -> dict[str, tarfile.TarInfo]:
+    """Return the members of the archive of a build context."""
+    dockerfile = Dockerfile.read(BuildOptions(folder))
+    with build_context.packed(dockerfile) as file, tarfile.open(fileobj=file) as archive:
+        return {member.name: member for member in archive}
+
+
+def test_a_file_that_vanishes_is_named(folder: Path) -> None:
+    """A file may be removed after its folder was listed."""
+    with pytest.raises(
+        ImageBuildError, match=f"cannot read '{folder}/gone' for the build: no such file"
+    ) as caught:
+        list(build_context.pack(folder, ["Dockerfile", "gone"], {}))
+    assert ".dockerignore" in caught.value.hint
+
+
+def test_a_file_that_becomes_shorter_is_named(folder: Path) -> None:
+    """The header, which has been written by then, contains its size."""
+    file = folder / "log"
+    file.write_bytes(bytes(1 << 20))
+    blocks = build_context.pack(folder, ["log"], {})
+    next(blocks)
+    os.truncate(file, 10)
+    with pytest.raises(ImageBuildError, match=f"cannot read '{file}' for the build: the file became shorter"):
+        list(blocks)
+
+
+def test_a_file_that_grows_is_truncated(folder: Path) -> None:
+    """The archive stays valid."""
+    (folder / "log").write_bytes(b"1" * 600)
+    blocks = build_context.pack(folder, ["log", "Dockerfile"], {})
+    packed = next(blocks)
+    with (folder / "log").open("ab") as file:
+        file.write(b"2" * 600)
+    with tarfile.open(fileobj=io.BytesIO(packed + b"".join(blocks))) as archive:
+        assert [(member.name, member.size) for member in archive] == [("log", 600), ("Dockerfile", 13)]
+
+
+def test_special_files_are_not_opened(folder: Path) -> None:
+    """Opening a pipe would wait for its other end; sockets cannot be in an archive."""
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(folder / "socket"))
+        packed = members(folder)
+    assert packed["pipe"].isfifo()
+    assert "socket" not in packed
+
+
+def test_the_depth_of_folders_is_not_limited(folder: Path) -> None:
+    """They may be nested more deeply than Python's recursion limit allows."""
+    deepest = folder
+    try:
+        for _ in range(1100):
+            deepest /= "d"
+            deepest.mkdir()
+        assert len(members(folder)) == 1101
+    finally:
+        subprocess.run(["rm", "-rf", folder / "d"], check=True)  # shutil.rmtree is recursive
+
+
+def test_links_and_names_are_preserved(folder: Path) -> None:
+    """Links are not followed, and names that are not text keep their bytes."""
+    (folder / "link").symlink_to("../nowhere")
+    (folder / os.fsdecode(b"raw\xff")).touch()
+    (folder / "caf\u00e9").touch()
+    packed = members(folder)
+    assert packed["link"].linkname == "../nowhere"
+    assert {os.fsdecode(b"raw\xff"), "caf\u00e9"} < set(packed)
+    assert {member.uid for member in packed.values()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [("*a" * 12 + "b", "a" * 250), ("*a?" * 12 + "b", "a" * 250), ("**/" * 40 + "b", "a/" * 100 + "c")],
+)
+def test_patterns_with_many_stars_are_fast(pattern: str, path: str) -> None:
+    """Naive regular expressions for these would take hours."""
+    (rule,) = build_context.parse_rules([pattern])
+    assert not rule.pattern.fullmatch(path)
+    assert rule.pattern.fullmatch(path[:-1] + "b")
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from(["*", "*", "?", "a", "b", "/", "[ab]", "**/"]), min_size=1, max_size=8),
+    st.text("ab/", min_size=1, max_size=8),
+)
+def test_fast_patterns_are_equivalent_to_naive_ones(parts: list[str], path: str) -> None:
+    """The optimised expression matches the same paths."""
+    expressions = [
+        build_context._expression(part) for part in build_context._PATTERN_PART.finditer("".join(parts))
+    ]
+    naive = re.compile("".join(expressions), re.DOTALL)
+    fast = re.compile(build_context._join(expressions), re.DOTALL)
+    assert bool(fast.fullmatch(path)) is bool(naive.fullmatch(path))
