@@ -1,7 +1,7 @@
 """A container may be silent indefinitely, but an engine must respond in time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import dockertest
 from tests.engines.fault_proxy import FaultProxy, freeze
 
 SILENT = ("sh", "-c", "echo first; sleep 5; echo second; exit 3")
+Start = Callable[..., dockertest.Resource]
 
 
 @pytest.fixture
@@ -20,79 +21,95 @@ def proxy(tmp_path: Path, local: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def pool(proxy: FaultProxy) -> Iterator[dockertest.Pool]:
-    """A pool with a timeout of three seconds, which is enough to start a container on a busy engine."""
+def impatient(proxy: FaultProxy) -> Iterator[dockertest.Pool]:
+    """A pool with a timeout of three seconds, for requests that the engine answers at once."""
     with dockertest.Pool(proxy.endpoint, timeout=3) as pool:
         yield pool
 
 
-def test_a_silent_container_is_waited_for(pool: dockertest.Pool) -> None:
+@pytest.fixture
+def start(impatient: dockertest.Pool) -> Iterator[Start]:
+    """Start a container in as much time as a busy engine needs, and return it with the timeout of `impatient`."""
+
+    def start(*cmd: str) -> dockertest.Resource:
+        started = patient.run("busybox:1.35", cmd=cmd, stop_timeout=0)
+        resource = impatient.container_by_name(started.name)
+        assert resource
+        return resource
+
+    with dockertest.Pool() as patient:
+        yield start
+
+
+def test_a_silent_container_is_waited_for(start: Start) -> None:
     """`wait`, with and without a timeout, and a followed log wait for longer than the pool's timeout."""
-    with pool.run("busybox:1.35", cmd=SILENT) as resource:
+    with start(*SILENT) as resource:
         assert list(resource.stream_logs()) == ["first", "second"]
-    with pool.run("busybox:1.35", cmd=SILENT) as resource:
+    with start(*SILENT) as resource:
         assert resource.wait() == 3
-    with pool.run("busybox:1.35", cmd=SILENT) as resource:
+    with start(*SILENT) as resource:
         with pytest.raises(dockertest.RetryTimeoutError):
             resource.wait(1.5)
         assert resource.wait(30) == 3
 
 
-def test_a_frozen_engine_ends_the_wait_for_a_container(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+def test_a_frozen_engine_ends_the_wait_for_a_container(start: Start, proxy: FaultProxy) -> None:
     """The message contains the request and the timeout."""
-    with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
+    with start("sleep", "600") as resource:
         proxy.next("POST .*/wait", freeze)
         proxy.next(f"GET .*{resource.id}/json", freeze)
-        start = time.monotonic()
+        began = time.monotonic()
         with pytest.raises(dockertest.EngineError, match="did not answer within 3 s"):
             resource.wait()
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - began < 15
 
 
-def test_a_frozen_engine_delays_all_reports_only_once(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+def test_a_frozen_engine_delays_all_reports_only_once(proxy: FaultProxy) -> None:
     """The reports of several containers are requested at the same time."""
-    containers = [pool.run("busybox:1.35", cmd=["sleep", "600"], stop_timeout=0) for _ in range(4)]
-    for container in containers:
-        proxy.next(f"GET .*{container.id}/json", freeze)
-    start = time.monotonic()
-    with pytest.raises(dockertest.RetryTimeoutError) as failure:
-        pool.retry(lambda: False, max_attempts=1)
-    assert time.monotonic() - start < 9  # one after another they would take twelve seconds
-    assert [report.status for report in failure.value.reports] == ["unknown"] * 4
+    with dockertest.Pool(proxy.endpoint, timeout=8) as pool:
+        options = dockertest.RunOptions(repository="busybox:1.35", cmd=["sleep", "600"], stop_timeout=0)
+        containers = pool.run_all([options] * 4)
+        for container in containers:
+            proxy.next(f"GET .*{container.id}/json", freeze)
+        began = time.monotonic()
+        with pytest.raises(dockertest.RetryTimeoutError) as failure:
+            pool.retry(lambda: False, max_attempts=1)
+        assert time.monotonic() - began < 24  # one after another they would take 32 seconds
+        assert [report.status for report in failure.value.reports] == ["unknown"] * 4
 
 
-def test_a_frozen_engine_ends_a_followed_log(pool: dockertest.Pool, proxy: FaultProxy) -> None:
+def test_a_frozen_engine_ends_a_followed_log(start: Start, proxy: FaultProxy) -> None:
     """This also applies after lines have arrived."""
-    with pool.run("busybox:1.35", cmd=["sh", "-c", "echo first; sleep 600"]) as resource:
+    with start("sh", "-c", "echo first; sleep 600") as resource:
         resource.wait_for_log("first")
         with resource.stream_logs() as lines:
             assert next(lines) == "first"
             proxy.next(f"GET .*{resource.id}/json", freeze)
-            start = time.monotonic()
+            began = time.monotonic()
             with pytest.raises(dockertest.EngineError, match="did not answer within 3 s"):
                 next(lines)
-            assert time.monotonic() - start < 15
+            assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("stdin", [None, b"input"], ids=["output only", "with input"])
-def test_a_silent_command_is_waited_for(pool: dockertest.Pool, stdin: "bytes | None") -> None:
+def test_a_silent_command_is_waited_for(start: Start, stdin: "bytes | None") -> None:
     """Without a timeout, a command may be silent for longer than the pool's timeout, but the engine has to answer."""
     script = "cat; echo first; sleep 5; echo second" if stdin else "echo first; sleep 5; echo second"
-    with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
+    with start("sleep", "600") as resource:
         result = resource.exec(["sh", "-c", script], stdin=stdin)
         assert result.stdout == ("input" if stdin else "") + "first\nsecond\n"
 
 
 @pytest.mark.parametrize("stdin", [None, b"input"], ids=["output only", "with input"])
 def test_a_frozen_engine_ends_a_silent_command(
-    pool: dockertest.Pool, proxy: FaultProxy, stdin: "bytes | None"
+    start: Start, proxy: FaultProxy, stdin: "bytes | None"
 ) -> None:
     """The engine is asked after each time without output."""
-    with pool.run("busybox:1.35", cmd=["sleep", "600"]) as resource:
+    with start("sleep", "600") as resource:
         proxy.next("GET .*/exec/.*/json", freeze)
-        start = time.monotonic()
+        began = time.monotonic()
         with pytest.raises(
             dockertest.EngineError, match=r"run \['sleep', '600'\].*did not answer within 3 s"
         ):
             resource.exec(["sleep", "600"], stdin=stdin)
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - began < 15
