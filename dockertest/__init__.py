@@ -9,8 +9,9 @@ A real database, or any other server, in a container: ready in a second or two, 
         with psycopg.connect(postgres.url()) as connection:
             print(connection.execute("SELECT version()").fetchone())
 
-`dockertest.services` lists the services that it knows how to wait for, `dockertest.postgres` provides a database for every test, `dockertest.testcase` a base class for `unittest`,
-`dockertest.errors` the exceptions, and the pytest plugin the fixture `dockertest_pool`.
+`dockertest.services` lists the services that it knows how to wait for, `dockertest.postgres` and `dockertest.mysql` provide
+a database for every test, `dockertest.testcase` a base class for `unittest`, `dockertest.errors` the exceptions, and the
+pytest plugin the fixture `dockertest_pool`.
 """
 
 from importlib import import_module

@@ -54,9 +54,9 @@ class TemplateDatabase:
     """
     A PostgreSQL server with a migrated database, which `clone` copies for each test.
 
-    The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`, and with its pool. With `reuse` it
-    stays, migrated, for the next run and for the other workers of a test runner. With `shared` all processes of one test run
-    use it, and it is removed when the last of them ends.
+    The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`,
+    and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With
+    `shared` all processes of one test run use it, and it is removed when the last of them ends.
 
     Args:
         pool: Where to start the server; `None` is allowed if a server runs already.
