@@ -4,6 +4,12 @@ import signal
 
 import hypothesis
 
+# For processes of pytest that tests start, without the plugins of tools that only tests of this project use: these cost
+# three seconds of CPU time at each start.
+NO_UNUSED_PLUGINS = " ".join(
+    f"-p no:{name}" for name in ("hypothesispytest", "freezer", "time_machine", "fakefs")
+)
+
 # Every run draws the same inputs, so that failures are reproducible; `make soak` draws new ones. A slow machine must not
 # make a test fail.
 hypothesis.settings.register_profile(

@@ -9,6 +9,7 @@ import pytest
 
 import dockertest
 from dockertest._traceback import shortened
+from tests.conftest import NO_UNUSED_PLUGINS
 
 TESTS = """
 import unittest
@@ -60,8 +61,9 @@ def report(file: Path, test: str, *options: str) -> str:
         [*command, *options, str(file), "-k", test],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         cwd=file.parent,
+        env={**os.environ, "PYTEST_ADDOPTS": NO_UNUSED_PLUGINS},
     )
     assert "1 failed" in done.stdout, done.stdout + done.stderr
     return done.stdout.partition("= FAILURES =")[2].partition("short test summary")[0].replace("\\", "/")

@@ -18,6 +18,7 @@ import docker.errors
 import pytest
 
 import dockertest
+from tests.conftest import NO_UNUSED_PLUGINS
 
 from .differences import DIFFERENCES
 
@@ -142,13 +143,13 @@ class Suite:
         return [sys.executable, "-W", "error", "-m", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment with *more*, without variables that affect whether tests are skipped."""
+        """Return the environment with *more*, without variables that affect which tests are skipped, and which plugins load."""
         ours = {
             name: value
             for name, value in os.environ.items()
             if name not in ("CI", "DOCKERTEST_REQUIRED", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
         }
-        return {**ours, "COLUMNS": "120", **more}
+        return {**ours, "COLUMNS": "120", "PYTEST_ADDOPTS": NO_UNUSED_PLUGINS, **more}
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """Run a Python module, and return its exit code and its output."""

@@ -17,7 +17,7 @@ def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) 
     async def op() -> int:
         nonlocal calls
         calls += 1
-        if calls < 4:
+        if calls < 4 or ticks < 6:
             raise ConnectionRefusedError
         return calls
 
@@ -33,8 +33,7 @@ def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) 
         ticking.cancel()
         return value
 
-    assert asyncio.run(main()) == 4
-    assert ticks > 5
+    assert asyncio.run(main()) >= 4
 
 
 def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:

@@ -80,7 +80,7 @@ def test_a_faked_file_system_does_not_outlive_its_test(suite: Suite) -> None:
             use(dockertest_pool)
         """,
     )
-    code, output = suite.run("pytest")
+    code, output = suite.run("pytest", PYTEST_ADDOPTS="")
     assert code == 0, output
 
 

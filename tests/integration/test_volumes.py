@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,9 +135,10 @@ def test_a_later_session_removes_a_volume(engine: Engine) -> None:
 def test_a_kept_container_keeps_its_volume(engine: Engine) -> None:
     """Neither the reaper nor `prune` removes it, even after `DOCKERTEST_TTL`."""
     code = MAKE.replace("print(", "resource.keep()\nother = pool.create_volume()\nprint(other.name, ")
-    with killed(code, DOCKERTEST_TTL="1") as (other, volume, container):
+    with killed(code, DOCKERTEST_TTL="8") as (other, volume, container):
+        expires = time.monotonic() + 9
         try:
-            dockertest.retry(lambda: not engine.has_volume(other), max_wait=30)
+            dockertest.retry(lambda: time.monotonic() > expires and not engine.has_volume(other), max_wait=30)
             with dockertest.Pool() as pool:
                 pool.prune()
                 standings = [item.standing for item in pool.inventory() if item.name == volume]
