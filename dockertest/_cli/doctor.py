@@ -159,7 +159,7 @@ class Examination:
         info = self._info()
         version = self._engine.get("/version", what="get the engine's version")
         components = [str(component.get("Name", "")) for component in version.get("Components") or ()]
-        rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
+        rootless = self._engine.is_rootless
         facts = {
             "name": "Podman" if any("Podman" in component for component in components) else "Docker",
             "version": version.get("Version", ""),

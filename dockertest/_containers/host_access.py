@@ -221,7 +221,7 @@ def plan(runtime: Runtime, body: dict[str, Any], ports: tuple[int, ...]) -> Host
     if own is not None:
         address, subnet = _own_address(network, own), ""
     else:
-        if any("rootless" in option for option in info.get("SecurityOptions") or ()):
+        if engine.is_rootless:
             raise InvalidOptionError(
                 "host_access_ports: the engine runs without root, so that its networks do not lead to this host",
                 hint="use an engine that runs as root, or run the server in a container",

@@ -95,6 +95,14 @@ class EngineClient:
             info = self._info = self.get("/info", what="get the engine's configuration")
         return info
 
+    @property
+    def is_rootless(self) -> bool:
+        """Whether the engine runs without root."""
+        info = self.info()
+        # Docker lists it among the security options, and Podman has a field of its own for it.
+        options = info.get("SecurityOptions") or ()
+        return bool(info.get("Rootless")) or any("rootless" in option for option in options)
+
     @contextmanager
     def _lent_client(self, *, is_streamed: bool) -> Iterator[_sdk.DockerClient]:
         """Lend a client of the SDK for one request; its response is read afterwards if it *is_streamed*."""

@@ -86,8 +86,7 @@ def resolve_host_gateway(engine: EngineClient, host_config: dict[str, Any]) -> N
     if not server.startswith(("Libpod/3.", "Libpod/4.")):
         return
     mode = host_config.get("NetworkMode") or "podman"
-    options = engine.info().get("SecurityOptions") or ()
-    if is_special_mode(mode) or any("rootless" in option for option in options):
+    if is_special_mode(mode) or engine.is_rootless:
         raise InvalidOptionError(
             "extra_hosts: this version of Podman does not support host-gateway, and the container has no gateway that leads "
             "to the engine's host",

@@ -1,6 +1,7 @@
 """A proxy in front of a real engine that injects faults of networks and busy engines."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -109,9 +110,14 @@ class FaultProxy:
 
 def answer(status: int, message: str) -> Fault:
     """Answer with an error instead of asking the engine."""
+    return answer_json({"message": message}, status)
+
+
+def answer_json(content: object, status: int = 200) -> Fault:
+    """Answer with *content* instead of asking the engine."""
 
     def fault(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
-        body = f'{{"message": "{message}"}}'.encode()
+        body = json.dumps(content).encode()
         head = f"HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
 

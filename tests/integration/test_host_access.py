@@ -16,6 +16,7 @@ import pytest
 
 import dockertest
 
+from ..engines.fault_proxy import FaultProxy, answer_json  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine, Suite
 from .test_from_inside import packages
 
@@ -287,3 +288,19 @@ def test_nothing_listens_after_a_kill(port: int, tmp_path: Path) -> None:
 def is_numbers(line: str) -> bool:
     """Return whether a line consists of two numbers."""
     return len(line.split()) == 2 and all(word.isdigit() for word in line.split())
+
+
+@pytest.mark.parametrize(
+    "said", [{"SecurityOptions": ["name=rootless"]}, {"Rootless": True}], ids=["Docker", "Podman"]
+)
+def test_an_engine_without_root_is_refused(
+    said: dict[str, object], local: str, engine: Engine, port: int, tmp_path: Path
+) -> None:
+    """Its networks do not lead to this host. Docker and Podman report in different fields that they run without root."""
+    proxy = FaultProxy(tmp_path / "engine.sock", local)
+    proxy.next("GET .*/info", answer_json(engine.client.info() | said))
+    refused = pytest.raises(
+        dockertest.InvalidOptionError, match="host_access_ports: the engine runs without root"
+    )
+    with proxy.running(), dockertest.Pool(proxy.endpoint) as pool, refused:
+        pool.run(BUSYBOX, cmd=SLEEP, host_access_ports=[port])
