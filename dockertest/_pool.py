@@ -190,7 +190,7 @@ class Pool:
         self.endpoint = str(engine.endpoint)
         self._warns_of_public_ports = not (publish_ip or engine.endpoint.is_local)
         # Nobody else reaches a remote engine's loopback, and an engine's IPv4 ports are not bound at its IPv6 address.
-        everywhere = "::" if ":" in engine.endpoint.host else "0.0.0.0"  # noqa: S104 - with a warning
+        everywhere = "::" if engine.endpoint.is_ipv6 else "0.0.0.0"  # noqa: S104 - with a warning
         self.publish_ip = publish_ip or (everywhere if self._warns_of_public_ports else "127.0.0.1")
 
     def __repr__(self) -> str:

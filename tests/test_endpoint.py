@@ -397,6 +397,24 @@ def test_an_invalid_endpoint_is_rejected_with_a_suggestion(value: str, suggestio
         endpoints(DOCKER_HOST=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "suggestion"),
+    [
+        ("tcp://::1:2375", "tcp://[::1]:2375"),
+        ("tcp://fd00::2", "tcp://[fd00::2]:2375"),
+        ("fd00::2:2376", "tcp://[fd00::2]:2376"),
+        ("http://2001:db8::1:12345/", "http://[2001:db8::1]:12345"),
+    ],
+)
+def test_an_ipv6_address_needs_brackets(value: str, suggestion: str) -> None:
+    """The message suggests the same address in brackets."""
+    with pytest.raises(InvalidOptionError) as failure:
+        endpoints(value)
+    assert str(failure.value) == (
+        f"endpoint=: invalid endpoint {value!r}: an IPv6 address needs brackets; write for example {suggestion}"
+    )
+
+
 @pytest.mark.parametrize("value", ["unix:///x\r", "unix:///x\n", "tcp://host:2375 ", "tcp://ho\tst:2375"])
 def test_invisible_characters_are_rejected(value: str) -> None:
     """They come from files with Windows line endings; "no such file" would not explain the failure."""

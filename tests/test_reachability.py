@@ -64,6 +64,8 @@ def container(*bound: "dict[str, str]", networks: "dict[str, Any] | None" = None
         ("tcp://localhost:2375", [IPV4], ("127.0.0.1", 49153)),
         ("tcp://docker:2375", [IPV4], ("docker", 49153)),
         ("tcp://[2001:db8::1]:2375", [IPV4], ("2001:db8::1", 49153)),
+        ("tcp://docker:2375", [IPV6, IPV4], ("docker", 49153)),
+        ("tcp://[2001:db8::1]:2375", [IPV4, IPV6], ("2001:db8::1", 49154)),
         ("ssh://me@build.corp:22", [IPV4], ("build.corp", 49153)),
         ("unix:///x", [], None),
     ],
@@ -74,6 +76,12 @@ def test_outside_a_container_a_port_is_on_the_engines_host(
     """This is loopback for a local engine, and the endpoint's host for a remote one."""
     assert reachability(url).address(container(*bound), "5432/tcp") == address
     assert reachability(url).network() == ""
+
+
+def test_a_host_with_ipv6_only_has_the_port_of_the_ipv6_binding() -> None:
+    """Engines may choose different ports for the two families."""
+    known = reachability("tcp://docker:2375", has_only_ipv6=True)
+    assert known.address(container(IPV4, IPV6), "5432/tcp") == ("docker", 49154)
 
 
 @pytest.mark.parametrize("url", ["unix:///x", "tcp://docker:2375", "tcp://localhost:2375"])

@@ -100,6 +100,7 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
             client = _sdk.client(endpoint, timeout, NEWEST_API, tls=tls)
             ping = ping_now if endpoint.is_socket else ping_in_time
             ping(client, limit)
+            endpoint = replace(endpoint, has_only_ipv6=_sdk.has_only_ipv6(client))
     except DockertestError as error:
         if not error.hint and not isinstance(error, InvalidOptionError):
             error.hint = _hint(error, endpoint)

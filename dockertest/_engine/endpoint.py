@@ -37,6 +37,7 @@ class Endpoint:
         cert_path: Folder with any of `ca.pem`, `cert.pem` and `key.pem`; empty without TLS.
         verify: Whether the engine's certificate is verified.
         hostname: The name of its host if that differs from the one in `url`, as ssh's configuration can define it.
+        has_only_ipv6: Whether its host turned out to have IPv6 addresses only.
         remark: A warning for the user; empty if there is none.
     """
 
@@ -45,6 +46,7 @@ class Endpoint:
     cert_path: str = ""
     verify: bool = True
     hostname: str = ""
+    has_only_ipv6: bool = False
     remark: str = ""
 
     @property
@@ -66,6 +68,11 @@ class Endpoint:
     def host(self) -> str:
         """The name or address of the engine's host, without brackets; empty for a socket."""
         return "" if self.is_socket else self.hostname or urlsplit(self.url).hostname or ""
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether its host is reached by IPv6 only, where ports that are published for IPv4 are not bound."""
+        return self.has_only_ipv6 or ":" in self.host
 
     def __repr__(self) -> str:
         return f"<Endpoint {self}, {self.why}>"
@@ -230,6 +237,10 @@ def _check(url: str, why: str) -> str:
             f"{invalid}: it contains a line break, a space at its end or another invisible character",
             hint="remove that character",
         )
+    if suggestion := _bracketed(url):
+        raise InvalidOptionError(
+            f"{invalid}: an IPv6 address needs brackets", hint=f"write for example {suggestion}"
+        )
     if not separator or scheme not in SCHEMES or not rest or not _is_url(url):
         *most, last = (f"{scheme}://" for scheme in SCHEMES)
         raise InvalidOptionError(
@@ -249,6 +260,26 @@ def _check(url: str, why: str) -> str:
             hint="use TLS certificates, or a key for ssh",
         )
     return scheme
+
+
+def _bracketed(url: str) -> str:
+    """Return an endpoint with brackets around its IPv6 address; empty if it has no such address without them."""
+    scheme, _, rest = url.rpartition("://")
+    if scheme not in ("", "tcp", "http", "https"):
+        return ""
+    host = rest.partition("/")[0]
+    address, _, port = host.rpartition(":")
+    # "::1:2375" is an address as well, but most likely the last part is a port.
+    if not (port in ("2375", "2376") or len(port) > 4) or not _is_ipv6(address):
+        address, port = host, "2375"
+    return f"{scheme or 'tcp'}://[{address}]:{port}" if _is_ipv6(address) else ""
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _suggestion(shown: str) -> str:

@@ -57,13 +57,15 @@ class Reachability:
         own = self._own_networks()
         if own is not None and (bound or port in inspection.exposed_ports):
             shared = {endpoint.network_id for endpoint in own.values()} - {""}
-            for endpoint in inspection.networks.values():
-                if endpoint.ip and endpoint.network_id in shared:
-                    return endpoint.ip, int(port.split("/")[0])
+            for joined in inspection.networks.values():
+                if joined.ip and joined.network_id in shared:
+                    return joined.ip, int(port.split("/")[0])
         if not bound:
             return None
         # The order of several bindings is up to the engine; an IPv4 address can be reached from more places.
-        binding = min(bound, key=lambda binding: ":" in binding.host_ip)
+        endpoint = self._engine.endpoint
+        is_ipv6 = endpoint.is_ipv6 and not endpoint.is_local and not self._override
+        binding = min(bound, key=lambda binding: (":" in binding.host_ip) != is_ipv6)
         return self._host(binding, own, inspection), binding.host_port
 
     def network(self) -> str:

@@ -256,7 +256,9 @@ def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
     scheme = "http" if tls is None else "https"
     pool = HTTPConnectionPool if tls is None else HTTPSConnectionPool
     usual: Any = pool.ConnectionCls
-    members: dict[str, Any] = {"_new_conn": lambda connection: _new_connection(usual, connection)}
+    families: set[int] = set()
+    api.dockertest_families = families
+    members: dict[str, Any] = {"_new_conn": lambda connection: _new_connection(usual, connection, families)}
 
     def connect(connection: Any) -> None:
         connection.ssl_context = tls
@@ -275,9 +277,16 @@ def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
     api.get_adapter(f"{scheme}://").poolmanager.pool_classes_by_scheme = {scheme: own}
 
 
-def _new_connection(usual: Any, connection: Any) -> socket.socket:
+def has_only_ipv6(sdk_client: DockerClient) -> bool:
+    """Return whether the host that a client of this package has connected to has IPv6 addresses only."""
+    return getattr(sdk_client.api, "dockertest_families", None) == {socket.AF_INET6}
+
+
+def _new_connection(usual: Any, connection: Any, families: set[int]) -> socket.socket:
     """
     Connect to the first address of a name that accepts, with one limit for all of them.
+
+    The families of its addresses are added to *families*.
 
     urllib3 allows the whole timeout for every address: https://github.com/urllib3/urllib3/issues/2515
     """
@@ -288,6 +297,7 @@ def _new_connection(usual: Any, connection: Any) -> socket.socket:
         return cast(
             "socket.socket", usual._new_conn(connection)
         )  # fails in the same way, with urllib3's own error
+    families.update(family for family, *_ in addresses)
     limit = min(timeout if isinstance(timeout, (int, float)) else CONNECT_SECONDS, CONNECT_SECONDS)
     deadline = _clock.monotonic() + limit
     failure: Exception | None = None

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from dockertest._engine.reachability import join_host_port
 from tests.engines.fault_proxy import engine_socket
 
 CHUNK = 65536
@@ -32,6 +33,7 @@ class Front:
 
     Attributes:
         url: The endpoint for a pool.
+        port: Its port.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Front:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._listener = self._open.enter_context(socket.create_server((self._host, 0)))
-        self.url = f"tcp://{self._host}:{self._listener.getsockname()[1]}"
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        self._listener = self._open.enter_context(socket.create_server((self._host, 0), family=family))
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"tcp://{join_host_port(self._host, self.port)}"
         self._carriers = [threading.Thread(target=self._serve, daemon=True)]
         self._carriers[0].start()
         self._clients: list[socket.socket] = []

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -552,3 +553,38 @@ def test_ports_are_published_where_they_can_be_reached(
     with dockertest.Pool(client=client) as pool:
         assert pool.publish_ip == address
     client.close()
+
+
+NAMED = """
+import socket, sys, dockertest
+server = ["sh", "-c", "while echo hello | nc -l -p 8080; do :; done"]
+with dockertest.Pool(sys.argv[1]) as pool:
+    resource = pool.run("busybox:1.35", cmd=server, exposed_ports=[8080], stop_timeout=0)
+    def greet():
+        with socket.create_connection(resource.get_address(8080), timeout=5) as connection:
+            assert connection.makefile().readline() == "hello\\n"
+    resource.retry(greet)
+    print(resource.get_host_port(8080))
+"""
+
+
+def test_the_name_of_a_host_with_ipv6_only(local: str, tmp_path: Path) -> None:
+    """Ports are published and reached by IPv6, although the endpoint does not show that."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("machine: only root on Linux may put another file in the place of the system's")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("machine: no IPv6")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("::1 build.example\n")
+    replaced = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+    with Front(local, host="::1") as front:
+        named = f"tcp://build.example:{front.port}"
+        done = subprocess.run(
+            [*replaced, sys.executable, "-X", "dev", "-c", NAMED, named],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.startswith("build.example:"), done.stderr
