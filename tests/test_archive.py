@@ -517,6 +517,38 @@ def test_everything_packed_is_owned_by_root(folder: Path) -> None:
         assert {(member.uid, member.gid, member.uname, member.gname) for member in packed} == {(0, 0, "", "")}
 
 
+def test_owners_can_be_changed_and_everything_else_is_kept() -> None:
+    """Ids that are too large for a header are in a record of their own, and so are long names and modification times."""
+    given, expected = io.BytesIO(), []
+    with tarfile.open(fileobj=given, mode="w", format=tarfile.PAX_FORMAT) as writer:
+        for kind, name, content in (
+            (DIR, "d", ""),
+            (REG, "d/" + "n" * 300, "x" * 700),
+            (SYM, "d/l", ""),
+            (REG, "é\udcff", ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.uid, info.gid, info.mtime, info.mode = kind, 5_000_033, 70, 1.5, 0o4751
+            info.linkname, info.size = "n" * 200 if kind == SYM else "", len(content)
+            info.pax_headers = {"SCHILY.xattr.user.k": "v"}
+            writer.addfile(info, io.BytesIO(content.encode()))
+            expected.append((kind, name, 33, 71, 1.5, 0o4751, info.linkname, "v", content))
+    given.seek(0)
+    changed = archive.with_owners(
+        archive.Archive(given.read, "copy"), lambda user, group: (user - 5_000_000, group + 1)
+    )
+    with tarfile.open(fileobj=io.BytesIO(b"".join(changed))) as reader:
+        found = [
+            (
+                *(one.type, one.name, one.uid, one.gid, one.mtime, one.mode, one.linkname),
+                one.pax_headers["SCHILY.xattr.user.k"],
+                file.read().decode() if one.isreg() and (file := reader.extractfile(one)) else "",
+            )
+            for one in reader
+        ]
+    assert found == expected
+
+
 def test_pipes_are_not_packed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """They are skipped, and logged."""
     os.mkfifo(folder / "pipe")

@@ -182,6 +182,24 @@ def _open(
     return tarfile.open(fileobj=archive, mode="r|", encoding="utf-8", errors="surrogateescape")
 
 
+def with_owners(
+    archive: Archive, change: Callable[[int, int], tuple[int, int]]
+) -> Generator[bytes, None, None]:
+    """Yield *archive* in pieces, with other owners: *change* returns them for the ids of a user and a group."""
+    with closing(archive.members()) as members:
+        for member in members:
+            member.uid, member.gid = change(member.uid, member.gid)
+            # Ids that do not fit into the header are in these records too, which `tarfile` would write again.
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if key not in ("uid", "gid")
+            }
+            yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            if member.isreg():
+                yield from archive.blocks(member)
+                yield from _padding(member.size)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
 def unpack(archive: Archive, target: Path, *, rebase: bool = True) -> list[str]:
     """
     Write the first member of *archive* as *target*, and the members inside of it below *target*.

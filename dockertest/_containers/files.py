@@ -40,6 +40,8 @@ _SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # device, named pipe, socket, 
 
 _PATH_STAT = "X-Docker-Container-Path-Stat"  # the header that describes a path
 _ALWAYS_IN_MEMORY = ("/dev", "/proc", "/sys")
+# The end of Docker's data folder if it remaps root to a user and a group.
+_REMAPPED = re.compile(r"/(\d+)\.(\d+)$")
 _LISTED_REFUSALS = 20  # in an error message
 _UNPACK_SECONDS = 600.0  # An engine is silent while it writes the rest of an archive to a slow disk.
 _BEGINNING_BYTES = 8192  # of an archive: enough for the header of its first member
@@ -161,11 +163,37 @@ def transfer(engine: EngineClient, inspection: Inspection, path: str, container:
         def archive() -> Generator[bytes, None, None]:
             # A file in the place of a folder makes the engine remove that folder, and the folder that follows, the file.
             yield _archive.empty_file(posixpath.basename(path))
+            if remapped := _first_remapped_ids(engine):
+                content = _archive.Archive(download.read, what)
+                yield from _archive.with_owners(content, partial(_ids_in_container, remapped))
+                return
             while block := download.read(_archive.BLOCK_BYTES):
                 yield block
 
         with closing(archive()) as body:
             _unpack(engine, container, folder, body, what)
+
+
+def _first_remapped_ids(engine: EngineClient) -> tuple[int, int] | None:
+    """
+    Return the host's ids of the user and group that are root in containers; `None` without user namespaces.
+
+    A Docker whose root is remapped sends archives with the ids of the host, and accepts them with those of the container. Its
+    data folder is named after the first ones: https://docs.docker.com/engine/security/userns-remap/
+    """
+    info = engine.info()
+    first = _REMAPPED.search(str(info.get("DockerRootDir") or ""))
+    is_remapped = any("userns" in option for option in info.get("SecurityOptions") or ())
+    return (int(first[1]), int(first[2])) if is_remapped and first else None
+
+
+def _ids_in_container(remapped: tuple[int, int], user: int, group: int) -> tuple[int, int]:
+    """Return the ids in a container for those of the host; ids that are not remapped stay as they are."""
+    first_user, first_group = remapped
+    return (
+        user - first_user if user >= first_user else user,
+        group - first_group if group >= first_group else group,
+    )
 
 
 def make_folder(

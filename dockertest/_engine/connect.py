@@ -250,6 +250,8 @@ def _hint_refused(_error: DockertestError, endpoint: Endpoint) -> str:
 
 def _hint_permission(_error: DockertestError, endpoint: Endpoint) -> str:
     if endpoint.is_socket:
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            return _ROOT_IS_DENIED
         return 'add this user to the group: sudo usermod -aG docker "$USER", then log in again; or run this as root'
     return _CHECK_NETWORK
 
@@ -297,6 +299,10 @@ def _hint_timeout(error: DockertestError, endpoint: Endpoint) -> str:
     return "restart the engine, or use another endpoint"
 
 
+_ROOT_IS_DENIED = (
+    "if this is a container, start it with --userns=host if the engine remaps users, or with --security-opt label=disable if "
+    "SELinux denies it"
+)
 _CHECK_NETWORK = "start the engine, or check its address and the firewall"
 _OTHER_NAME = "use the host name of the certificate in the endpoint, or issue a certificate for {}"
 _REJECTED = "an engine that closes the connection does not accept the certificate in {}"

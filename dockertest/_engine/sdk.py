@@ -769,6 +769,11 @@ def _refusal(foreign: Any, failed: str, error: type[DockertestError]) -> Dockert
             "this engine cannot copy files if a mount's target is behind a link (moby/moby#52653); mount it at the real path, "
             "such as /run/docker.sock"
         )
+    if "user namespaces" in str(words):
+        # The network mode "host", and privileged containers, need the users of the host.
+        hint = (
+            'this engine remaps users; start the container without that: host_config={"UsernsMode": "host"}'
+        )
     text = f"{failed}{str(words).strip()}"
     if error is EngineError:
         return EngineError(text, status=foreign.status_code, hint=hint)

@@ -16,6 +16,7 @@ import pytest
 
 import dockertest
 
+from ..engines.fault_proxy import FaultProxy, answer  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine
 
 SLEEP = ("sleep", "600")
@@ -230,3 +231,18 @@ def test_the_import_is_lazy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert ended.stdout.strip() == "[]"
+
+
+def test_an_engine_that_remaps_users_refuses_what_needs_those_of_the_host(local: str, tmp_path: Path) -> None:
+    """The hint is the option that lifts the remapping for the container."""
+    words = "cannot share the host's network namespace when user namespaces are enabled"  # Docker's
+    proxy = FaultProxy(tmp_path / "engine.sock", local)
+    proxy.next("POST .*/containers/create", answer(400, words))
+    with proxy.running(), dockertest.Pool(proxy.endpoint) as pool:
+        with pytest.raises(dockertest.ContainerCreateError, match=words) as caught:
+            pool.run("busybox:1.35", cmd=SLEEP, networks=["host"])
+        assert caught.value.hint.endswith('host_config={"UsernsMode": "host"}')
+        with pool.run(
+            "busybox:1.35", cmd=SLEEP, networks=["host"], host_config={"UsernsMode": "host"}
+        ) as resource:
+            assert resource.exec(["id", "-u"], check=True).stdout == "0\n"

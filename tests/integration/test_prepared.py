@@ -21,6 +21,7 @@ from dockertest import InvalidOptionError, PrepareError, RunOptions
 from dockertest._cleanup import reaper
 from dockertest._images import commit
 
+from ..engines.fault_proxy import FaultProxy, answer_json  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine
 
 # Ends by its stop signal, as a server does, and writes down that it did.
@@ -118,6 +119,27 @@ class TestContent:
         assert first.read_file("/data/placed") == b"x"
         assert first.image == second.image == f"{own.image_prefix}busybox:1.35"
 
+    @pytest.mark.differs("copies of volumes")
+    def test_owners_are_those_in_the_container(
+        self, local: str, state: State, engine: Engine, name: str, tmp_path: Path
+    ) -> None:
+        """Engines that remap users send the ids of their host, which begin here at 30 and 40; others are not remapped."""
+        info = engine.client.info()
+        if any("userns" in option for option in info["SecurityOptions"]):
+            pytest.skip("engine: it remaps users itself")
+        info |= {"DockerRootDir": "/data/30.40", "SecurityOptions": ["name=userns"]}
+        proxy = FaultProxy(tmp_path / "engine.sock", local)
+        proxy.next("GET .*/info", answer_json(info))
+        options = RunOptions(repository="busybox:1.35", cmd=SERVER, env={"TEST": name}, tmpfs=["/memory"])
+        change = "cd /memory; for owner in 33:44 5:6; do echo data >$owner; chown $owner $owner; done"
+        with proxy.running(), dockertest.Pool(proxy.endpoint) as pool:
+            prepared = pool.prepare(
+                options, lambda one: one.exec(["sh", "-c", change], check=True), ready=ready
+            )
+            server = pool.run_with_options(prepared)
+            found = server.exec(["sh", "-c", "cd /memory; stat -c %n=%u:%g *; cat *"], check=True).stdout
+            assert found.split() == ["33:44=3:4", "5:6=5:6", "data", "data"]
+
     def test_the_configuration_is_that_of_the_base_image(
         self, own: dockertest.Pool, server: RunOptions, engine: Engine
     ) -> None:
@@ -205,17 +227,13 @@ def environment(attrs: dict[str, Any]) -> list[str]:
 
 
 def json_files(engine: Engine, image: str) -> bytes:
-    """Return the descriptions in the archive of an image; Podman names layers by their hash."""
+    """Return the descriptions in the archive of an image; some engines name layers and descriptions alike, by their hash."""
     import tarfile
 
     content = b"".join(engine.client.api.get_image(image))
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        files = [
-            archive.extractfile(member)
-            for member in archive
-            if "layer" not in member.name and not member.name.endswith(".tar")
-        ]
-        return b"".join(file.read() for file in files if file)
+        files = [file.read() for member in archive if (file := archive.extractfile(member))]
+        return b"".join(content for content in files if content.startswith((b"{", b"[")))
 
 
 class TestFinding:

@@ -234,6 +234,27 @@ def test_a_socket_without_permission(local: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_socket_that_root_may_not_open(local: str, tmp_path: Path) -> None:
+    """The hint is for containers, whose root is not the host's if users are remapped, or is confined by SELinux."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("machine: only root on Linux can drop its capabilities")
+    path = tmp_path / "closed.sock"
+    connect = "import os, sys, dockertest; dockertest.Pool(f'unix://{sys.argv[1]}')"
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(path))
+        closed.listen()
+        path.chmod(0)
+        result = subprocess.run(
+            ["setpriv", "--bounding-set=-dac_override", sys.executable, "-W", "error", "-c", connect, path],
+            capture_output=True,
+            text=True,
+        )
+    assert result.stderr.splitlines()[-1].endswith(
+        f"cannot connect to a container engine at unix://{path} (endpoint=): permission denied; if this is a container, "
+        "start it with --userns=host if the engine remaps users, or with --security-opt label=disable if SELinux denies it"
+    )
+
+
 @contextmanager
 def listening(path: Path, answer: "bytes | None") -> "Iterator[str]":
     """Listen on a socket, and send these bytes to every client, or nothing if they are `None`."""
