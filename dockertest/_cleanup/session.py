@@ -232,7 +232,8 @@ class Session:
 
     def labels(self) -> dict[str, str]:
         """Return the labels for something that is created now."""
-        return labels(self.id, self._reaper.identity, self.ttl)
+        # Only the sessions of this user see the record that these things are kept; others obey the label.
+        return labels(self.id, self._reaper.identity, None if self._defaults.keep else self.ttl)
 
     @contextmanager
     def creating(self) -> Iterator[None]:

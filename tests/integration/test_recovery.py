@@ -305,6 +305,22 @@ def test_containers_of_a_keeping_pool_survive_a_reboot_and_their_time_to_live(
         reaper_client(pool)._records.forget_kept(session)
 
 
+def test_a_keeping_pool_sets_no_expiry_time(engine: Engine, tmp_path: Path) -> None:
+    """A session of another user, or with another state folder, does not see the record about kept things."""
+    with dockertest.Pool(keep=True, ttl=0) as keeping:
+        created = keeping.run("busybox:1.35", cmd=SLEEP)
+        session = keeping._runtime.session.id
+    try:
+        ended = run("import dockertest; print(dockertest.Pool().prune())", XDG_STATE_HOME=str(tmp_path))
+        assert created.id not in ended.stdout
+        assert engine.has(created.id), ended.stderr
+        assert _reaper.EXPIRES not in created.container.labels
+    finally:
+        remove(engine, created.id)
+        with dockertest.Pool() as pool:
+            reaper_client(pool)._records.forget_kept(session)
+
+
 # Reuse: who owns a container
 
 
