@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dockertest import _clock
 from dockertest._cleanup.registry import registry
-from dockertest._containers import logs
+from dockertest._containers import files, logs
 from dockertest._engine import networks, sdk
 from dockertest._engine.inspection import Inspection
 from dockertest._engine.reachability import join_host_port
@@ -485,7 +485,10 @@ class Container:
                 self.unpause(only_ours=True)
             self._finish_log(is_removal=remove)
         # Two removals do no harm, so a signal handler does not wait for one that it has interrupted.
-        with nullcontext() if interrupts_package() else self._lock:
+        is_interruption = interrupts_package()
+        if is_interruption:
+            files.end_interrupted_transfers()
+        with nullcontext() if is_interruption else self._lock:
             is_removal = remove and not self.is_removed
             if is_removal:
                 with self._runtime.timeline.step("close", self.image) as step:

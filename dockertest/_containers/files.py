@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from dockertest import _report, _validation
 from dockertest._containers import archive as _archive
 from dockertest._engine.client import EngineClient, quote_path
 from dockertest._engine.inspection import Inspection
-from dockertest._engine.sdk import header_of_refusal, translate_errors
+from dockertest._engine.sdk import end_connection, end_stream, header_of_refusal, translate_errors
 from dockertest._options import File
 from dockertest.errors import (
     ContainerStartError,
@@ -295,6 +298,27 @@ def volume_for(inspection: Inspection, target: str, source: Path) -> str:
 def _in_memory(inspection: Inspection) -> set[str]:
     tmpfs = (mount.target for mount in inspection.mounts if mount.kind == "tmpfs")
     return {posixpath.normpath(path) for path in (*_ALWAYS_IN_MEMORY, *inspection.tmpfs, *tmpfs)}
+
+
+def end_interrupted_transfers() -> None:
+    """
+    End the transfers of archives that the caller has interrupted, such as those of a thread whose signal handler it is.
+
+    An engine keeps a container locked until it has the whole archive or has sent it, which cannot happen before the handler
+    returns. A removal would wait for that.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe() imports slow modules
+    connections: list[http.client.HTTPConnection] = []
+    while frame is not None:
+        values = list(frame.f_locals.values())
+        if frame.f_globals is globals():
+            for connection in connections:
+                end_connection(connection)
+            for value in values:
+                if isinstance(value, _Download) and not value.response.raw.closed:
+                    end_stream(value.response)
+        connections += [value for value in values if isinstance(value, http.client.HTTPConnection)]
+        frame = frame.f_back
 
 
 def _label(inspection: Inspection) -> str:

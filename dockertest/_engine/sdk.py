@@ -8,6 +8,7 @@ the translation of their errors into those of `dockertest.errors`.
 from __future__ import annotations
 
 import errno
+import http.client
 import logging
 import os
 import re
@@ -438,6 +439,12 @@ def suppress_request_log() -> Iterator[None]:
         yield
     finally:
         wire.removeFilter(is_of_another_thread)
+
+
+def end_connection(connection: http.client.HTTPConnection) -> None:
+    """End the request that is in progress on a connection: the engine and the sender see that it is lost."""
+    with suppress(AttributeError, OSError):  # There is no socket, or it is closed.
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def end_stream(response: Any) -> None:

@@ -38,6 +38,16 @@ def template(number):
     with TemplateDatabase(pool, lambda url: None) as database:
         database.clone().close()
 
+def copy_in(number):
+    with open(f"{context}/{name}", "wb") as file:
+        file.truncate(1 << 30)
+    pool.run_with_options(busy()).copy_in(file.name, "/big")
+
+def copy_out(number):
+    resource = pool.run_with_options(busy())
+    resource.exec(["truncate", "-s", "1G", "/big"])
+    resource.copy_out("/big", f"{context}/{name}")
+
 def close_network(number):
     network = pool.create_network()
     resource = pool.run_with_options(busy(networks=[network]))
@@ -52,6 +62,8 @@ OPERATIONS = {
     "build": build,
     "template": template,
     "reuse": lambda number: pool.run_with_options(busy(name=name, reuse=True)),
+    "copy_in": copy_in,
+    "copy_out": copy_out,
 }
 signal.signal(signal.SIGTERM, close)
 timer = threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGTERM))
@@ -73,6 +85,8 @@ MOMENTS = {
     "build": 3.0,
     "template": 5.0,
     "reuse": 1.0,
+    "copy_in": 2.0,
+    "copy_out": 2.0,
 }
 
 
