@@ -839,7 +839,7 @@ def _request(engine: EngineClient) -> reaper.Request:
             if error.status is None:
                 raise
             return error.status, None
-        with translate_errors(engine.timeout, what):
+        with translate_errors(engine.timeout, what, at=engine.endpoint):
             return response.status_code, response.json() if response.content else None
 
     return request

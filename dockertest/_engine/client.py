@@ -206,6 +206,7 @@ class EngineClient:
                     what=what,
                     error=error,
                     parse=parse,
+                    at=self.endpoint,
                     timeout=limit,
                     params=params,
                     data=body,
@@ -240,7 +241,7 @@ class EngineClient:
 
     def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
         """Yield the JSON messages of a streamed response as they arrive."""
-        with translate_errors(self.timeout, what), response:
+        with translate_errors(self.timeout, what, at=self.endpoint), response:
             for line in response.iter_lines(chunk_size=65536):
                 if line.strip():
                     yield json.loads(line)
@@ -398,7 +399,7 @@ class EngineClient:
                 if not is_read_timeout(error, outer):
                     raise
             else:
-                with translate_errors(self.timeout, what):
+                with translate_errors(self.timeout, what, at=self.endpoint):
                     return int(response.json()["StatusCode"])
             if _clock.monotonic() >= deadline and not self.is_podman:
                 return None

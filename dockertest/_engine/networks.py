@@ -155,7 +155,7 @@ def remove(engine: EngineClient, network: str, name: str) -> None:
 
 def _create(engine: EngineClient, body: dict[str, Any], what: str) -> str:
     response = engine.send("post", "/networks/create", what=what, body=body)
-    with translate_errors(engine.timeout, what):  # The answer may have been cut short.
+    with translate_errors(engine.timeout, what, at=engine.endpoint):  # The answer may have been cut short.
         return str(response.json()["Id"])
 
 

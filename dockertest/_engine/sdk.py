@@ -396,6 +396,7 @@ def exchange(
     what: str,
     error: type[DockertestError],
     parse: Callable[[Any], Any] | None,
+    at: object,
     **options: Any,
 ) -> tuple[Any, Any]:
     """
@@ -405,9 +406,10 @@ def exchange(
         what: What is done, for the error.
         error: The class of the error for a refusal.
         parse: Turns the answer, read from JSON, into the second value that is returned; `None` leaves it unread.
+        at: The engine's address, for the error.
         options: Those of `request`.
     """
-    with translate_errors(options["timeout"], what, error):
+    with translate_errors(options["timeout"], what, error, at=at):
         response = request(sdk_client, method, path, **options)
         raise_for_status(sdk_client, response)
         return response, parse(response.json()) if parse else None
@@ -584,10 +586,13 @@ class translate_errors:  # noqa: N801 - used as a function; a generator would le
         limit: Seconds that the engine may be silent, for the message.
         what: What is done, for the message: "remove container 'pg'".
         error: The class for a refusal of the engine. Silence and lost connections have classes of their own.
+        at: The engine's address, for the hint.
     """
 
-    def __init__(self, limit: float | None, what: str, error: type[DockertestError] = EngineError) -> None:
-        self._limit, self._what, self._error = limit, what, error
+    def __init__(
+        self, limit: float | None, what: str, error: type[DockertestError] = EngineError, *, at: object = ""
+    ) -> None:
+        self._limit, self._what, self._error, self._at = limit, what, error, at
 
     def __enter__(self) -> None:
         # What the caller handles at this moment is not the reason for what fails in the block.
@@ -607,7 +612,7 @@ class translate_errors:  # noqa: N801 - used as a function; a generator would le
                 if link is foreign:
                     return
                 raise link from None
-        ours = translate(foreign, self._what, self._error, self._limit, self._outer)
+        ours = translate(foreign, self._what, self._error, self._limit, self._outer, str(self._at))
         if ours.reason == "header":  # Its message contains the value of the header.
             raise ours from None
         raise ours from foreign
@@ -627,9 +632,11 @@ def translate(
     error: type[DockertestError] = EngineError,
     limit: float | None = None,
     outer: BaseException | None = None,
+    at: str = "",
 ) -> DockertestError:
     """Return our error for a foreign one that was raised while *outer* was handled."""
     failed = f"cannot {what}: " if what else ""
+    answered_before = _ANSWERED_BEFORE.format(at or "it") if failed else ""
     chain = list(error_chain(foreign, outer))
     if trouble := _trouble_of_this_process(chain, failed):  # first, since it may have prevented an import
         return trouble
@@ -647,32 +654,30 @@ def translate(
         )
     for kinds, reason in _UNREACHABLE:
         if any(isinstance(link, kinds) for link in chain):
-            return DockerUnavailableError(
-                failed + _words(chain), hint=_ANSWERED_BEFORE if failed else "", reason=reason
-            )
+            return DockerUnavailableError(failed + _words(chain), hint=answered_before, reason=reason)
     if any(isinstance(link, (wire.ConnectTimeoutError, http.ConnectTimeout)) for link in chain):
         is_network = any(isinstance(link, OSError) and link.errno in _UNREACHABLE_NETWORK for link in chain)
         return DockerUnavailableError(
             failed + (_strerror(chain) or f"no connection {_within(_connect_limit(chain, limit))}"),
-            hint=_ANSWERED_BEFORE if failed else "",
+            hint=answered_before,
             reason="network" if is_network else "timeout",
         )
     if is_timeout(chain):
         return EngineError(
             f"{failed}the engine did not answer {_within(limit)}",
-            hint="if it is only slow, set timeout= of the pool" if failed else "",
+            hint=f"if {at or 'it'} is only slow, set timeout= of the pool" if failed else "",
             reason="timeout",
         )
     if any(isinstance(link, (ConnectionError, wire.ProtocolError)) for link in chain):
         return EngineError(
             f"{failed}the engine closed the connection: {_words(chain)}",
-            hint=_ANSWERED_BEFORE if failed else "",
+            hint=answered_before,
             reason="disconnected",
         )
     if any(type(link).__name__ == "IncompleteRead" for link in chain):  # of http.client or urllib3
         return EngineError(
             f"{failed}the engine closed the connection in the middle of its answer",
-            hint=_ANSWERED_BEFORE if failed else "",
+            hint=answered_before,
             reason="disconnected",
         )
     return EngineError(failed + _words(chain))
@@ -696,7 +701,7 @@ _UNREACHABLE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
 )
 # For errors after the connection has been checked; a failure to connect gets its own hint.
 _ANSWERED_BEFORE = (
-    "it answered before, so it may have been stopped or restarted: check it with dockertest doctor"
+    "{} answered before, so it may have been stopped or restarted: check it with dockertest doctor"
 )
 _UNREACHABLE_NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)

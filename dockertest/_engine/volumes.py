@@ -21,7 +21,7 @@ def create(engine: EngineClient, name: str, labels: Mapping[str, str]) -> None:
     """
     what = f"create volume {name!r}"
     response = engine.send("post", "/volumes/create", what=what, body={"Name": name, "Labels": dict(labels)})
-    with translate_errors(engine.timeout, what):  # The answer may have been cut short.
+    with translate_errors(engine.timeout, what, at=engine.endpoint):  # The answer may have been cut short.
         made = response.json().get("Labels") or {}
     if made != dict(labels):
         raise EngineError(

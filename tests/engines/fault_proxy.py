@@ -32,13 +32,17 @@ class FaultProxy:
     Attributes:
         path: The proxy's own socket.
         requests: The first line of every request, such as `"POST /v1.41/containers/create HTTP/1.1"`.
+        always: The fault of every request that has none of its own.
     """
 
     path: Path
     engine: str = field(default_factory=engine_socket)
     requests: list[str] = field(default_factory=list)
+    always: Fault | None = None
     _faults: list[tuple[re.Pattern[str], Fault]] = field(default_factory=list)
     _numbered: dict[int, Fault] = field(default_factory=dict)
+    _listener: socket.socket = field(init=False)
+    _thread: threading.Thread = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -59,24 +63,35 @@ class FaultProxy:
     @contextlib.contextmanager
     def running(self) -> Iterator["FaultProxy"]:
         """Listen until the end of the block."""
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.path))
-            listener.listen(64)
-            thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
-            thread.start()
-            try:
-                yield self
-            finally:
-                listener.shutdown(socket.SHUT_RDWR)
-                thread.join()
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Listen until `stop` is called."""
+        self.path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(64)
+        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on, as the socket of an engine does that has died."""
+        with contextlib.suppress(OSError):  # It was stopped before.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        with listener:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def passed_on(self, head: bytes) -> bytes:
         """Return the head to forward to the engine; subclasses rewrite it."""
@@ -95,6 +110,7 @@ class FaultProxy:
                 if waiting and not fault:
                     self._faults.remove(waiting)
                     fault = waiting[1]
+                fault = fault or self.always
 
             def forward() -> socket.socket:
                 upstream = socket.socket(socket.AF_UNIX)

@@ -130,6 +130,25 @@ class TestFailures:
             assert pool.endpoint == endpoints[2]
         assert time.monotonic() - began < 2
 
+    def test_one_dies_later(
+        self,
+        endpoints: "list[str]",
+        proxies: "list[FaultProxy]",
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The error of the next call names it, and a new pool takes the next engine."""
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw1")
+        with dockertest.Pool() as pool:
+            proxies[1].stop()
+            with pytest.raises(dockertest.DockerUnavailableError) as caught:
+                pool.inventory()
+            assert f"{endpoints[1]} answered before" in caught.value.hint
+            with dockertest.Pool() as following, dockertest.Pool() as last:
+                assert following.endpoint == last.endpoint == endpoints[2]
+        (warning,) = caplog.messages
+        assert warning.startswith(f"skipping the engine at {endpoints[1]}")
+
     def test_none_answers(self, endpoints: "list[str]", monkeypatch: pytest.MonkeyPatch) -> None:
         """The error has the reason of each."""
         listed = [f"{endpoint}-dead" for endpoint in endpoints]
