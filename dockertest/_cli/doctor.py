@@ -12,6 +12,7 @@ from typing import Any
 
 from dockertest import (
     DockertestError,
+    DockerUnavailableError,
     EngineError,
     InvalidOptionError,
     Pool,
@@ -27,6 +28,8 @@ from dockertest.services import Service
 
 MIN_FREE_BYTES = 10**9  # the image of a database alone takes half of it
 MAX_WAIT_SECONDS = 15.0  # for the test container to answer, and again to be removed
+SILENCE_SECONDS = 30.0  # that the engine may need for one answer
+LOST = ("timeout", "disconnected")  # reasons of errors after which other requests are bound to fail, too
 MARKS = {True: ("ok", "green"), False: ("problem", "red"), None: ("note", "yellow")}
 
 
@@ -99,25 +102,55 @@ def _print(result: CheckResult, console: Console) -> None:
 
 def _checks(endpoint: str | None) -> Generator[CheckResult, None, None]:
     try:
-        pool = Pool(endpoint, image_prefix="", max_wait=MAX_WAIT_SECONDS)
+        pool = Pool(endpoint, image_prefix="", max_wait=MAX_WAIT_SECONDS, timeout=SILENCE_SECONDS)
     except DockertestError as error:
         yield CheckResult(name="endpoint", ok=False, text=str(error))
         return
-    with pool:
-        pool.keep = False  # The test container is of no interest afterwards.
-        examination = Examination(pool)
-        yield examination.endpoint()
-        yield _checked("engine", examination.engine)
-        yield _checked("disk", examination.disk)
-        yield _checked("leftovers", lambda: check_leftovers(pool))
-        yield from _try_container(pool, examination)
+    try:
+        with pool:
+            pool.keep = False  # The test container is of no interest afterwards.
+            yield from _checks_of_engine(pool)
+    except _EngineLostError as error:
+        yield error.result
+    except DockertestError as error:
+        yield CheckResult(name="removal", ok=False, text=str(error))
+
+
+def _checks_of_engine(pool: Pool) -> Iterator[CheckResult]:
+    examination = Examination(pool)
+    yield examination.endpoint()
+    yield _checked("engine", examination.engine)
+    yield _checked("disk", examination.disk)
+    yield _checked("leftovers", lambda: check_leftovers(pool))
+    yield from _try_container(pool, examination)
+
+
+class _EngineLostError(Exception):
+    """The engine has stopped to answer, so that further checks would only take long."""
+
+    def __init__(self, result: CheckResult) -> None:
+        super().__init__(result.text)
+        self.result = result
 
 
 def _checked(name: str, check: Callable[[], CheckResult]) -> CheckResult:
     try:
         return check()
     except DockertestError as error:
-        return CheckResult(name=name, ok=False, text=str(error))
+        return _failed(name, error)
+
+
+def _failed(name: str, error: DockertestError) -> CheckResult:
+    """
+    Return the result of a check that has failed.
+
+    Raises:
+        _EngineLostError: The engine does not answer any more.
+    """
+    result = CheckResult(name=name, ok=False, text=str(error))
+    if isinstance(error, DockerUnavailableError) or error.reason in LOST:
+        raise _EngineLostError(result) from error
+    return result
 
 
 class Examination:
@@ -232,7 +265,11 @@ def check_leftovers(pool: Pool) -> CheckResult:
 
 def _try_container(pool: Pool, examination: Examination) -> Iterator[CheckResult]:
     """Start a small container, connect to its port, and let the reaper remove it."""
-    image = examination.find_harmless_image()
+    try:
+        image = examination.find_harmless_image()
+    except DockertestError as error:
+        yield _failed("port", error)
+        return
     if image is None:
         names = ", ".join((*SHELL.images, *SERVERS))
         text = f"not checked, because no image that runs without configuration is available locally: {names}"
@@ -250,7 +287,7 @@ def _try_container(pool: Pool, examination: Examination) -> Iterator[CheckResult
             pull="never",
         )
     except DockertestError as error:
-        yield CheckResult(name="container", ok=False, text=str(error))
+        yield _failed("container", error)
         return
     with resource:
         yield _checked("port", lambda: _check_port(resource, service))

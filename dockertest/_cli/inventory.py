@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from typing import TypeVar
 
 from dockertest import DockertestError, InventoryItem, Pool, _clock
 from dockertest._cli.terminal import Console, format_duration
+
+T = TypeVar("T")
 
 HEADER = ("ID", "NAME", "IMAGE", "STATE", "PORTS", "SESSION", "EXPIRES")
 
@@ -42,27 +45,57 @@ def list_items(pools: Sequence[Pool], console: Console, *, several: bool) -> int
 
     Args:
         several: Whether to print on which engine.
+
+    Raises:
+        DockertestError: The one engine failed.
     """
-    found = [(str(pool.endpoint), item) for pool in pools for item in pool.inventory()]
+    answers = _ask_each(pools, console, Pool.inventory)
+    found = [(str(pool.endpoint), item) for pool, items in answers for item in items]
     if console.as_json:
         console.print_json([{**asdict(item), **({"endpoint": at} if several else {})} for at, item in found])
     elif several:
         console.print_table(("ENGINE", *HEADER), [[at, *_row(item)] for at, item in found])
     else:
         console.print_table(HEADER, [_row(item) for _, item in found])
-    return 0
+    return 0 if len(answers) == len(pools) else 1
 
 
 def prune(pools: Sequence[Pool], console: Console, *, reused: bool, prepared: bool) -> int:
-    """Remove what dead sessions left, print the ids, and return the exit code."""
-    removed = [thing for pool in pools for thing in pool.prune(reused=reused, prepared=prepared)]
+    """
+    Remove what dead sessions left, print the ids, and return the exit code.
+
+    Raises:
+        DockertestError: The one engine failed.
+    """
+    answers = _ask_each(pools, console, lambda pool: pool.prune(reused=reused, prepared=prepared))
+    removed = [thing for _, things in answers for thing in things]
     if console.as_json:
         console.print_json({"removed": removed})
     else:
         for item in removed:
             console.print(_short(item))
         console.note(f"removed {len(removed)}")
-    return 0
+    return 0 if len(answers) == len(pools) else 1
+
+
+def _ask_each(
+    pools: Sequence[Pool], console: Console, ask: Callable[[Pool], list[T]]
+) -> list[tuple[Pool, list[T]]]:
+    """
+    Return what the engines answer, and report those that fail, unless it is the only one.
+
+    Raises:
+        DockertestError: The one engine failed.
+    """
+    answers = []
+    for pool in pools:
+        try:
+            answers.append((pool, ask(pool)))
+        except DockertestError as error:
+            if len(pools) == 1:
+                raise
+            console.note(f"dockertest: {error}")
+    return answers
 
 
 def _short(thing: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 import dockertest
 from dockertest import _settings
 from dockertest._cleanup.registry import registry
-from tests.engines.fault_proxy import FaultProxy, freeze
+from tests.engines.fault_proxy import FaultProxy, freeze, refuse
 
 from .conftest import Engine, Suite
 
@@ -33,6 +33,7 @@ def test_one(server, dockertest_pool, number):
     with open("seen", "a") as file:
         file.write(f"{dockertest_pool.endpoint} {server.id}\\n")
 """
+DISCONNECTED = "RemoteDisconnected: Remote end closed connection without response"
 
 
 @pytest.fixture
@@ -175,29 +176,69 @@ class TestUse:
     def test_commands_take_all(self, endpoints: "list[str]", name: str, tmp_path: Path) -> None:
         """`ps`, `prune` and `doctor` report an engine that does not answer, and use the others."""
         dead = f"unix://{tmp_path}/dead"
-        environment = {**os.environ, "DOCKERTEST_ENDPOINTS": f"{endpoints[0]} {dead} {endpoints[1]}"}
-
-        def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-            return subprocess.run(
-                [sys.executable, "-m", "dockertest", *arguments],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-
+        listed = [endpoints[0], dead, endpoints[1]]
         with dockertest.Pool() as pool:
             made = pool.run("busybox:1.35", cmd=["sleep", "600"], labels={name: "1"})
-            listed = command("ps", "--json")
-            found = [item["endpoint"] for item in json.loads(listed.stdout) if item["id"] == made.id]
+            shown = command(listed, "ps", "--json")
+            found = [item["endpoint"] for item in json.loads(shown.stdout) if item["id"] == made.id]
             assert found == endpoints[:2]
-            assert dead in listed.stderr
-            assert listed.returncode == 1
-            assert endpoints[1] in command("ps").stdout
-            pruned = command("prune", "--json")
+            assert dead in shown.stderr
+            assert shown.returncode == 1
+            assert endpoints[1] in command(listed, "ps").stdout
+            pruned = command(listed, "prune", "--json")
             assert pruned.returncode == 1
             assert made.id not in json.loads(pruned.stdout)["removed"]
-        findings = json.loads(command("doctor", "--json").stdout)["findings"]
+        findings = json.loads(command(listed, "doctor", "--json").stdout)["findings"]
         assert [
             (finding["endpoint"], finding["ok"]) for finding in findings if finding["what"] == "endpoint"
         ] == [(endpoints[0], True), (dead, False), (endpoints[1], True)]
+
+    def test_commands_continue_after_a_failure(
+        self, endpoints: "list[str]", proxies: "list[FaultProxy]", name: str
+    ) -> None:
+        """A frozen engine and one that is lost in the middle are named, and the last one is used."""
+        lost, frozen, last = endpoints
+        proxies[1].always = freeze
+        with dockertest.Pool(last) as pool:
+            made = pool.run("busybox:1.35", cmd=["sleep", "600"], labels={name: "1"})
+            proxies[0].next("GET .*/containers/json", refuse)
+            shown = command(endpoints, "ps", "--json")
+            found = [item["endpoint"] for item in json.loads(shown.stdout) if item["id"] == made.id]
+            assert found == [last]
+            assert shown.returncode == 1
+            assert f"{frozen} (endpoint=): the engine did not answer within 4 s" in shown.stderr
+            assert (
+                f"cannot list containers: the engine closed the connection: {DISCONNECTED}; {lost} answered"
+                in shown.stderr
+            )
+            proxies[0].next("GET .*/containers/json", refuse)
+            pruned = command(endpoints, "prune", "--json")
+            assert pruned.returncode == 1
+            assert json.loads(pruned.stdout)
+            assert f"{lost} answered before" in pruned.stderr
+        proxies[0].next("GET .*/info", refuse)
+        checked = command(endpoints, "doctor", "--json")
+        findings = [
+            (finding["endpoint"], finding["what"], finding["ok"])
+            for finding in json.loads(checked.stdout)["findings"]
+        ]
+        assert findings[:3] == [
+            (lost, "endpoint", True),
+            (lost, "engine", False),
+            (frozen, "endpoint", False),
+        ]
+        assert (last, "endpoint", True) in findings
+        assert (last, "engine", True) in findings
+        assert checked.returncode == 1
+
+
+def command(endpoints: "list[str]", *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command with these engines."""
+    return subprocess.run(
+        [sys.executable, "-m", "dockertest", *arguments],
+        env={**os.environ, "DOCKERTEST_ENDPOINTS": " ".join(endpoints)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
