@@ -127,11 +127,12 @@ def without_tls_warning(errors: str) -> str:
 
 
 class Suite:
-    """A folder with a user's tests, which are run in a separate process."""
+    """A folder with a user's tests, which are run in a separate process within some seconds."""
 
     def __init__(self, folder: Path, label: str) -> None:
         self.folder = folder
         self.label = label
+        self.seconds = 120
 
     def write(self, name: str, text: str) -> None:
         """Write a file, with `LABEL` replaced by a label that nothing else on the engine has."""
@@ -161,7 +162,7 @@ class Suite:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=self.seconds,
             check=False,
         )
         return ended.returncode, ended.stdout

@@ -1,22 +1,27 @@
-"""`DOCKERTEST_ENDPOINTS`: each process takes one of several engines. Proxies in front of the one engine stand for them."""
+"""`DOCKERTEST_ENDPOINTS`: each process takes one of several engines. Proxies stand for them, with one real engine or three."""
 
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NamedTuple
 
+import docker
 import pytest
 
 import dockertest
 from dockertest import _settings
 from dockertest._cleanup.registry import registry
-from tests.engines.fault_proxy import FaultProxy, freeze, refuse
+from tests.engines.fault_proxy import ENGINE_SOCKET, FaultProxy, delay, engine_socket, freeze, refuse, relay
+from tests.engines.others import OTHERS, answers
 
 from .conftest import Engine, Suite
 
@@ -33,7 +38,32 @@ def test_one(server, dockertest_pool, number):
     with open("seen", "a") as file:
         file.write(f"{dockertest_pool.endpoint} {server.id}\\n")
 """
+
+# The same, with a pool that soon gives up on an engine, and a record of what happened to each test and in each process.
+SHORT_TIMEOUT = """
+import dockertest, json, logging, os, pytest
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+logging.basicConfig(filename=f"log-{WORKER}", format="%(message)s")
+
+@pytest.fixture(scope="session")
+def dockertest_pool():
+    with dockertest.Pool(timeout=TIMEOUT) as pool, dockertest.Pool() as other:
+        assert other.endpoint == pool.endpoint
+        yield pool
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    with open("reports", "a") as file:
+        kinds = [base.__name__ for base in type(error).__mro__]
+        record = (WORKER, report.nodeid, report.when, report.outcome, kinds, str(error), call.duration)
+        file.write(json.dumps(record) + "\\n")
+    return report
+"""
 DISCONNECTED = "RemoteDisconnected: Remote end closed connection without response"
+SILENCE = 10  # seconds that an engine may be silent
 
 
 @pytest.fixture
@@ -160,18 +190,157 @@ class TestFailures:
         assert "DOCKERTEST_ENDPOINTS" in caught.value.hint
 
 
-class TestUse:
-    """A suite that is spread over several engines, and the command line."""
+class Stage(NamedTuple):
+    """What happened to one stage of a test: its set-up, its call or its cleanup."""
 
-    def test_one_server_per_engine(self, endpoints: "list[str]", engine: Engine, suite: Suite) -> None:
-        """Twenty-four tests by four workers see one server on each engine, and leave none."""
+    worker: str
+    test: str
+    when: str
+    outcome: str
+    kinds: "list[str]"
+    error: str
+    seconds: float
+
+
+class Fleet:
+    """Three engines behind proxies, and a suite that is spread over them."""
+
+    def __init__(self, proxies: "list[FaultProxy]", engines: "list[Engine]", suite: Suite) -> None:
+        self.proxies = proxies
+        self.engines = engines
+        self.suite = suite
+        suite.seconds = 300
+        suite.write("conftest.py", SHORT_TIMEOUT.replace("TIMEOUT", str(SILENCE)))
         suite.write("test_it.py", TESTS)
-        code, output = suite.run("pytest", "-n", "4", "test_it.py")
+
+    def run(self) -> "tuple[int, str]":
+        """Run twenty-four tests by four workers; the first and the last of them take the first engine."""
+        endpoints = " ".join(proxy.endpoint for proxy in self.proxies)
+        return self.suite.run("pytest", "-n", "4", "test_it.py", DOCKERTEST_ENDPOINTS=endpoints)
+
+    def servers(self) -> "dict[str, set[str]]":
+        """Return the servers that the tests have used, by endpoint."""
+        found: dict[str, set[str]] = {}
+        for line in (self.suite.folder / "seen").read_text().splitlines():
+            endpoint, server = line.split()
+            found.setdefault(endpoint, set()).add(server)
+        return found
+
+    def stages(self) -> "list[Stage]":
+        """Return what happened to each stage of each test."""
+        return [Stage(*json.loads(line)) for line in (self.suite.folder / "reports").read_text().splitlines()]
+
+    def log(self, worker: str) -> "list[str]":
+        """Return the warnings of a process."""
+        return (self.suite.folder / f"log-{worker}").read_text().splitlines()
+
+    def left(self) -> "list[str]":
+        """Return the containers that exist on any of the engines."""
+        return [container for engine in self.engines for container in engine.labelled(self.suite.label)]
+
+
+@pytest.fixture(params=["one engine", pytest.param("three engines", marks=pytest.mark.soak)])
+def fleet(
+    request: pytest.FixtureRequest, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[Fleet]":
+    """Three engines, or three proxies in front of the one."""
+    monkeypatch.delenv("DOCKERTEST_HOST_OVERRIDE", raising=False)
+    sockets = [engine_socket()]
+    if request.param == "three engines":
+        others = [other for other in OTHERS if answers(other)]
+        if len(others) < 2:
+            pytest.skip('machine: two more engines are needed: make engines ENGINES="docker-26 podman-4"')
+        for other in (others[0], others[-1]):  # another Docker, and Podman if it was started
+            socket_or_host = other.environ.get(ENGINE_SOCKET, other.environ["DOCKER_HOST"])
+            sockets.append(socket_or_host.removeprefix("unix://"))
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(closing(docker.DockerClient(f"unix://{path}", version="auto")))
+            for path in sockets
+        ]
+        proxies = [
+            stack.enter_context(FaultProxy(tmp_path / f"{number}", engine=path).running())
+            for number, path in enumerate(sockets * (3 // len(sockets)))
+        ]
+        yield Fleet(proxies, [Engine(client) for client in clients], suite)
+
+
+class TestOutages:
+    """Twenty-four tests by four workers over three engines, one of which has a problem."""
+
+    @pytest.mark.parametrize("is_slow", [False, True])
+    def test_all_answer(self, fleet: Fleet, is_slow: bool) -> None:
+        """There is one server per engine, even if one answers late, and none of them is left."""
+        fleet.proxies[0].always = delay if is_slow else None
+        code, output = fleet.run()
         assert code == 0, output
-        seen = {tuple(line.split()) for line in (suite.folder / "seen").read_text().splitlines()}
-        assert {endpoint for endpoint, _ in seen} == set(endpoints)
-        assert len({server for _, server in seen}) == 3
-        assert engine.labelled(suite.label) == []
+        assert "24 passed" in output
+        found = fleet.servers()
+        assert set(found) == {proxy.endpoint for proxy in fleet.proxies}
+        assert [len(servers) for servers in found.values()] == [1, 1, 1]
+        assert [fleet.log(f"gw{number}") for number in range(4)] == [[]] * 4
+        assert fleet.left() == []
+
+    @pytest.mark.parametrize("is_frozen", [False, True])
+    def test_one_does_not_answer(self, fleet: Fleet, is_frozen: bool) -> None:
+        """Its workers skip it with one warning each, and their tests pass on the next engine."""
+        absent = fleet.proxies[0]
+        if is_frozen:
+            absent.always = freeze
+        else:
+            absent.stop()
+        code, output = fleet.run()
+        assert code == 0, output
+        assert "24 passed" in output
+        found = fleet.servers()
+        taken, other = (proxy.endpoint for proxy in fleet.proxies[1:])
+        assert set(found) == {taken, other}
+        assert len(found[other]) == 1
+        # By then, four seconds later, the worker of that engine may have ended, and its server with it.
+        assert len(found[taken]) <= (2 if is_frozen else 1)
+        for number in (0, 3):
+            (warning,) = fleet.log(f"gw{number}")
+            assert warning.startswith(f"skipping the engine at {absent.endpoint} (DOCKERTEST_ENDPOINTS): ")
+        assert fleet.log("gw1") == fleet.log("gw2") == []
+        assert fleet.left() == []
+
+    @pytest.mark.parametrize("freezes", [False, pytest.param(True, marks=pytest.mark.soak)])
+    def test_one_stops_answering(self, fleet: Fleet, freezes: bool) -> None:
+        """Its tests fail in time with an error that names it, all others pass, and nothing is left once it is back."""
+        failing, is_back = fleet.proxies[0], threading.Event()
+
+        def hang(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
+            failing.always = hang
+            is_back.wait()
+            relay(client, forward())
+
+        def die(_client: "socket.socket", _forward: "Callable[[], socket.socket]") -> None:
+            failing.stop()
+
+        failing.next("POST .*/exec/", lambda client, forward: relay(client, forward()))
+        failing.next("POST .*/exec/", hang if freezes else die)
+        code, output = fleet.run()
+        assert code == 1, output
+        stages = fleet.stages()
+        assert len({stage.test for stage in stages}) == 24
+        failed = [stage for stage in stages if stage.outcome != "passed"]
+        assert [stage for stage in failed if stage.worker not in ("gw0", "gw3")] == []
+        assert any(stage.when == "call" for stage in failed)
+        for stage in failed:
+            assert failing.endpoint in stage.error
+            assert {"EngineError", "DockerUnavailableError", "CleanupError"} & {*stage.kinds}
+            limit = 4 * SILENCE if stage.when == "teardown" else 2 * SILENCE
+            assert stage.seconds < (limit if freezes else SILENCE)
+        if freezes:
+            failing.always = None
+            is_back.set()
+        else:
+            failing.start()
+        dockertest.retry(lambda: not fleet.left(), max_wait=90)
+
+
+class TestCommands:
+    """The command line."""
 
     def test_commands_take_all(self, endpoints: "list[str]", name: str, tmp_path: Path) -> None:
         """`ps`, `prune` and `doctor` report an engine that does not answer, and use the others."""
