@@ -688,7 +688,8 @@ class Resource:
         Leave the container running for good, and print how to reach and remove it.
 
         Neither `close`, its pool, `expire`, the reaper nor `prune` removes it any more, even if this process is killed.
-        The resource stays usable. Calling this again does nothing.
+        The resource stays usable. Calling this again does nothing. If `DOCKERTEST_TTL` is set, other users' sessions may
+        remove it after that time; only a pool with `keep=True` sets no such time.
 
         Raises:
             ResourceClosedError: The resource is closed.

@@ -99,10 +99,11 @@ class Engine:
         return attrs
 
     def remove(self, container: str) -> None:
-        """Remove a container at once, running or not; Podman 5 alone would wait for 10 s."""
+        """Remove a container at once, if there is one, running or not; Podman 5 alone would wait for 10 s."""
         with suppress(docker.errors.APIError):  # It does not run.
             self.client.api.kill(container)
-        self.client.api.remove_container(container, force=True, v=True)
+        with suppress(docker.errors.NotFound):
+            self.client.api.remove_container(container, force=True, v=True)
 
     def has_volume(self, volume: str) -> bool:
         """Return whether a volume exists."""

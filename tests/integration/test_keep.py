@@ -46,15 +46,24 @@ def test_a_kept_container_outlives_its_pool(
 
 
 def test_a_deadline_does_not_remove_a_kept_container(engine: Engine, kept: "list[str]") -> None:
-    """This applies to `expire` and to `DOCKERTEST_TTL`, which also other sessions obey."""
-    with dockertest.Pool() as other, dockertest.Pool(ttl=8) as pool:
+    """The reaper forgets what `expire` has told it."""
+    with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         kept.append(resource.id)
         resource.expire(8)
         resource.keep()
-        assert other.run("busybox:1.35", cmd=["sleep", "9"]).wait() == 0
-        assert resource.id not in pool.prune()
+        assert pool.run("busybox:1.35", cmd=["sleep", "9"]).wait() == 0
     assert engine.inspect(resource.id)["State"]["Running"]
+
+
+def test_a_session_of_this_user_does_not_remove_a_kept_container(kept: "list[str]") -> None:
+    """Its expiry time cannot be taken back, and sessions of other users obey it."""
+    with dockertest.Pool() as other, dockertest.Pool(ttl=3) as pool:
+        resource = pool.run("busybox:1.35", cmd=SLEEP)
+        kept.append(resource.id)
+        resource.keep()
+        assert other.run("busybox:1.35", cmd=["sleep", "4"]).wait() == 0
+        assert resource.id not in other.prune()
 
 
 def test_a_kept_container_keeps_its_networks(engine: Engine, kept: "list[str]") -> None:
