@@ -15,6 +15,7 @@ import pytest
 
 import dockertest
 from dockertest import RunOptions
+from dockertest._cleanup import reaper_client
 from tests.engines.fault_proxy import FaultProxy, relay, swallow
 
 from .conftest import Engine, Suite
@@ -246,10 +247,17 @@ class TestLife:
         assert engine.inspect(made.id)["State"]["Running"]
         engine.remove(made.id)
 
-    def test_the_inventory_shows_whether_it_is_used(self, name: str) -> None:
-        """It lives as long as any session that uses it, not only the one that has started it."""
-        with dockertest.Pool() as observer, dockertest.Pool() as second:
-            with dockertest.Pool() as first:
+    def test_the_inventory_shows_whether_it_is_used(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        It lives as long as any session that uses it, not only the one that has started it.
+
+        The test has its own identity, since it prunes the reused containers of others, too.
+        """
+        place = reaper_client.identity(Path()).partition(".")[2]
+        monkeypatch.setattr(reaper_client, "identity", lambda _folder: f"{name}.{place}")
+        monkeypatch.setattr("dockertest._cleanup.registry.registry.reaper_clients", {})
+        with dockertest.Pool(reaper=False) as observer, dockertest.Pool(reaper=False) as second:
+            with dockertest.Pool(reaper=False) as first:
                 made = first.run_with_options(server(name))
                 second.run_with_options(server(name))
             (item,) = [item for item in observer.inventory() if item.id == made.id]
@@ -297,11 +305,15 @@ class TestOptions:
 
 
 TESTS = """
-import dockertest, os, pytest
+import dockertest, glob, os, pytest
 
 @pytest.fixture(scope="session")
 def server(dockertest_pool):
-    return dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL, shared=True)
+    server = dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL, shared=True)
+    # Otherwise a worker that starts late might find that all others have ended, and start another one.
+    open("uses-" + os.environ["PYTEST_XDIST_WORKER"], "w").close()
+    dockertest.retry(lambda: len(glob.glob("uses-*")) >= 4, max_wait=60)
+    return server
 
 @pytest.mark.parametrize("number", range(24))
 def test_one(server, number):
