@@ -268,7 +268,7 @@ def fleet(
 class TestOutages:
     """Twenty-four tests by four workers over three engines, one of which has a problem."""
 
-    @pytest.mark.parametrize("is_slow", [False, True])
+    @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_all_answer(self, fleet: Fleet, is_slow: bool) -> None:
         """There is one server per engine, even if one answers late, and none of them is left."""
         fleet.proxies[0].always = delay if is_slow else None
@@ -281,6 +281,7 @@ class TestOutages:
         assert [fleet.log(f"gw{number}") for number in range(4)] == [[]] * 4
         assert fleet.left() == []
 
+    @pytest.mark.soak
     @pytest.mark.parametrize("is_frozen", [False, True])
     def test_one_does_not_answer(self, fleet: Fleet, is_frozen: bool) -> None:
         """Its workers skip it with one warning each, and their tests pass on the next engine."""
