@@ -46,7 +46,7 @@ def test_a_kept_container_outlives_its_pool(
 
 
 def test_a_deadline_does_not_remove_a_kept_container(engine: Engine, kept: "list[str]") -> None:
-    """The reaper forgets what `expire` has told it."""
+    """The reaper drops the deadline that `expire` has set."""
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         kept.append(resource.id)
