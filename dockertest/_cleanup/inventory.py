@@ -144,7 +144,7 @@ def image_item(listed: Mapping[str, Any], records: Records, owner: str) -> Inven
         name=str((listed.get("RepoTags") or [""])[0]),
         session="",
         standing=("prepared" if is_current else "superseded") if is_own else "elsewhere",
-        expires=int(labels[PREPARED_EXPIRES]) if labels.get(PREPARED_EXPIRES, "").isdecimal() else None,
+        expires=expiry(labels, PREPARED_EXPIRES),
         size=int(listed.get("Size") or 0),
         last_used=records.last_use(key) if record else None,
     )

@@ -744,9 +744,9 @@ def is_ours(labels: Mapping[str, str]) -> bool:
     )
 
 
-def expiry(labels: Mapping[str, str]) -> int | None:
+def expiry(labels: Mapping[str, str], label: str = EXPIRES) -> int | None:
     """Return the time, in seconds since 1970, after which any session may remove this; `None` for never."""
-    written = labels.get(EXPIRES, "")
+    written = labels.get(label, "")
     return int(written) if _EXPIRES_FORM.fullmatch(written) else None
 
 

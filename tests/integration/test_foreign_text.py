@@ -132,6 +132,23 @@ def test_hostile_labels_are_ignored(name: str, engine: Engine, label: str, value
         container.remove(force=True)
 
 
+@pytest.mark.parametrize("expires", ["9" * 5000, "²", "\u0663"])
+def test_hostile_labels_of_images_are_ignored(name: str, engine: Engine, expires: str) -> None:
+    """Another user's image may claim to be a prepared one."""
+    image = f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}busybox:1.35"
+    labels = {"dockertest.prepared": name, "dockertest.prepared-expires": expires}
+    container = engine.client.containers.create(image, labels=labels)
+    try:
+        container.commit(name)  # with the container's labels
+        ended = subprocess.run([*COMMAND, "ps", "--json"], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        (item,) = [item for item in json.loads(ended.stdout) if item["name"] == f"{name}:latest"]
+        assert (item["standing"], item["expires"]) == ("elsewhere", None)
+    finally:
+        container.remove()
+        engine.client.images.remove(name)
+
+
 def test_the_doctor_ignores_hostile_labels(name: str, engine: Engine) -> None:
     """It counts such containers as those of another user."""
     image = f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}busybox:1.35"
