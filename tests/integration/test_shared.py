@@ -194,7 +194,7 @@ class TestLife:
     ) -> None:
         """As with any other container."""
         with FaultProxy(tmp_path / "x").running() as proxy:
-            pool = dockertest.Pool(proxy.endpoint, timeout=1)
+            pool = dockertest.Pool(proxy.endpoint, timeout=10)
             made = pool.run_with_options(server(name))
             proxy.next("GET .*/containers/json", swallow)
             with pytest.raises(

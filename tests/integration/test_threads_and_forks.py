@@ -85,7 +85,7 @@ from pathlib import Path
 from tests.engines.fault_proxy import FaultProxy, freeze
 
 with FaultProxy(Path(sys.argv[1])).running() as proxy:
-    with dockertest.Pool(proxy.endpoint, timeout=3) as pool:
+    with dockertest.Pool(proxy.endpoint, timeout=10) as pool:
         made = [pool.create_network(), pool.run("busybox:1.35", cmd=["sleep", "600"])]
         for each in made:
             proxy.next(f"DELETE .*{each.id}", freeze)
