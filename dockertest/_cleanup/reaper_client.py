@@ -34,7 +34,6 @@ from dockertest._cleanup import reaper
 from dockertest._cleanup.reaper import Evidence, Hold, Records
 from dockertest._cleanup.registry import registry
 from dockertest._engine.client import EngineClient
-from dockertest._engine.sdk import translate_errors
 from dockertest._settings import prepared_unused, state_folder
 from dockertest.errors import DockertestError, EngineError
 
@@ -839,7 +838,7 @@ def _request(engine: EngineClient) -> reaper.Request:
             if error.status is None:
                 raise
             return error.status, None
-        with translate_errors(engine.timeout, what, at=engine.endpoint):
+        with engine.translate_errors(what):
             return response.status_code, response.json() if response.content else None
 
     return request

@@ -319,7 +319,7 @@ class Container:
         response = engine.send(
             "post", "/commit", what=what, params=params, body={}, extra_timeout=COMMIT_SECONDS
         )
-        with sdk.translate_errors(engine.timeout, what, at=engine.endpoint):
+        with engine.translate_errors(what):
             return f"sha256:{str(response.json()['Id']).removeprefix('sha256:')}"
 
     def forward_log(self, target: LogTarget, *, since: float = 0.0) -> None:

@@ -26,7 +26,7 @@ from dockertest import _report, _validation
 from dockertest._containers import archive as _archive
 from dockertest._engine.client import EngineClient, quote_path
 from dockertest._engine.inspection import Inspection
-from dockertest._engine.sdk import end_connection, end_stream, header_of_refusal, translate_errors
+from dockertest._engine.sdk import end_connection, end_stream, header_of_refusal
 from dockertest._options import File
 from dockertest.errors import (
     ContainerStartError,
@@ -364,7 +364,7 @@ def _resolve(engine: EngineClient, inspection: Inspection, path: str, what: str)
             return path, False  # it does not exist; any other refusal comes with a reason at the next request
     else:
         stat = response.headers.get(_PATH_STAT, "")
-    with translate_errors(engine.timeout, what, at=engine.endpoint):
+    with engine.translate_errors(what):
         mode, target = _path_stat(stat)
     return _resolve(engine, inspection, target, what) if mode & _LINK else (path, bool(mode & _FOLDER))
 
@@ -383,7 +383,7 @@ def _download(engine: EngineClient, inspection: Inspection, path: str, what: str
         stream=True,
     )
     try:
-        with translate_errors(engine.timeout, what, at=engine.endpoint):
+        with engine.translate_errors(what):
             mode, target = _path_stat(response.headers.get(_PATH_STAT, ""))
     except DockertestError:
         response.close()
@@ -410,7 +410,7 @@ class _Download:
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes of the archive."""
-        with translate_errors(self.engine.timeout, self.what, at=self.engine.endpoint):
+        with self.engine.translate_errors(self.what):
             block: bytes = self.response.raw.read(size)
             return block
 

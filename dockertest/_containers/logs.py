@@ -18,7 +18,7 @@ from dockertest import _clock, _validation
 from dockertest._engine import streams
 from dockertest._engine.client import EngineClient, is_read_timeout
 from dockertest._engine.inspection import parse_timestamp
-from dockertest._engine.sdk import end_stream, translate_errors
+from dockertest._engine.sdk import end_stream
 from dockertest._report import Report
 from dockertest._retry import Watched
 from dockertest.errors import (
@@ -80,7 +80,7 @@ def read(
     response = engine.send(
         "get", f"/containers/{container}/logs", what=what, params=params, stream=True, timeout=timeout
     )
-    with translate_errors(engine.timeout if timeout is None else timeout, what, at=engine.endpoint), response:
+    with engine.translate_errors(what, timeout), response:
         for payload in _payloads(response, what, tty=tty):
             end.write(payload)
     content = end.getvalue()
@@ -260,7 +260,7 @@ class FollowedLog:
     def _new_messages(self) -> Iterator[streams.Frame]:
         """Yield the messages of the current response that were not yielded before."""
         self._position.start_again()
-        with translate_errors(self._engine.timeout, self._what, at=self._engine.endpoint), self.response:
+        with self._engine.translate_errors(self._what), self.response:
             for stream, time, message in self._received():
                 if self._followed is not None and self._engine.is_podman and self._has_ended():
                     return

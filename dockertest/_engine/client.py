@@ -103,6 +103,16 @@ class EngineClient:
         options = info.get("SecurityOptions") or ()
         return bool(info.get("Rootless")) or any("rootless" in option for option in options)
 
+    def translate_errors(self, what: str, timeout: float | None = None) -> translate_errors:
+        """
+        Translate foreign errors in a `with` block that reads an answer of the engine.
+
+        Args:
+            what: What is done, for the message.
+            timeout: Seconds that the engine may be silent, if that is not `self.timeout`.
+        """
+        return translate_errors(self.timeout if timeout is None else timeout, what, at=self.endpoint)
+
     @contextmanager
     def _lent_client(self, *, is_streamed: bool) -> Iterator[_sdk.DockerClient]:
         """Lend a client of the SDK for one request; its response is read afterwards if it *is_streamed*."""
@@ -241,7 +251,7 @@ class EngineClient:
 
     def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
         """Yield the JSON messages of a streamed response as they arrive."""
-        with translate_errors(self.timeout, what, at=self.endpoint), response:
+        with self.translate_errors(what), response:
             for line in response.iter_lines(chunk_size=65536):
                 if line.strip():
                     yield json.loads(line)
@@ -399,7 +409,7 @@ class EngineClient:
                 if not is_read_timeout(error, outer):
                     raise
             else:
-                with translate_errors(self.timeout, what, at=self.endpoint):
+                with self.translate_errors(what):
                     return int(response.json()["StatusCode"])
             if _clock.monotonic() >= deadline and not self.is_podman:
                 return None

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from dockertest._engine.client import EngineClient, quote_path
-from dockertest._engine.sdk import translate_errors
 from dockertest.errors import EngineError, InvalidOptionError
 
 # Reserved for benchmarks (RFC 2544) and routed nowhere, so a network from this range does not conflict with others when
@@ -155,7 +154,7 @@ def remove(engine: EngineClient, network: str, name: str) -> None:
 
 def _create(engine: EngineClient, body: dict[str, Any], what: str) -> str:
     response = engine.send("post", "/networks/create", what=what, body=body)
-    with translate_errors(engine.timeout, what, at=engine.endpoint):  # The answer may have been cut short.
+    with engine.translate_errors(what):  # The answer may have been cut short.
         return str(response.json()["Id"])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dockertest._engine.client import EngineClient, quote_path
-from dockertest._engine.sdk import translate_errors
 from dockertest.errors import EngineError
 
 
@@ -21,7 +20,7 @@ def create(engine: EngineClient, name: str, labels: Mapping[str, str]) -> None:
     """
     what = f"create volume {name!r}"
     response = engine.send("post", "/volumes/create", what=what, body={"Name": name, "Labels": dict(labels)})
-    with translate_errors(engine.timeout, what, at=engine.endpoint):  # The answer may have been cut short.
+    with engine.translate_errors(what):  # The answer may have been cut short.
         made = response.json().get("Labels") or {}
     if made != dict(labels):
         raise EngineError(
