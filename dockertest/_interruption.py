@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from types import CodeType, FrameType
 
 # Whose locks may be held. A user's callback is called by other modules, such as `_retry`, which hold none.
@@ -30,17 +31,21 @@ _PACKAGE = ("dockertest", "docker.", "requests.", "urllib3.")
 
 def interrupts_package() -> bool:
     """Return whether this call comes from code that has interrupted this package or a library below it."""
+    return any(module.startswith(_LOCKING) for module, _ in interrupted_frames())
+
+
+def interrupted_frames() -> Iterator[tuple[str, FrameType]]:
+    """Yield what may have been interrupted: the modules and frames outside of this call into the package, innermost first."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe() imports slow modules
     was_outside = False
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if was_outside and module.startswith(_LOCKING):
-            return True
+        if was_outside:
+            yield module, frame
         # The standard library stands between parts of the package too, for instance contextlib.
-        if not module.startswith(_PACKAGE) and module.partition(".")[0] not in sys.stdlib_module_names:
+        elif not module.startswith(_PACKAGE) and module.partition(".")[0] not in sys.stdlib_module_names:
             was_outside = True
         frame = frame.f_back
-    return False
 
 
 def is_of_handler(error: BaseException) -> bool:

@@ -487,7 +487,7 @@ class Container:
         # Two removals do no harm, so a signal handler does not wait for one that it has interrupted.
         is_interruption = interrupts_package()
         if is_interruption:
-            files.end_interrupted_transfers()
+            files.end_interrupted_transfers(self.id)
         with nullcontext() if is_interruption else self._lock:
             is_removal = remove and not self.is_removed
             if is_removal:

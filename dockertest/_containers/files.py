@@ -13,13 +13,11 @@ import json
 import os
 import posixpath
 import re
-import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from dockertest import _report, _validation
@@ -27,6 +25,7 @@ from dockertest._containers import archive as _archive
 from dockertest._engine.client import EngineClient, quote_path
 from dockertest._engine.inspection import Inspection
 from dockertest._engine.sdk import end_connection, end_stream, header_of_refusal
+from dockertest._interruption import interrupted_frames
 from dockertest._options import File
 from dockertest.errors import (
     ContainerStartError,
@@ -42,6 +41,8 @@ _LINK = 1 << 27
 _SPECIAL = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21  # device, named pipe, socket, character device
 
 _PATH_STAT = "X-Docker-Container-Path-Stat"  # the header that describes a path
+# Modules whose frames have the connection of a request in progress.
+_SENDING = ("http.client", "urllib3.connection")
 _ALWAYS_IN_MEMORY = ("/dev", "/proc", "/sys")
 # The end of Docker's data folder if it remaps root to a user and a group.
 _REMAPPED = re.compile(r"/(\d+)\.(\d+)$")
@@ -300,25 +301,33 @@ def _in_memory(inspection: Inspection) -> set[str]:
     return {posixpath.normpath(path) for path in (*_ALWAYS_IN_MEMORY, *inspection.tmpfs, *tmpfs)}
 
 
-def end_interrupted_transfers() -> None:
+def end_interrupted_transfers(container: str) -> None:
     """
-    End the transfers of archives that the caller has interrupted, such as those of a thread whose signal handler it is.
+    End the transfers into and out of a container that the caller, for instance a signal handler, has interrupted.
 
-    An engine keeps a container locked until it has the whole archive or has sent it, which cannot happen before the handler
+    An engine keeps a container locked until it has received or sent the whole archive, which cannot happen before the handler
     returns. A removal would wait for that.
+
+    Args:
+        container: Its id.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe() imports slow modules
     connections: list[http.client.HTTPConnection] = []
-    while frame is not None:
+    for module, frame in interrupted_frames():
         values = list(frame.f_locals.values())
-        if frame.f_globals is globals():
-            for connection in connections:
-                end_connection(connection)
-            for value in values:
-                if isinstance(value, _Download) and not value.response.raw.closed:
-                    end_stream(value.response)
-        connections += [value for value in values if isinstance(value, http.client.HTTPConnection)]
-        frame = frame.f_back
+        if module in _SENDING:
+            connections += [value for value in values if isinstance(value, http.client.HTTPConnection)]
+        elif module == __name__:
+            copied = {
+                value.id if isinstance(value, Inspection) else value
+                for value in values
+                if isinstance(value, (Inspection, str))
+            }
+            if container in copied:
+                for connection in connections:
+                    end_connection(connection)
+                for value in values:
+                    if isinstance(value, _Download):
+                        end_stream(value.response)
 
 
 def _label(inspection: Inspection) -> str:

@@ -450,10 +450,11 @@ def end_connection(connection: http.client.HTTPConnection) -> None:
 
 
 def end_stream(response: Any) -> None:
-    """End a streamed response from another thread: its reader sees the end."""
+    """End a streamed response from another thread or a signal handler: its reader sees the end."""
     from docker.types.daemon import CancellableStream
 
-    CancellableStream(iter(()), response).close()
+    with suppress(OSError):  # It has been ended before.
+        CancellableStream(iter(()), response).close()
 
 
 # --- What a client knows -------------------------------------------------------------------------------------------------

@@ -136,6 +136,44 @@ def test_a_handler_may_close_the_pool_at_any_moment(engine: Engine, context: Pat
         assert bystander.status == "running"
 
 
+OTHER_POOL = """
+import os, signal, sys, threading, time
+import dockertest
+
+was_copying = is_copying = False
+
+def close(*_):
+    global was_copying
+    was_copying = is_copying
+    other.close()
+
+with dockertest.Pool() as pool, dockertest.Pool() as other:
+    kept = pool.run("busybox:1.35", cmd=["sleep", "600"])
+    other.run("busybox:1.35", cmd=["sleep", "600"])
+    kept.exec(["truncate", "-s", "512M", "/big"])
+    with open(sys.argv[1], "wb") as file:
+        file.truncate(512 << 20)
+    signal.signal(signal.SIGTERM, close)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    is_copying = True
+    if sys.argv[2] == "in":
+        kept.copy_in(file.name, "/copy")
+    else:
+        kept.copy_out("/big", sys.argv[1])
+    is_copying = False
+    size = kept.exec(["stat", "-c", "%s", "/copy"]).stdout if sys.argv[2] == "in" else os.path.getsize(file.name)
+    print(was_copying, int(size))
+"""
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_a_handler_that_closes_another_pool_does_not_end_a_copy(tmp_path: Path, direction: str) -> None:
+    """Only copies of containers that it removes are ended."""
+    program = [sys.executable, "-c", OTHER_POOL, str(tmp_path / "big"), direction]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == f"True {512 << 20}\n", ended.stderr
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("operation", MOMENTS)
 def test_many_moments(engine: Engine, context: Path, operation: str) -> None:
