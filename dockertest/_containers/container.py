@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 BINDING_SECONDS = 2.0  # how long an engine may take to bind the ports of a container that it has started
 POLL_SECONDS = 0.01
-RESTART_SECONDS = 5.0  # how long a stopped container may take to be started again by `docker restart`
+# How long a stopped container may take to be started again by `docker restart`. Docker does not show beforehand that it will be.
+RESTART_SECONDS = 5.0
 COMMIT_SECONDS = 1800.0  # how long an engine may be silent while it stores an image
 _OUR_LABEL = re.compile(rf"{re.escape(RESERVED_LABELS)}[A-Za-z0-9._-]+", re.ASCII)
 LONGEST_STOP_SECONDS = 60.0  # how far back a stop may have begun that ended a container
