@@ -3,8 +3,8 @@ Test the built wheel without the sources next to it: `make test-wheel`, `make te
 
     python -m tests.wheel [--all] dist/….whl
 
-The tests that need no engine run on every CPython on this machine, from version 3.11 on. Some of those that need one run
-on the oldest, and fewer of them on the newest. The oldest Python uses the oldest supported versions of the dependencies.
+The tests that need no engine, and some of those that need one, run on the oldest and the newest CPython of this machine,
+from version 3.11 on. The oldest uses the oldest supported versions of the dependencies.
 
 With `--all`, every version in the classifiers of pyproject.toml is tested with and without an engine, with the newest
 dependencies. Versions that this machine lacks are taken from Debian unstable, as root on Debian.
@@ -28,17 +28,14 @@ ROOT = Path(__file__).parent.parent
 VENVS = ROOT / "build" / "wheel-venvs"
 COPIED = (".ci", "tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
 PURE = ("tests", "--ignore=tests/integration")
-# Tests of behaviour that may depend on the versions of Python and the dependencies: requests, streams, archives, threads.
+# Tests of behaviour that may depend on the versions of the dependencies: requests, streams, archives.
 # `make test` runs the rest.
-WITH_ENGINE = (
+OF_DEPENDENCIES = ("-n2", *(f"tests/integration/test_{name}.py" for name in ("conformance", "exec", "files")))
+# And on the version of Python: threads, event loops.
+OF_PYTHON = (
     "-n2",
-    *(
-        f"tests/integration/test_{name}.py"
-        for name in ("conformance", "exec", "files", "retry_async", "threads_and_forks")
-    ),
+    *(f"tests/integration/test_{name}.py" for name in ("conformance", "retry_async", "threads_and_forks")),
 )
-# `make test` runs with the newest versions of the dependencies, too, so that a newer Python needs fewer tests.
-SHORT = ("-n2", *(f"tests/integration/test_{name}.py" for name in ("conformance", "threads_and_forks")))
 OLDEST = (3, 11)
 # Distributions still ship these versions of requests, which come with urllib3 1. The docker SDK supports them.
 OLD_REQUESTS = "requests<2.29"
@@ -102,17 +99,15 @@ def main() -> int:
     arguments = parser.parse_args()
     wheel, is_all = arguments.wheel, arguments.all
     pythons = find_pythons()
-    if is_all:
-        pythons = add_missing(pythons)
+    pythons = add_missing(pythons) if is_all else list(dict.fromkeys([*pythons[:1], *pythons[-1:]]))
     print(f"testing {wheel.name} with {', '.join(python.name for python in pythons)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dockertest wheel ") as folder:
         copies = Path(folder)
         failed = run_in_parallel(
             pythons, partial(install_and_test, wheel.resolve(), copies, has_old=not is_all)
         )
-        chosen = pythons if is_all else list(dict.fromkeys([*pythons[:1], *pythons[-1:]]))
         failed += run_in_parallel(
-            [python for python in chosen if python not in failed],
+            [python for python in pythons if python not in failed],
             partial(run_tests_with_engine, copies, has_old=not is_all),
         )
     if failed:
@@ -218,7 +213,7 @@ def run_tests(copies: Path, arguments: Sequence[str], python: Python, *, has_old
 
 def run_tests_with_engine(copies: Path, python: Python, *, has_old: bool) -> str:
     """Run the tests that need an engine."""
-    arguments = WITH_ENGINE if has_old and python.minor == OLDEST else SHORT
+    arguments = OF_DEPENDENCIES if has_old and python.minor == OLDEST else OF_PYTHON
     return run_tests(copies, arguments, python, has_old=has_old)
 
 

@@ -373,7 +373,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("image", READY)
+# `test_services` tests the probes and URLs of all services.
+QUICK = {"redis:7.0", "mariadb:10.11", "coreos/etcd:v3.4.23"}
+
+
+@pytest.mark.parametrize(
+    "image", [pytest.param(image, marks=() if image in QUICK else pytest.mark.soak) for image in READY]
+)
 def test_it_waits_for_a_known_service(image: str, name: str, pool: dockertest.Pool) -> None:
     """The service answers in its own protocol, and the URL to connect with is printed."""
     prefix = "" if os.environ.get("DOCKERTEST_IMAGE_PREFIX") or "etcd" not in image else "quay.io/"

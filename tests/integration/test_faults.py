@@ -116,7 +116,7 @@ def test_some_faults_end_in_success_or_a_dockertest_error(engine: Engine, tmp_pa
     check_outcomes(
         tmp_path,
         engine,
-        random.Random(seed).sample(combinations(number_of_requests(tmp_path)), 12),
+        random.Random(seed).sample(combinations(number_of_requests(tmp_path)), 8),
         timeout=1,
     )
 

@@ -29,6 +29,8 @@ VARIANTS = {
     "python -m pytest -n 2 examples/with_pytest.py",
     "python examples/with_django/manage.py test accounts --parallel 2",
 }
+# `python -m pytest -n 2 examples/with_django` uses the same features.
+SOAK = {"python -m pytest -n 2 examples/with_pytest.py"}
 
 
 @pytest.fixture
@@ -42,7 +44,10 @@ def prefix(engine: Engine, name: str) -> Iterator[str]:
         engine.client.images.remove(f"{name}/{image}")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, marks=pytest.mark.soak if command in SOAK else ()) for command in COMMANDS],
+)
 def test_an_example_runs(engine: Engine, prefix: str, command: str) -> None:
     """It prints what it should, with warnings as errors, and its containers are removed."""
     python, *arguments = command.split()

@@ -129,7 +129,7 @@ WAYS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None]
 @pytest.mark.parametrize("how", WAYS, ids=["SIGKILL", "SIGTERM", "SIGINT", "os._exit"])
 def test_some_random_ends_leave_nothing_behind(engine: Engine, how: "signal.Signals | None") -> None:
     """A few of the rounds of `make soak`."""
-    check_results(run_rounds(engine, how, 10 if how is signal.SIGKILL else 3))
+    check_results(run_rounds(engine, how, 6 if how is signal.SIGKILL else 2))
 
 
 @pytest.mark.soak
