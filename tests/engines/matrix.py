@@ -28,7 +28,6 @@ import dockertest
 from tests.engines import ensure, others
 from tests.images import make
 
-DEFAULT = "default"
 RESULTS = Path(__file__).parents[2] / "docs/reference/engines.json"
 LONGEST = 3600.0  # seconds for all tests with one engine
 SKIPS = ("engine: ", "machine: ")  # documented reasons for a skip begin with one of these
@@ -67,9 +66,8 @@ def main() -> int:
     """Run the tests, and print the table."""
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     names, arguments = sys.argv[1:end], sys.argv[end + 1 :]
-    requested = names or [DEFAULT, *(other.name for other in others.OTHERS)]
-    additional = others.choose([name for name in requested if name != DEFAULT])
-    chosen = {other.name: other for other in additional}
+    requested = names or [others.DEFAULT, *(other.name for other in others.OTHERS)]
+    chosen = {other.name: other for other in others.choose(requested)}
     others.STORE.mkdir(parents=True, exist_ok=True)
     with dockertest.Pool() as pool:
         prefix = make.provide(pool, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
@@ -110,7 +108,7 @@ def store(entries: list[dict[str, object]], results: Path = RESULTS) -> None:
     """Put the results in the place of earlier ones of the same engines."""
     known = json.loads(results.read_text()) if results.exists() else []
     rows = {row["engine"]: row for row in [*known, *entries]}
-    order = [DEFAULT, *(other.name for other in others.OTHERS)]
+    order = [others.DEFAULT, *(other.name for other in others.OTHERS)]
     sorted_rows = sorted(rows.values(), key=lambda row: order.index(row["engine"]))
     results.write_text(json.dumps(sorted_rows, indent=2) + "\n")
 

@@ -120,6 +120,7 @@ DOCKER = ("docker.io", "iptables", "ca-certificates")
 # in the tests, though never in 10,000 separate starts and commands.
 DOCKER_26 = (*DOCKER, "runc/bookworm")
 PODMAN = tuple("podman runc netavark aardvark-dns iptables nftables catatonit ca-certificates".split())
+DEFAULT = "default"
 OTHERS = (
     Other(name="docker-26", number=26, suite="trixie", packages=DOCKER_26, scheme="tls"),
     Other(name="docker-26-tcp", number=126, suite="trixie", packages=DOCKER_26, scheme="tcp"),
@@ -130,8 +131,8 @@ OTHERS = (
 
 
 def choose(names: list[str]) -> list[Other]:
-    """Return the engines with these names, or all if there are no names."""
-    unknown = set(names) - {other.name for other in OTHERS}
+    """Return the engines with these names, or all if there are no names. The default engine is not among them."""
+    unknown = set(names) - {DEFAULT} - {other.name for other in OTHERS}
     if unknown:
         raise SystemExit(f"no such engine: {', '.join(sorted(unknown))}")
     return [other for other in OTHERS if not names or other.name in names]
