@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from dockertest import _clock, _settings, _validation
@@ -21,7 +22,7 @@ from dockertest._cleanup.reaper import (
     PREPARED_OWNER,
 )
 from dockertest._containers import files
-from dockertest._containers.container import Container
+from dockertest._containers.container import Container, Ownership
 from dockertest._containers.create import check_for_podman, create_request
 from dockertest._containers.launch import launch
 from dockertest._engine import networks
@@ -41,7 +42,7 @@ STOP_SECONDS = 30.0  # for a server without `stop_timeout`; a database writes al
 _REGISTRY = (
     "prepared.dockertest.invalid"  # No such host can exist (RFC 2606), so nothing is ever pulled or pushed.
 )
-_MEMORY_COPIES = "/.dockertest"  # In an image, where the content of its tmpfs is stored.
+_COPIES = "/.dockertest"  # In an image, where the content of its tmpfs is stored, and with Podman that of its volumes.
 _MOVED_DATA = "/var/lib/dockertest/data"
 _GRACE_SECONDS = 86400  # An image that is in use when its time is up stays for another day.
 
@@ -94,7 +95,8 @@ class PreparedImage:
         options: What containers are started with.
         key: What identifies the image among those of this user.
         display_name: The name of the image that it was made from.
-        in_memory: The paths of the tmpfs that a container fills before it starts its program.
+        filled_at_start: The paths of the tmpfs, and with Podman of the volumes, that a container fills before it starts its
+            program.
     """
 
     engine: str
@@ -104,7 +106,7 @@ class PreparedImage:
     options: RunOptions
     key: str = field(repr=False)
     display_name: str = field(repr=False)
-    in_memory: tuple[str, ...] = field(default=(), repr=False)
+    filled_at_start: tuple[str, ...] = field(default=(), repr=False)
 
     def replace(self, **changes: Unpack[PreparedFields]) -> PreparedImage:
         """
@@ -186,14 +188,34 @@ def take(runtime: Runtime, prepared: PreparedImage) -> Image:
 def options_to_run(prepared: PreparedImage, image: Image) -> RunOptions:
     """Return the options to start a container of a prepared image with, whose description is *image*."""
     options = prepared.options
-    if not prepared.in_memory:
+    paths = prepared.filled_at_start
+    if not paths:
         return options
-    # The engine mounts a tmpfs empty, so the container fills it before it starts its program.
-    copies = [
-        f"cp -a {shlex.quote(_copy_of(index, path))}/. {shlex.quote(path)}/"
-        for index, path in enumerate(prepared.in_memory)
-    ]
-    script = " && ".join([*copies, 'exec "$@"'])
+    # The engine mounts a tmpfs empty, and Podman a volume with the files of the original image.
+    steps = []
+    for index, path in enumerate(paths):
+        copy, target = _copy_of(index, path), shlex.quote(path)
+        # The engine puts files there before the start. A folder among them is part of the data.
+        placed = [
+            file
+            for file, content in options.parsed.files.items()
+            if is_below(file, path) and not (isinstance(content, Path) and content.is_dir())
+        ]
+        steps += [
+            f"rm -rf {shlex.quote(posixpath.join(copy, posixpath.relpath(file, path)))}" for file in placed
+        ]
+        fill = f"cp -a {shlex.quote(copy)}/. {target}/"
+        if path not in options.parsed.tmpfs:
+            others = " ".join(f"! -path {shlex.quote(file)}" for file in placed)
+            clear = (
+                f"{{ find {target} -mindepth 1 ! -type d {others} -exec rm -f {{}} +; "
+                f"find {target} -mindepth 1 -depth -type d -exec rmdir {{}} +; }} 2>/dev/null"
+            )
+            # After a restart, the volume has its content already.
+            copy = shlex.quote(copy)
+            fill = f"if [ -d {copy} ]; then {clear}; {fill} && {{ rm -rf {copy} || :; }}; fi"
+        steps.append(fill)
+    script = " && ".join([*steps, 'exec "$@"'])
     command = options.cmd or (() if options.entrypoint else image.command)
     return replace(
         options,
@@ -234,12 +256,12 @@ class _Recipe:
         record = self._runtime.session.prepared.find(self._key)
         image = commit.inspect(self._engine, self._name) if record else None
         # Everyone who may use the engine can move this name to another image.
-        if not image or image.id != record.get("image"):
+        if not image or image.id != record.get("image") or "filled_at_start" not in record:
             return None
         age = _clock.time() - record.get("created", 0.0)
         if self._max_age is not None and age > self._max_age:
             return None
-        return self._found(image.id, tuple(record.get("in_memory") or ()))
+        return self._found(image.id, tuple(record["filled_at_start"]))
 
     def make(
         self,
@@ -331,45 +353,59 @@ class _Recipe:
             )
 
     def _store(self, container: Container) -> PreparedImage:
-        """Make an image of a stopped container and of its volumes."""
+        """
+        Make an image of a stopped container and of its volumes.
+
+        Raises:
+            PrepareError: Its data is in a volume, which Podman can copy only inside of a container.
+        """
         inspection = container.inspect()
-        in_memory = tuple(self._options.parsed.tmpfs) if self._can_copy(inspection) else ()
-        copies = self._copies(inspection, in_memory)
-        if copies and self._engine.is_podman:
+        paths = self._data_paths(inspection)
+        filled_at_start: tuple[str, ...] = ()
+        if self._can_copy(inspection):
+            filled_at_start = tuple(
+                path for path in paths if self._engine.is_podman or path in self._options.parsed.tmpfs
+            )
+        elif paths and self._engine.is_podman:
             raise PrepareError(
-                f"cannot prepare {self._display_name}: its data is in a volume ({copies[0][0]}), and Podman copies the files "
-                "of a volume without their owners",
+                f"cannot prepare {self._display_name}: its data is in a volume ({paths[0]}), and the image has no /bin/sh and "
+                "/bin/cp to copy it; Podman copies the files of a volume without their owners",
                 hint="let the server keep its data outside of volumes, or use Docker",
             )
         with self._intermediate(inspection) as layers:
-            if not copies:
-                return self._publish(layers, inspection, in_memory)
-            with self._below_volumes(layers, inspection) as target:
-                for source, folder in copies:
-                    if folder.startswith(_MEMORY_COPIES):
-                        _make_folders(partial(files.make_folder, self._engine, target.id), folder)
-                    files.transfer(self._engine, inspection, source, target.id, folder)
-                with self._intermediate(target.inspect()) as filled:
-                    return self._publish(filled, target.inspect(), in_memory)
-
-    def _copies(self, inspection: Inspection, in_memory: Sequence[str]) -> list[tuple[str, str]]:
-        """Return the folders to copy into the image, and where to."""
-        volumes = sorted(mount.target.rstrip("/") for mount in inspection.mounts if mount.kind == "volume")
-        copies = []
-        for path in volumes:
-            if any(other != path and is_below(path, other) for other in volumes):
-                continue  # It is copied with the volume around it.
-            if path in in_memory:
-                copies.append((path, f"{_MEMORY_COPIES}/{list(in_memory).index(path)}"))
-            elif not (
-                is_below(self._moved_from, path) and files.is_empty_folder(self._engine, inspection, path)
+            if not paths:
+                return self._publish(layers, inspection, filled_at_start)
+            copies = [
+                (path, posixpath.dirname(_copy_of(filled_at_start.index(path), path)))
+                if path in filled_at_start
+                else (path, posixpath.dirname(path))
+                for path in paths
+            ]
+            copy = self._copied_inside if self._engine.is_podman else self._copied_below_volumes
+            with (
+                copy(layers, inspection, copies) as target,
+                self._intermediate(target.inspect()) as filled,
             ):
-                copies.append((path, posixpath.dirname(path)))
-        return copies
+                return self._publish(filled, target.inspect(), filled_at_start)
+
+    def _data_paths(self, inspection: Inspection) -> list[str]:
+        """Return the volumes to copy into the image."""
+        volumes = sorted(mount.target.rstrip("/") for mount in inspection.mounts if mount.kind == "volume")
+        return [
+            path
+            for path in volumes
+            # It is copied with the volume around it, unless it is a tmpfs again.
+            if path in self._options.parsed.tmpfs
+            or not any(other != path and is_below(path, other) for other in volumes)
+            if not (
+                is_below(self._moved_from, path) and files.is_empty_folder(self._engine, inspection, path)
+            )
+        ]
 
     def _can_copy(self, inspection: Inspection) -> bool:
-        """Return whether the image has the programs that fill a tmpfs when a container starts."""
-        programs = ("/bin/sh", "/bin/cp") if self._options.parsed.tmpfs else ()
+        """Return whether the image has the programs that fill a directory when a container starts."""
+        is_needed = self._options.parsed.tmpfs or self._engine.is_podman
+        programs = ("/bin/sh", "/bin/cp") if is_needed else ()
         return all(files.exists(self._engine, inspection, program) for program in programs)
 
     @contextmanager
@@ -388,21 +424,61 @@ class _Recipe:
             commit.remove(self._engine, image_id)
 
     @contextmanager
-    def _below_volumes(self, image: Image, inspection: Inspection) -> Iterator[Container]:
+    def _copied_below_volumes(
+        self, image: Image, inspection: Inspection, copies: Sequence[tuple[str, str]]
+    ) -> Iterator[Container]:
         """
-        Create a container of an image in which files can be stored below the paths of its volumes.
+        Create a container of an image, and copy folders of another one into it.
 
         Each volume is replaced by a tmpfs, below which engines put files that are copied into a container before its start.
         """
-        runtime = self._runtime
+        tmpfs = {mount.target: "" for mount in inspection.mounts if mount.kind == "volume"}
+        with self._helper({"Image": image.id, "HostConfig": {"Tmpfs": tmpfs}}) as container:
+            for source, folder in copies:
+                if folder.startswith(_COPIES):
+                    _make_folders(partial(files.make_folder, self._engine, container.id), folder)
+                files.transfer(self._engine, inspection, source, container.id, folder)
+            yield container
+
+    @contextmanager
+    def _copied_inside(
+        self, image: Image, inspection: Inspection, copies: Sequence[tuple[str, str]]
+    ) -> Iterator[Container]:
+        """
+        Copy folders in a container of an image that has the volumes of another container.
+
+        Raises:
+            PrepareError: They cannot be copied.
+        """
+        steps = [
+            f"mkdir -p {shlex.quote(folder)} && cp -a {shlex.quote(path)} {shlex.quote(folder)}/"
+            for path, folder in copies
+        ]
         body = {
             "Image": image.id,
-            "Labels": runtime.session.labels(),
-            "HostConfig": {
-                "NetworkMode": "none",
-                "Tmpfs": {mount.target: "" for mount in inspection.mounts if mount.kind == "volume"},
-            },
+            "Entrypoint": ["/bin/sh", "-c", " && ".join(steps)],
+            "Cmd": [],
+            "User": "0",
+            "HostConfig": {"VolumesFrom": [f"{inspection.id}:ro"]},
         }
+        with self._helper(body) as container:
+            container.acknowledge_exit()
+            container.start(Ownership.OWNED)
+            self._engine.wait(container.id, commit.SILENCE_SECONDS)
+            report = container.report()
+            if report.exit_code != 0:
+                raise PrepareError(
+                    f"cannot prepare {self._display_name}: its volumes cannot be copied{indented(report.logs)}",
+                    report=report,
+                )
+            yield container
+
+    @contextmanager
+    def _helper(self, body: dict[str, Any]) -> Iterator[Container]:
+        """Create a container without a network for the time of the body."""
+        runtime = self._runtime
+        body["Labels"] = runtime.session.labels()
+        body["HostConfig"]["NetworkMode"] = "none"
         with runtime.session.creating():
             container_id = self._engine.create(body, name="", platform=self._options.platform)
             created = Inspection.parse({"Id": container_id})
@@ -411,7 +487,9 @@ class _Recipe:
         with _removed_afterwards(container):
             yield container
 
-    def _publish(self, layers: Image, inspection: Inspection, in_memory: tuple[str, ...]) -> PreparedImage:
+    def _publish(
+        self, layers: Image, inspection: Inspection, filled_at_start: tuple[str, ...]
+    ) -> PreparedImage:
         """Set the configuration, the name and the record of the image; the name makes it visible, in one step."""
         now = _clock.time()
         labels = {PREPARED: self._key, PREPARED_OWNER: self._runtime.session.prepared.owner()}
@@ -428,31 +506,31 @@ class _Recipe:
                 {**own, **labels},
                 has_volumes=not _works_without_volumes(self._options, self._display_name),
             )
-            self._record(description.image, now, in_memory)
+            self._record(description.image, now, filled_at_start)
             description.load(self._engine, self._name)
             image_id = description.image
         else:
             changes = commit.overwriting_changes(inspection, self._base, labels)
             image_id = commit.commit(self._engine, inspection.id, changes)
-            self._record(image_id, now, in_memory)
+            self._record(image_id, now, filled_at_start)
             commit.tag(self._engine, image_id, self._name)
         if before and before.id != image_id:
             commit.remove(self._engine, before.id)
-        return self._found(image_id, in_memory)
+        return self._found(image_id, filled_at_start)
 
-    def _record(self, image_id: str, created: float, in_memory: tuple[str, ...]) -> None:
+    def _record(self, image_id: str, created: float, filled_at_start: tuple[str, ...]) -> None:
         record = {
             "image": image_id,
             "name": self._name,
             "created": created,
-            "in_memory": in_memory,
+            "filled_at_start": filled_at_start,
             "series": self._series,
         }
         self._runtime.session.prepared.store(self._key, record)
 
-    def _found(self, image_id: str, in_memory: tuple[str, ...]) -> PreparedImage:
+    def _found(self, image_id: str, filled_at_start: tuple[str, ...]) -> PreparedImage:
         options = self._options
-        if options.parsed.tmpfs and not in_memory:  # Nothing in the container could fill it.
+        if options.parsed.tmpfs and not filled_at_start:  # Nothing in the container could fill it.
             options = replace(options, tmpfs=())
         return PreparedImage(
             engine=str(self._engine.endpoint),
@@ -462,7 +540,7 @@ class _Recipe:
             options=options,
             key=self._key,
             display_name=self._display_name,
-            in_memory=in_memory,
+            filled_at_start=filled_at_start,
         )
 
 
@@ -493,8 +571,8 @@ def _make_folders(make: Callable[..., None], folder: str) -> None:
 
 
 def _copy_of(index: int, path: str) -> str:
-    """Return where an image stores the content of a tmpfs."""
-    return f"{_MEMORY_COPIES}/{index}/{posixpath.basename(path.rstrip('/'))}"
+    """Return where an image stores the content of a directory that a container fills at its start."""
+    return f"{_COPIES}/{index}/{posixpath.basename(path.rstrip('/'))}"
 
 
 # Options

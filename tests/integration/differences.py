@@ -46,7 +46,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     ),
     "copies of volumes": (
         lambda engine: engine.is_podman,
-        "Podman copies the files of a volume without their owners",
+        "Podman copies the files of a volume inside of a container",
     ),
     "names of networks": (
         lambda engine: engine.is_podman,

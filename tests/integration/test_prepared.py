@@ -153,7 +153,6 @@ class TestContent:
         labels = {name: value for name, value in fresh["Config"]["Labels"].items() if value}
         assert labels.keys() == plain["Config"]["Labels"].keys()
 
-    @pytest.mark.differs("copies of volumes")
     def test_volumes_and_memory_are_kept(
         self, own: dockertest.Pool, name: str, engine: Engine, tmp_path: Path
     ) -> None:
