@@ -256,7 +256,7 @@ class Standby:
             ):
                 stock.changed.wait(left if left > 0 else None)
             is_unused = spare in stock.ready
-            if is_unused:  # From now on, nobody can take it.
+            if is_unused:  # No call can take it any more.
                 stock.ready.remove(spare)
         if is_unused:
             _close_quietly(spare)

@@ -8,6 +8,7 @@ clones from those of a process that was killed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import posixpath
 import queue
@@ -23,16 +24,28 @@ from typing import Generic, Protocol, Self, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from dockertest import _resource, _retry, _settings
-from dockertest._fingerprint import fingerprint
+from dockertest._fingerprint import describe_origin, fingerprint
 from dockertest._options import EnvSpec, File, RunFields, RunOptions
 from dockertest._pool import Pool
+from dockertest._prepared import PreparedImage
 from dockertest._resource import Resource
 from dockertest._secret import Assignment, SecretStr
 from dockertest._validation import check_callable, is_below
-from dockertest.errors import ContainerExitedError, DockertestError, InvalidOptionError, ResourceClosedError
+from dockertest.errors import (
+    ContainerExitedError,
+    DockertestError,
+    InvalidOptionError,
+    PrepareError,
+    ResourceClosedError,
+)
+
+log = logging.getLogger("dockertest")
 
 # Databases with these prefixes are ours to drop.
 TEMPLATE_PREFIX, CLONE_PREFIX = "dockertest_template_", "dockertest_clone_"
+# A server whose network is gone, as after a restart with Podman, does not end its connections. Requests have no time limit, so
+# that the operating system has to find out.
+SILENT_SECONDS, PROBES = 5, 3
 _SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or the URL is wrong.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")
 
@@ -423,6 +436,94 @@ class Clones(Generic[C]):
             self._backend.mark_kept(admin, name)
         self._open.pop(name, None)
         self.server.keep()
+
+
+@dataclass(frozen=True)
+class Migration:
+    """
+    What fills a template.
+
+    Attributes:
+        name: The template, whose name depends on everything that the migration depends on.
+        migrate: The user's function.
+        version: What it depends on in addition to its code.
+    """
+
+    name: str
+    migrate: Callable[[str], object]
+    version: object
+
+
+Configure = Callable[[Pool, RunOptions, bool], tuple[RunOptions, Callable[[Resource], str]]]
+
+
+def start_server(
+    pool: Pool | None,
+    options: RunOptions,
+    configure: Configure,
+    backend: Backend[C],
+    migration: Migration,
+    *,
+    prepared: bool | None,
+) -> ContainerServer:
+    """
+    Start a server in a container, from a prepared image if that is wanted and possible.
+
+    Args:
+        options: Those of the user.
+        configure: Returns the options to start the server with, and what returns the URL of the started one. Its last argument
+            is whether other processes may use the server, and have to find its password.
+        prepared: Whether the image contains the migration, too; `None` if that depends on its version, `False` for no image.
+    """
+    if pool is None:
+        raise AssertionError("find_server has checked this")
+    is_lasting = bool(options.parsed.reuse) or options.shared
+
+    def server(resource: Resource, url: Callable[[Resource], str]) -> ContainerServer:
+        return ContainerServer(pool, resource, partial(url, resource), outlives=is_lasting)
+
+    if prepared is not False and not options.parsed.reuse:
+        # Without a version it is not known what else the migration depends on.
+        has_migration = bool(migration.version) if prepared is None else prepared
+        # Two migrations may use one shared server if it has a name.
+        included = migration if has_migration and not (options.shared and options.name) else None
+        try:
+            started, url = configure(pool, options, True)
+            image = _prepare(pool, started, lambda resource: server(resource, url), backend, included)
+            return server(pool.run_with_options(image), url)
+        except InvalidOptionError as error:  # A writable mount, for example; or an option is invalid anyway.
+            log.debug("the server is not prepared: %s", error)
+        except PrepareError as error:
+            log.warning("%s; prepared=False avoids this", error)
+    started, url = configure(pool, options, is_lasting)
+    return server(pool.run_with_options(started), url)
+
+
+def _prepare(
+    pool: Pool,
+    options: RunOptions,
+    server: Callable[[Resource], ContainerServer],
+    backend: Backend[C],
+    migration: Migration | None,
+) -> PreparedImage:
+    def ready(resource: Resource) -> None:
+        backend.connect(server(resource).url(backend.admin_database)).close()
+
+    def fill(_origin: str, resource: Resource) -> None:
+        if migration:
+            clones = Clones(server(resource), backend, migration.name, migration.migrate)
+            try:
+                clones.prepare()
+            finally:
+                clones.disconnect()
+
+    return pool.prepare(
+        options,
+        # A later version of the function replaces the image.
+        partial(fill, describe_origin(migration.migrate, migration.version)) if migration else None,
+        ready=ready,
+        version=migration.name if migration else "",
+    )
 
 
 # Names and URLs

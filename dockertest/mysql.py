@@ -10,11 +10,13 @@ import json
 import os
 import re
 import secrets
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -25,7 +27,16 @@ from dockertest._options import RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
 from dockertest._secret import SecretStr
-from dockertest._template import CLONE_PREFIX, Clones, ContainerServer, ServerFields, session_of
+from dockertest._template import (
+    CLONE_PREFIX,
+    PROBES,
+    SILENT_SECONDS,
+    Clones,
+    ContainerServer,
+    RunningServer,
+    ServerFields,
+    session_of,
+)
 from dockertest._template import Database as Database
 
 try:
@@ -122,8 +133,8 @@ class TemplateDatabase:
     again: when a test closes its database, the tables that it has changed are given the template's content. A database
     whose definition was changed is dropped and made again.
 
-    The server is started at once. It is removed by `close()`, at the end of a `with`, and with its pool. With `reuse` it
-    stays, migrated, for the next run and for the other workers of a test runner. With `shared` all processes of one test run
+    The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`,
+    and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With `shared` all processes of one test run
     use it, and it is removed when the last of them ends.
 
     Args:
@@ -140,9 +151,13 @@ class TemplateDatabase:
         fast: Trade durability, which no test needs, for speed, and keep the data in memory unless something is mounted at
             or below `/var/lib/mysql`. A server that is stopped and started again has then lost its data, and the next
             `clone` migrates it again. True by default.
+        prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
+            migration. By default the image contains the migration if *version* is not empty, since only then it is known
+            what else the migration depends on; otherwise it contains a server that is set up. `True` stores the migration
+            in any case, and `False` starts a new server. Not with `reuse`, `fast=False`, or writable mounts.
         options: The other fields of `RunOptions`. The password of `root`, who the URLs log in as, comes from
             `MYSQL_ROOT_PASSWORD` or `MARIADB_ROOT_PASSWORD` in `env`, or from a file that these names with `_FILE` name
-            and `files` contains. By default it is random.
+            and `files` contains. By default it is one that only this user of the machine can read.
 
     Raises:
         InvalidOptionError: An option has an invalid value.
@@ -161,6 +176,7 @@ class TemplateDatabase:
         repository: str = "mysql",
         tag: str | None = "9.7",
         fast: bool = True,
+        prepared: bool | None = None,
         **options: Unpack[ServerFields],
     ) -> None:
         try:
@@ -169,10 +185,19 @@ class TemplateDatabase:
         finally:
             del options  # Tools that print the variables of a traceback must not show secrets.
         name = _template.template_name(migrate, version)
-        found = _template.find_server(pool, server, "DOCKERTEST_MYSQL_URL", ("mysql", "mariadb")) or _start(
-            pool, container, fast=fast
-        )
         self._backend = _Backend()
+        found: ContainerServer | RunningServer | None = _template.find_server(
+            pool, server, "DOCKERTEST_MYSQL_URL", ("mysql", "mariadb")
+        )
+        if not found:
+            found = _template.start_server(
+                pool,
+                container,
+                partial(_configure, fast=fast),
+                self._backend,
+                _template.Migration(name, migrate, version),
+                prepared=prepared if fast else False,
+            )
         self._clones: Clones[_Connection] = Clones(found, self._backend, name, migrate)
         self._copies: dict[int, _Copies] = {}  # by process: a forked child has its own
         try:
@@ -229,29 +254,24 @@ class TemplateDatabase:
         self._clones.close()
 
 
-def _start(pool: Pool | None, options: RunOptions, *, fast: bool) -> ContainerServer:
-    """Start a server in a container."""
-    if pool is None:
-        raise AssertionError("find_server has checked this")
-    variable, password = _root_password(options)
-    started = replace(options, env=_template.set_variables(options, {variable: password}))
+def _configure(
+    pool: Pool, options: RunOptions, is_lasting: bool, fast: bool
+) -> tuple[RunOptions, Callable[[Resource], str]]:
+    """Return the options to start the server with, and what returns the URL of the started one."""
+    variable, password = _root_password(options, is_lasting=is_lasting)
+    configured = replace(options, env=_template.set_variables(options, {variable: password}))
     if fast:
-        started = _made_fast(started, _template.image_command(pool, options))
-    resource = pool.run_with_options(started)
-    return ContainerServer(
-        pool,
-        resource,
-        lambda: _template.server_url("mysql", "root", password, resource.get_host_port(3306)),
-        outlives=bool(options.parsed.reuse) or options.shared,
+        configured = _made_fast(configured, _template.image_command(pool, options))
+    return configured, lambda resource: _template.server_url(
+        "mysql", "root", password, resource.get_host_port(3306)
     )
 
 
-def _root_password(server: RunOptions) -> tuple[str, str]:
+def _root_password(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
     """Return the name of the variable for the password, and the password."""
     for variable in ("MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"):
         if password := _template.read_setting(server, variable):
             return variable, password
-    is_lasting = bool(server.parsed.reuse) or server.shared
     # MariaDB's image knows this name, too.
     return "MYSQL_ROOT_PASSWORD", _template.make_password(server, "mysql", is_lasting=is_lasting)
 
@@ -385,6 +405,7 @@ class _Backend:
     def __init__(self) -> None:
         self._templates: dict[str, _Template] = {}  # by the random stamp of each
         self._marks: dict[str, _Marks] = {}  # by database
+        self._new: set[str] = set()  # databases that nothing has used, although nothing would show it
 
     def connect(self, url: str) -> _Connection:
         """Connect for administration."""
@@ -392,6 +413,7 @@ class _Backend:
             url, connect_timeout=_CONNECT_SECONDS, autocommit=True, client_flag=CLIENT.MULTI_STATEMENTS
         )
         try:
+            _watch(admin)
             _query(admin, _SESSION)
             for statement in _OPTIONAL:
                 with suppress(pymysql.Error):
@@ -467,6 +489,8 @@ class _Backend:
             _create_programs(admin, schema.programs, source.name, name)
         if _read_schema(admin, name, source.name).tables == schema.tables:
             self._mark(admin, name)
+        if not self.is_counted(name):
+            self._new.add(name)
 
     def restore(self, admin: _Connection, template: str, name: str) -> None:
         """Reset a clone to the template's content."""
@@ -482,6 +506,7 @@ class _Backend:
                 return
         self.drop(admin, name)
         self.copy(admin, template, name)
+        self._new.discard(name)  # Clients may know its name.
 
     def activate(self, admin: _Connection, template: str, name: str) -> None:
         """Make the events of a copy, which is in use from now on."""
@@ -495,8 +520,15 @@ class _Backend:
         for client in _clients(admin, name):
             _kill(admin, client)
 
+    def is_counted(self, name: str) -> bool:
+        """Return whether the server shows the changes in a copy."""
+        return name in self._marks
+
     def is_untouched(self, admin: _Connection, name: str) -> bool:
         """Return whether nothing has used a copy since it was made or put back."""
+        if name in self._new:
+            self._new.discard(name)
+            return True
         before = self._marks.get(name)
         writes, total = _count_writes(admin, name)
         is_same = before and writes == before.writes and total >= before.total
@@ -506,6 +538,7 @@ class _Backend:
         """Drop a database, even if something is still connected to it."""
         _template.check_name(name)
         self._marks.pop(name, None)
+        self._new.discard(name)
         with suppress(pymysql.Error):  # Then dropping it may fail.
             _disconnect(admin, name)
         _run(admin, f"DROP DATABASE IF EXISTS {_name(name)}")
@@ -571,17 +604,21 @@ class _Copies:
 
     def take(self) -> str:
         """Return a copy that is ready, or one that is made now."""
-        name = self._pop()
-        while name:
-            with self._clones.admin() as admin:
-                if self._backend.is_untouched(admin, name):
-                    break
-            self._enqueue(name)  # A client of an earlier test has used it again.
-            name = self._pop()
-        if not name:
-            name = self._clones.copy()
+        name = self._take_ready() or self._clones.copy()
         self._clones.with_template(lambda admin: self._backend.activate(admin, self._clones.template, name))
         return name
+
+    def _take_ready(self) -> str:
+        """Return a copy that is ready, or an empty name."""
+        for _ in range(_SPARE_COPIES):
+            name = self._pop()
+            if not name:
+                break
+            with self._clones.admin() as admin:
+                if self._backend.is_untouched(admin, name):
+                    return name
+            self._enqueue(name)  # A client of an earlier test has used it again.
+        return ""
 
     def put_back(self, name: str) -> None:
         """Take a database back from a test."""
@@ -658,6 +695,9 @@ class _Copies:
                 self._changed.notify_all()
 
     def _make_ready(self, name: str) -> str:
+        if name and not self._backend.is_counted(name):
+            self._clones.drop(name)
+            name = ""
         if not name:
             return self._clones.copy()
         try:
@@ -813,6 +853,9 @@ def _read_marks(admin: _Connection, name: str) -> _Marks | None:
     pattern = name.replace("_", "\\_")
     ids = _query(admin, f"SELECT name, table_id FROM information_schema.{view} WHERE name LIKE '{pattern}/%'")
     writes, total = _count_writes(admin, name)
+    if not total:  # The server was started again since this module has written something.
+        _query(admin, f"REPLACE INTO {_STATE}.template VALUES ('', %s, '')", secrets.token_hex(8))
+        writes, total = _count_writes(admin, name)
     return _Marks(writes, {str(table): int(number) for table, number in ids}, total) if total else None
 
 
@@ -879,6 +922,24 @@ def _put_back_tables(admin: _Connection, source: _Template, name: str, tables: S
 
 
 # SQL
+
+
+def _watch(admin: _Connection) -> None:
+    """Let the operating system end the connection when the server no longer answers it."""
+    settings = {
+        "TCP_KEEPIDLE": SILENT_SECONDS,
+        "TCP_KEEPINTVL": SILENT_SECONDS,
+        "TCP_KEEPCNT": PROBES,
+        "TCP_USER_TIMEOUT": SILENT_SECONDS * (PROBES + 1) * 1000,  # milliseconds
+    }
+    connection: Any = getattr(
+        admin, "_sock", None
+    )  # PyMySQL enables SO_KEEPALIVE, and has no settings for it.
+    for name, value in settings.items():
+        with suppress(
+            AttributeError, OSError
+        ):  # The system does not have it, or the server is on a unix socket.
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _lock(session: str) -> str:

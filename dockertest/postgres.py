@@ -7,22 +7,22 @@ Needs psycopg: `pip install "dockertest-py[postgres]"`.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, Unpack
 
 from dockertest import _template
-from dockertest._fingerprint import describe_origin
 from dockertest._options import RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
 from dockertest._secret import SecretStr
 from dockertest._template import (
     CLONE_PREFIX,
+    PROBES,
+    SILENT_SECONDS,
     Clones,
     ContainerServer,
     RunningServer,
@@ -30,7 +30,6 @@ from dockertest._template import (
     session_of,
 )
 from dockertest._template import Database as Database
-from dockertest.errors import InvalidOptionError, PrepareError
 
 try:
     import psycopg
@@ -46,8 +45,6 @@ _FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off",
 _INITDB_ARGS = "POSTGRES_INITDB_ARGS"
 _MEMORY_FOLDER, _DEFAULT_FOLDER = "/dockertest", "/var/lib/postgresql"
 _CONNECT_SECONDS = 5
-
-log = logging.getLogger("dockertest")
 
 
 class TemplateDatabase:
@@ -109,18 +106,17 @@ class TemplateDatabase:
         found: ContainerServer | RunningServer | None = _template.find_server(
             pool, server, "DOCKERTEST_POSTGRES_URL", ("postgresql", "postgres")
         )
+        backend = _Backend(by_files=fast and not found)
         if not found:
-            migration = _Migration(name, migrate, describe_origin(migrate, version))
-            with_migration = bool(version) if prepared is None else prepared
-            found = _start(
+            found = _template.start_server(
                 pool,
                 container,
-                migration if with_migration else None,
-                fast=fast,
-                prepare=prepared is not False,
+                partial(_configure, fast=fast),
+                backend,
+                _template.Migration(name, migrate, version),
+                prepared=prepared if fast else False,
             )
-        by_files = fast and isinstance(found, ContainerServer)
-        self._clones: Clones[_Connection] = Clones(found, _Backend(by_files=by_files), name, migrate)
+        self._clones: Clones[_Connection] = Clones(found, backend, name, migrate)
         try:
             self._clones.prepare()
         except BaseException:
@@ -171,83 +167,18 @@ class TemplateDatabase:
         self._clones.close()
 
 
-@dataclass(frozen=True)
-class _Migration:
-    """
-    What fills a server that becomes a prepared image.
-
-    Attributes:
-        name: The template, whose name depends on everything that the migration depends on.
-        migrate: The user's function.
-        origin: Where it is, so that a later version of it replaces the image.
-    """
-
-    name: str
-    migrate: Callable[[str], object]
-    origin: str
-
-
-def _start(
-    pool: Pool | None, options: RunOptions, migration: _Migration | None, *, fast: bool, prepare: bool
-) -> ContainerServer:
-    """Start a server in a container, from a prepared image if that is wanted and possible."""
-    if pool is None:
-        raise AssertionError("find_server has checked this")
-    if prepare and fast and not options.parsed.reuse:
-        try:
-            # Two migrations may use one shared server if it has a name.
-            included = None if options.shared and options.name else migration
-            return _start_prepared(pool, options, included)
-        except InvalidOptionError as error:  # A writable mount, for example; or an option is invalid anyway.
-            log.debug("the server is not prepared: %s", error)
-        except PrepareError as error:
-            log.warning("%s; prepared=False avoids this", error)
-    login = _credentials(options, is_lasting=bool(options.parsed.reuse) or options.shared)
-    started = _configured(pool, options, login, fast=fast)
-    return _server(pool, pool.run_with_options(started), options, login)
-
-
-def _start_prepared(pool: Pool, options: RunOptions, migration: _Migration | None) -> ContainerServer:
-    login = _credentials(options, is_lasting=True)
-
-    def ready(resource: Resource) -> None:
-        _Backend(by_files=True).connect(_server(pool, resource, options, login).url("postgres")).close()
-
-    def fill(_origin: str, resource: Resource) -> None:
-        if migration:
-            server = _server(pool, resource, options, login)
-            clones = Clones(server, _Backend(by_files=True), migration.name, migration.migrate)
-            try:
-                clones.prepare()
-            finally:
-                clones.disconnect()
-
-    prepared = pool.prepare(
-        _configured(pool, options, login, fast=True),
-        partial(fill, migration.origin) if migration else None,
-        ready=ready,
-        version=migration.name if migration else "",
-    )
-    return _server(pool, pool.run_with_options(prepared), options, login)
-
-
-def _server(pool: Pool, resource: Resource, options: RunOptions, login: tuple[str, str]) -> ContainerServer:
-    return ContainerServer(
-        pool,
-        resource,
-        lambda: _template.server_url("postgresql", *login, resource.get_host_port(5432)),
-        outlives=bool(options.parsed.reuse) or options.shared,
-    )
-
-
-def _configured(pool: Pool, options: RunOptions, login: tuple[str, str], *, fast: bool) -> RunOptions:
-    """Return the options to start the server with."""
-    user, password = login
+def _configure(
+    pool: Pool, options: RunOptions, is_lasting: bool, fast: bool
+) -> tuple[RunOptions, Callable[[Resource], str]]:
+    """Return the options to start the server with, and what returns the URL of the started one."""
+    user, password = _credentials(options, is_lasting=is_lasting)
     values = {"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}
     configured = replace(options, env=_template.set_variables(options, values))
-    if not fast:
-        return configured
-    return _made_fast(configured, _template.image_command(pool, options))
+    if fast:
+        configured = _made_fast(configured, _template.image_command(pool, options))
+    return configured, lambda resource: _template.server_url(
+        "postgresql", user, password, resource.get_host_port(5432)
+    )
 
 
 # Options of the server
@@ -294,7 +225,15 @@ class _Backend:
 
     def connect(self, url: str) -> _Connection:
         """Connect for administration."""
-        return psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            keepalives_idle=SILENT_SECONDS,
+            keepalives_interval=SILENT_SECONDS,
+            keepalives_count=PROBES,
+            tcp_user_timeout=SILENT_SECONDS * (PROBES + 1) * 1000,  # milliseconds
+        )
 
     def hold_session(self, admin: _Connection, session: str) -> bool:
         """Show that a session is alive; its connections share the lock."""

@@ -20,6 +20,8 @@ import pytest
 import dockertest
 from dockertest.mysql import Database, TemplateDatabase, connect
 
+from .conftest import Engine
+
 SCHEMA = """
 CREATE TABLE author (id int AUTO_INCREMENT PRIMARY KEY, name varchar(40) NOT NULL COMMENT 'AUTO_INCREMENT=7');
 CREATE TABLE book (
@@ -224,6 +226,18 @@ class TestContent:
                 names.append(clone.name)
         assert len(set(names)) <= 4
 
+    def test_a_server_that_counts_nothing(self, pool: dockertest.Pool) -> None:
+        """Without its performance schema, MySQL shows no changes, so each test gets a new copy."""
+        command = ["mysqld", "--performance-schema=OFF"]
+        names = []
+        with TemplateDatabase(pool, small, cmd=command) as template:
+            for _ in range(6):
+                with template.clone() as clone:
+                    assert items(clone) == ["first"]
+                    run(clone.url, "INSERT INTO item VALUES ('x')")
+                    names.append(clone.name)
+        assert len(set(names)) == 6
+
     def test_threads_never_share_a_database(self, template: TemplateDatabase) -> None:
         """Each gets its own, with the template's content."""
         failures: list[object] = []
@@ -258,6 +272,52 @@ class TestContent:
             with suppress(pymysql.Error):  # if it was disconnected
                 connection.query("INSERT INTO log (text) VALUES ('late')")
         assert len(names) == 4
+
+
+class TestPreparedImages:
+    """A server is started from an image of one that was set up and filled before."""
+
+    @pytest.mark.parametrize(
+        "image",
+        ["mariadb:10.11", pytest.param("mysql:9.7", marks=pytest.mark.soak)],
+        ids=["mariadb", "mysql"],
+    )
+    def test_a_later_server_has_the_template(
+        self, pool: dockertest.Pool, engine: Engine, name: str, image: str
+    ) -> None:
+        """With a version, no migration runs; the data is in memory, also after a restart."""
+        called: list[str] = []
+
+        def counted(url: str) -> None:
+            called.append(url)
+            migrate(url)
+
+        images, contents = [], []
+        try:
+            for _ in range(2):
+                with TemplateDatabase(pool, counted, repository=image, tag=None, version=name) as own:
+                    images.append(engine.inspect(own.resource.id)["Image"])
+                    kind = own.resource.exec(["stat", "-f", "-c", "%T", "/var/lib/mysql"], check=True)
+                    assert kind.stdout == "tmpfs\n"
+                    with own.clone() as clone:
+                        contents.append(content(clone))
+                        run(clone.url, "INSERT INTO log (text) VALUES ('x')")
+                    own.resource.restart()
+                    with own.clone() as clone:
+                        contents.append(content(clone))
+            assert len(called) == 1
+            assert images[0] == images[1]
+            assert all(one == contents[0] for one in contents)
+        finally:
+            engine.client.images.remove(images[0], force=True)
+
+    def test_it_can_be_left_out(self, pool: dockertest.Pool, engine: Engine) -> None:
+        """The server is then set up like any other."""
+        for options in ({"prepared": False}, {"fast": False}):
+            with TemplateDatabase(pool, small, repository="mariadb", tag="10.11", **options) as own:  # type: ignore[arg-type]
+                assert "prepared.dockertest.invalid" not in str(
+                    engine.client.images.get(engine.inspect(own.resource.id)["Image"]).tags
+                )
 
 
 class TestEnd:
