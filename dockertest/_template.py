@@ -27,7 +27,6 @@ from dockertest import _resource, _retry, _settings
 from dockertest._fingerprint import describe_origin, fingerprint
 from dockertest._options import EnvSpec, File, RunFields, RunOptions
 from dockertest._pool import Pool
-from dockertest._prepared import PreparedImage
 from dockertest._resource import Resource
 from dockertest._secret import Assignment, SecretStr
 from dockertest._validation import check_callable, is_below
@@ -489,8 +488,8 @@ def start_server(
         included = migration if has_migration and not (options.shared and options.name) else None
         try:
             started, url = configure(pool, options, True)
-            image = _prepare(pool, started, lambda resource: server(resource, url), backend, included)
-            return server(pool.run_with_options(image), url)
+            resource = _start_prepared(pool, started, lambda one: server(one, url), backend, included)
+            return server(resource, url)
         except InvalidOptionError as error:  # A writable mount, for example; or an option is invalid anyway.
             log.debug("the server is not prepared: %s", error)
         except PrepareError as error:
@@ -499,13 +498,13 @@ def start_server(
     return server(pool.run_with_options(started), url)
 
 
-def _prepare(
+def _start_prepared(
     pool: Pool,
     options: RunOptions,
     server: Callable[[Resource], ContainerServer],
     backend: Backend[C],
     migration: Migration | None,
-) -> PreparedImage:
+) -> Resource:
     def ready(resource: Resource) -> None:
         backend.connect(server(resource).url(backend.admin_database)).close()
 
@@ -517,13 +516,14 @@ def _prepare(
             finally:
                 clones.disconnect()
 
-    return pool.prepare(
+    prepared = pool.prepare(
         options,
         # A later version of the function replaces the image.
         partial(fill, describe_origin(migration.migrate, migration.version)) if migration else None,
         ready=ready,
         version=migration.name if migration else "",
     )
+    return pool.run_with_options(prepared)
 
 
 # Names and URLs

@@ -208,6 +208,7 @@ _LIST_PATHS = {
     "volumes": "volumes?",
     "images": "images/json?",
 }
+_LIST_REPEATS, _LIST_PAUSE_SECONDS = 10, 0.1
 
 
 def list_labelled(request: Request, kind: str, *labels: str) -> list[dict[str, Any]]:
@@ -218,7 +219,14 @@ def list_labelled(request: Request, kind: str, *labels: str) -> list[dict[str, A
         OSError: The engine does not answer, or refuses.
     """
     filters = quote(json.dumps({"label": labels}))
-    status, answer = request("GET", f"/{_LIST_PATHS[kind]}filters={filters}", None)
+    path = f"/{_LIST_PATHS[kind]}filters={filters}"
+    status, answer = request("GET", path, None)
+    for _ in range(_LIST_REPEATS):
+        if status != 500:
+            break
+        # Podman cannot list images while another one is being removed.
+        time.sleep(_LIST_PAUSE_SECONDS)
+        status, answer = request("GET", path, None)
     if kind == "volumes":
         if status in _NO_VOLUMES:
             return []

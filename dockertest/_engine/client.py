@@ -26,6 +26,7 @@ from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
 RECHECK_SECONDS = 0.02
 SHORTEST_WAIT_SECONDS = 0.05
+_LIST_SECONDS, _LIST_PAUSE_SECONDS = 1.0, 0.1
 
 # What engines say when the same request succeeds a moment later.
 _ENDING = (  # Podman, to an inspection of a container that is just ending or being removed
@@ -310,10 +311,18 @@ class EngineClient:
 
     def list_images(self, label: str) -> list[dict[str, Any]]:
         """Return the images that have a label."""
-        answer: list[dict[str, Any]] = self.get(
-            "/images/json", what="list images", params={"filters": json.dumps({"label": [label]})}
-        )
-        return answer
+        params = {"filters": json.dumps({"label": [label]})}
+        deadline = _clock.monotonic() + _LIST_SECONDS
+        while True:
+            try:
+                answer: list[dict[str, Any]] = self.get("/images/json", what="list images", params=params)
+            except EngineError as error:
+                # Podman cannot list images while another one is being removed.
+                if error.status != 500 or _clock.monotonic() > deadline:
+                    raise
+                _clock.sleep(_LIST_PAUSE_SECONDS)
+            else:
+                return answer
 
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """

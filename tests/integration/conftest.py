@@ -109,6 +109,13 @@ class Engine:
         """Return whether a volume exists."""
         return any(item.name == volume for item in self.client.volumes.list())
 
+    def images(self, label: str, *, everything: bool = False) -> list[str]:
+        """Return the ids of the images with a label. Podman cannot list images while another one is being removed."""
+        listed = dockertest.retry(
+            lambda: self.client.api.images(filters={"label": label}, all=everything), max_wait=10
+        )
+        return [image["Id"] for image in listed]
+
     def labelled(self, label: str) -> list[str]:
         """Return the ids of the containers with a label."""
         return [

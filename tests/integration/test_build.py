@@ -70,7 +70,8 @@ CMD ["sleep", "600"]
 def image(pool: dockertest.Pool, name: str) -> Iterator[str]:
     """A name for an image, which is removed after the test."""
     yield name
-    for built in pool.client.images.list(name=name):
+    # Podman cannot list images while another one is being removed.
+    for built in dockertest.retry(lambda: pool.client.images.list(name=name), max_wait=10):
         for tag in built.tags:
             if tag.startswith(f"{name}:"):  # the image may also have names from other sources
                 pool.client.images.remove(tag, force=True)

@@ -268,7 +268,7 @@ class TestPreparedImages:
         with pytest.raises(ZeroDivisionError):
             TemplateDatabase(pool, failing, version=name, labels={name: "1"})
         assert not engine.labelled(name)
-        assert not engine.client.images.list(filters={"label": name})
+        assert not engine.images(name)
 
 
 class TestServer:

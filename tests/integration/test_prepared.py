@@ -56,8 +56,7 @@ class State:
         if not self.records.owner():
             return []
         owner = f"{reaper.PREPARED_OWNER}={self.records.owner()}"
-        listed = self.engine.client.api.images(filters={"label": owner})
-        return [image["Id"] for image in listed]
+        return self.engine.images(owner)
 
     def age(self, prepared: dockertest.PreparedImage, seconds: float) -> None:
         """Let the last use of an image be some time ago."""
@@ -102,8 +101,7 @@ class Standing:
 
     def left(self) -> list[str]:
         """Return the containers and images of the pool that are left."""
-        images = self.engine.client.api.images(filters={"label": self.label}, all=True)
-        return [*self.engine.labelled(self.label), *(image["Id"] for image in images)]
+        return [*self.engine.labelled(self.label), *self.engine.images(self.label, everything=True)]
 
 
 class TestContent:
