@@ -664,10 +664,10 @@ def make_password(server: RunOptions, kind: str, *, is_lasting: bool) -> str:
     """
     reuse = server.parsed.reuse
     if reuse and reuse.group is not None:
-        return hashlib.sha256(f"dockertest {reuse.group}".encode()).hexdigest()[:32]
+        return SecretStr(hashlib.sha256(f"dockertest {reuse.group}".encode()).hexdigest()[:32])
     if not is_lasting:
-        return secrets.token_hex(16)
-    return _settings.private_text(os.environ, f"{kind}-password")
+        return SecretStr(secrets.token_hex(16))
+    return SecretStr(_settings.private_text(os.environ, f"{kind}-password"))
 
 
 def image_command(pool: Pool, server: RunOptions) -> Sequence[str]:
