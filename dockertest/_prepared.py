@@ -464,9 +464,9 @@ class _Recipe:
         with self._helper(body) as container:
             container.acknowledge_exit()
             container.start(Ownership.OWNED)
-            self._engine.wait(container.id, commit.SILENCE_SECONDS)
-            report = container.report()
-            if report.exit_code != 0:
+            # Without an exit code, it has not ended in time.
+            if self._engine.wait(container.id, commit.SILENCE_SECONDS) != 0:
+                report = container.report()
                 raise PrepareError(
                     f"cannot prepare {self._display_name}: its volumes cannot be copied{indented(report.logs)}",
                     report=report,
