@@ -450,11 +450,15 @@ def end_connection(connection: http.client.HTTPConnection) -> None:
 
 
 def end_stream(response: Any) -> None:
-    """End a streamed response from another thread or a signal handler: its reader sees the end."""
+    """End a streamed response from another thread or a signal handler: its reader sees the end, and so does the engine."""
     from docker.types.daemon import CancellableStream
 
+    connection = getattr(getattr(response.raw._fp.fp, "raw", None), "_sock", None)
     with suppress(OSError):  # It has been ended before.
         CancellableStream(iter(()), response).close()
+        # A remote engine that cannot send more does not see the end before the buffer of this connection is empty.
+        while connection and connection.recv(_READ_BYTES):
+            pass
 
 
 # --- What a client knows -------------------------------------------------------------------------------------------------
@@ -701,6 +705,7 @@ _UNREACHABLE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
     (ssl.SSLError, "tls"),
 )
 # For errors after the connection has been checked; a failure to connect gets its own hint.
+_READ_BYTES = 1 << 20
 _ANSWERED_BEFORE = (
     "{} answered before, so it may have been stopped or restarted: check it with dockertest doctor"
 )
