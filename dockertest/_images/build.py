@@ -43,7 +43,7 @@ _NEEDS_BUILDKIT = "the Dockerfile needs BuildKit; set version='2' in BuildOption
 # The classic builder's words for what only BuildKit can do: flags, platforms of the build, here-documents.
 _ONLY_BUILDKIT = re.compile(
     "requires BuildKit"
-    r"|Unknown flag: (?:mount|network|security|link|chmod|parents|exclude|checksum|keep-git-dir|start-interval)\b"
+    r"|Unknown flag: (?:--)?(?:mount|network|security|link|chmod|parents|exclude|checksum|keep-git-dir|start-interval)\b"
     "|failed to parse platform : ",
     re.IGNORECASE,
 )
@@ -345,9 +345,11 @@ class _Build:
 
     def _hint(self, words: str) -> str:
         """Return what to do about an error of the classic builder."""
-        has_here_document = "unknown instruction" in words.lower() and _HERE_DOCUMENT.search(
-            self._dockerfile.content
+        # Docker 20 takes the lines of the document for instructions; later ones overlook it.
+        is_not_understood = re.search(
+            "unknown instruction|no source files were specified", words, re.IGNORECASE
         )
+        has_here_document = is_not_understood and _HERE_DOCUMENT.search(self._dockerfile.content)
         return _NEEDS_BUILDKIT if has_here_document or _ONLY_BUILDKIT.search(words) else ""
 
     def _failure(self, why: str, hint: str = "") -> ImageBuildError:

@@ -28,6 +28,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman has no BuildKit of its own: buildx pulls one from Docker Hub",
     ),
+    "features of BuildKit that the classic builder ignores": (
+        lambda engine: not engine.is_podman and engine.version >= (26,),
+        "from Docker 26 on, the classic builder ignores --link, --checksum and the lines of RUN <<EOF, without an error",
+    ),
     "an abandoned build": (
         lambda engine: engine.is_podman,
         "Podman continues a build after its client has disconnected",
