@@ -551,9 +551,11 @@ class TestKeeping:
         finally:
             engine.remove(own.resource.id)
 
-    def test_a_kept_server_survives_an_unanswered_request(self, tmp_path: Path, engine: Engine) -> None:
+    def test_a_kept_server_survives_an_unanswered_request(
+        self, tmp_path: Path, engine: Engine, local: str
+    ) -> None:
         """After a create request without a response, closing the pool removes containers by their labels."""
-        with FaultProxy(tmp_path / "front.sock").running() as proxy:
+        with FaultProxy(tmp_path / "front.sock", local).running() as proxy:
             with dockertest.Pool(proxy.endpoint) as pool, TemplateDatabase(pool, migrate) as own:
                 kept = own.clone()
                 kept.keep()

@@ -137,6 +137,7 @@ def test_an_exit_is_reported_by_an_engine_that_refuses_events(tmp_path: Path) ->
     """Proxies in front of an engine often allow only some of its API."""
     with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=["sh", "-c", "exit 3"])
+        dockertest.retry(lambda: resource.status == "exited", max_wait=10)
         proxy.next("GET .*/events", answer(403, "not allowed"))
         with pytest.raises(dockertest.ContainerExitedError) as caught:
             resource.retry(lambda: False, max_attempts=1)

@@ -44,6 +44,7 @@ def test_allowing_unix_sockets_is_sufficient(suite: Suite, local: str) -> None:
     assert code == 0, output
 
 
+@pytest.mark.usefixtures("local")  # The certificates of a remote engine are not in the faked file system.
 def test_a_faked_file_system_does_not_outlive_its_test(suite: Suite) -> None:
     """pyfakefs discards modules that are imported under it, and stale references would still use its files."""
     suite.write(
