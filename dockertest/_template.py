@@ -42,8 +42,7 @@ log = logging.getLogger("dockertest")
 
 # Databases with these prefixes are ours to drop.
 TEMPLATE_PREFIX, CLONE_PREFIX = "dockertest_template_", "dockertest_clone_"
-# A server whose network is gone, as after a restart with Podman, does not end its connections. Requests have no time limit, so
-# that the operating system has to find out.
+# A host that stops answering does not end its connections. Statements have no time limit, so the operating system probes the host.
 SILENT_SECONDS, PROBES = 5, 3
 _SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or the URL is wrong.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")

@@ -134,8 +134,8 @@ class TemplateDatabase:
     whose definition was changed is dropped and made again.
 
     The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`,
-    and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With `shared` all processes of one test run
-    use it, and it is removed when the last of them ends.
+    and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With
+    `shared` all processes of one test run use it, and it is removed when the last of them ends.
 
     Args:
         pool: Where to start the server; `None` is allowed if a server runs already.
@@ -527,7 +527,6 @@ class _Backend:
     def is_untouched(self, admin: _Connection, name: str) -> bool:
         """Return whether nothing has used a copy since it was made or put back."""
         if name in self._new:
-            self._new.discard(name)
             return True
         before = self._marks.get(name)
         writes, total = _count_writes(admin, name)
@@ -932,13 +931,11 @@ def _watch(admin: _Connection) -> None:
         "TCP_KEEPCNT": PROBES,
         "TCP_USER_TIMEOUT": SILENT_SECONDS * (PROBES + 1) * 1000,  # milliseconds
     }
-    connection: Any = getattr(
-        admin, "_sock", None
-    )  # PyMySQL enables SO_KEEPALIVE, and has no settings for it.
+    # PyMySQL enables SO_KEEPALIVE, and has no settings for it.
+    connection: Any = getattr(admin, "_sock", None)
     for name, value in settings.items():
-        with suppress(
-            AttributeError, OSError
-        ):  # The system does not have it, or the server is on a unix socket.
+        # The system may not have an option, or the server is on a unix socket.
+        with suppress(AttributeError, OSError):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 

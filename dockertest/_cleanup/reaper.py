@@ -222,7 +222,7 @@ def list_labelled(request: Request, kind: str, *labels: str) -> list[dict[str, A
     path = f"/{_LIST_PATHS[kind]}filters={filters}"
     status, answer = request("GET", path, None)
     for _ in range(_LIST_REPEATS):
-        if status != 500:
+        if kind != "images" or status != 500:
             break
         # Podman cannot list images while another one is being removed.
         time.sleep(_LIST_PAUSE_SECONDS)
