@@ -64,6 +64,35 @@ def test_output_that_is_not_multiplexed_is_an_error() -> None:
         decoder.feed(b"plain text of a terminal\r\n")
 
 
+@pytest.mark.parametrize("size", [1, 8, 30, 1000])
+@pytest.mark.parametrize(("cause", "status"), [("no such container", 404), ("disk full", 500)])
+def test_an_error_in_the_place_of_a_frame(size: int, cause: str, status: int) -> None:
+    """Podman reports what happens after it has sent the status of its response as a line of JSON."""
+    line = f'{{"cause":"{cause}","message":"cannot read \'pg\': {cause}","response":500}}\n'.encode()
+    encoded, decoder, decoded = encode([(1, b"data")]) + line, FrameDecoder("read the log"), []
+
+    def decode() -> None:
+        start = 0
+        while start < len(encoded):
+            step = min(size, decoder.missing)
+            decoded.extend(decoder.feed(encoded[start : start + step]))
+            start += step
+
+    with pytest.raises(EngineError, match=f"cannot read the log: the engine reported: .* {cause}$") as caught:
+        decode()
+    assert caught.value.status == status
+    assert decoded == [(1, b"data")]
+
+
+def test_an_error_after_a_frame_of_the_same_chunk() -> None:
+    """The frame is not lost; the end of the output raises the error."""
+    decoder = FrameDecoder("read the log")
+    line = b'{"cause":"no such container","message":"gone","response":500}\n'
+    assert decoder.feed(encode([(1, b"data")]) + line) == [(1, b"data")]
+    with pytest.raises(EngineError, match="the engine reported: gone"):
+        decoder.finish()
+
+
 @given(st.lists(st.binary(max_size=50), max_size=30), st.integers(1, 300))
 def test_a_tail_buffer_keeps_the_end(chunks: list[bytes], max_bytes: int) -> None:
     """If the beginning is dropped, the first line reports how many bytes are missing."""

@@ -296,6 +296,9 @@ class FollowedLog:
         """Yield each message with its stream, before it its time in nanoseconds."""
         if self._tty:
             while line := streams.read_line(self.response):
+                # A program may write such a line too, but hardly with the id of its container.
+                if self._container.encode() in line and (error := streams.parse_error(line, self._what)):
+                    raise error
                 for time, message in split_terminal_line(line):
                     yield streams.STDOUT, time, message
             return

@@ -8,6 +8,7 @@ https://github.com/docker/docker-py/issues/3332 and https://github.com/docker/do
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from collections import deque
@@ -25,6 +26,7 @@ STDIN, STDOUT, STDERR, ENGINE_ERROR = range(4)  # a frame's stream; the last car
 
 _BLOCK_BYTES = 1 << 20
 _HEADER = struct.Struct(">B3sL")
+_ERROR_START = b'{"cause"'  # as long as a header
 
 Frame = tuple[int, bytes]
 
@@ -35,6 +37,8 @@ class FrameDecoder:
 
     A frame is a header of eight bytes and a payload. The header's first byte is the stream, its last four are the
     payload's length: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
+
+    In the place of a header, Podman may write an error, as a line of JSON.
     """
 
     def __init__(self, what: str) -> None:
@@ -46,6 +50,8 @@ class FrameDecoder:
     def missing(self) -> int:
         """The number of bytes that complete the current header or payload."""
         size = len(self._buffer)
+        if self._buffer.startswith(_ERROR_START):
+            return 1  # up to the end of the line
         return _HEADER.size - size if size < _HEADER.size else _HEADER.size + self._header(0)[1] - size
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -53,12 +59,12 @@ class FrameDecoder:
         Return the frames that *chunk* completes, each as its stream and payload.
 
         Raises:
-            EngineError: The output is not multiplexed.
+            EngineError: The output is not multiplexed, or is an error.
         """
         self._buffer += chunk
         frames, start = [], 0
         with memoryview(self._buffer) as buffer:
-            while len(buffer) - start >= _HEADER.size:
+            while len(buffer) - start >= _HEADER.size and not self._buffer.startswith(_ERROR_START, start):
                 stream, length = self._header(start)
                 end = start + _HEADER.size + length
                 if end > len(buffer):
@@ -66,6 +72,8 @@ class FrameDecoder:
                 frames.append((stream, bytes(buffer[start + _HEADER.size : end])))
                 start = end
         del self._buffer[:start]
+        if not frames and self._buffer.endswith(b"\n") and (error := parse_error(self._buffer, self._what)):
+            raise error
         return frames
 
     def finish(self) -> None:
@@ -73,8 +81,10 @@ class FrameDecoder:
         Check that the output ended with a whole frame.
 
         Raises:
-            EngineError: The last frame is truncated.
+            EngineError: The last frame is truncated, or an error is in its place.
         """
+        if error := parse_error(self._buffer, self._what):
+            raise error
         if self._buffer:
             raise EngineError(
                 f"cannot {self._what}: the engine closed the connection in the middle of a frame",
@@ -90,6 +100,25 @@ class FrameDecoder:
                 "as if the container had a terminal"
             )
         return stream, length
+
+
+def parse_error(line: bytes | bytearray, what: str) -> EngineError | None:
+    """
+    Return the error in a line that Podman writes into a response whose status it has sent already.
+
+    See https://github.com/containers/podman/blob/v4.3.1/pkg/api/handlers/utils/errors.go
+    """
+    if not line.startswith(_ERROR_START):
+        return None
+    try:
+        reported = json.loads(line)
+        cause, message, status = str(reported["cause"]), str(reported["message"]), int(reported["response"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return EngineError(
+        f"cannot {what}: the engine reported: {message}",
+        status=404 if cause.startswith("no such") else status,
+    )
 
 
 class TailBuffer:
