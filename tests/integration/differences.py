@@ -64,6 +64,14 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman drops the last output of a command that ends without having read its stdin",
     ),
+    "Compose projects": (
+        lambda engine: engine.is_podman,
+        "Pool.compose refuses Podman",
+    ),
+    "ports at IPv6 addresses": (
+        lambda engine: engine.is_podman,
+        "Podman's default network has no IPv6, and a port that is published at :: does not answer",
+    ),
     "seccomp profiles": (
         lambda engine: engine.is_podman,
         "Podman expects the path of a profile on its own host",

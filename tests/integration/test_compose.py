@@ -20,7 +20,7 @@ import pytest
 import dockertest
 from dockertest._images.process import run_program
 
-from .conftest import Engine
+from .conftest import Engine, skip_if_unsupported
 
 THREE = """
 services:
@@ -81,8 +81,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _on_docker(request: pytest.FixtureRequest, engine: Engine) -> None:
     """Skip a test on an engine where projects are refused."""
-    if engine.is_podman and "podman" not in request.node.name:
-        pytest.skip("engine: Pool.compose refuses Podman")
+    if "podman" not in request.node.name:
+        skip_if_unsupported("Compose projects", engine)
 
 
 def things(engine: Engine, label: str) -> list[str]:

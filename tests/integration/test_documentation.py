@@ -12,6 +12,8 @@ import pytest
 
 import dockertest
 
+from .conftest import skip_if_unsupported
+
 ROOT = Path(__file__).parents[2]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -39,6 +41,10 @@ def test_a_block_runs_as_printed(
     """Each block succeeds with warnings as errors, in its own process and folder, and leaves nothing behind."""
     if "host_access_ports" in block:
         request.getfixturevalue("local")  # Containers of a remote engine cannot reach this host.
+    if "ulimits=" in block:
+        skip_if_unsupported("limits of processes", request.getfixturevalue("engine"))
+    if "pool.compose" in block:
+        skip_if_unsupported("Compose projects", request.getfixturevalue("engine"))
     (tmp_path / "test_block.py").write_text(block, encoding="utf-8")
     runner = "unittest" if "TestCase" in block else "pytest" if "pytest" in block else "test_block"
     ended = subprocess.run(

@@ -568,6 +568,7 @@ with dockertest.Pool(sys.argv[1]) as pool:
 """
 
 
+@pytest.mark.differs("ports at IPv6 addresses")
 def test_the_name_of_a_host_with_ipv6_only(local: str, tmp_path: Path) -> None:
     """Ports are published and reached by IPv6, although the endpoint does not show that."""
     if os.geteuid() != 0 or not shutil.which("unshare"):

@@ -142,7 +142,8 @@ def test_hostile_labels_of_images_are_ignored(name: str, engine: Engine, expires
         container.commit(name)  # with the container's labels
         ended = subprocess.run([*COMMAND, "ps", "--json"], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-        (item,) = [item for item in json.loads(ended.stdout) if item["name"] == f"{name}:latest"]
+        # Podman adds a registry to the name.
+        (item,) = [item for item in json.loads(ended.stdout) if item["name"].endswith(f"{name}:latest")]
         assert (item["standing"], item["expires"]) == ("elsewhere", None)
     finally:
         container.remove()

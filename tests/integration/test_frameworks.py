@@ -38,7 +38,8 @@ def prefix(engine: Engine, name: str) -> Iterator[str]:
     """A prefix that only this test uses for the images of its servers, so that its containers can be found."""
     for image in ("postgres:15", "redis:7.0"):
         original = engine.client.images.get(f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}{image}")
-        original.tag(f"{name}/{image}")
+        repository, tag = image.split(":")
+        original.tag(f"{name}/{repository}", tag)  # Podman rejects both in one.
     yield f"{name}/"
     for image in ("postgres:15", "redis:7.0"):
         engine.client.images.remove(f"{name}/{image}")
