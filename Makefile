@@ -14,6 +14,8 @@ IMAGES = $(BIN) -m tests.images.make
 STRICT := $(BIN) -X dev -W error
 # The debug hooks of memory allocators find errors of C code only, and cost a seventh of the time.
 export PYTHONMALLOC := default
+# Some containers set it. The tests start thousands of processes, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = $(if $(filter-out 0,$(WORKERS)),--dist worksteal --tx '$(WORKERS)*popen//python=$(STRICT)')
 
 .PHONY: help venv engine images engines engines-stop demo test test-engines bench check soak docs wheel test-wheel \
