@@ -43,6 +43,12 @@ _Connection = psycopg.Connection[tuple[object, ...]]
 # No test needs its data after a crash of the machine. The default for the log, one gigabyte, is too much for memory.
 _FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
 _INITDB_ARGS = "POSTGRES_INITDB_ARGS"
+# How PostgreSQL reports that it was built without copy_file_range(2), that the system lacks it, or that it is forbidden.
+_CANNOT_SHARE_BLOCKS = (
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.InternalError_,
+    psycopg.errors.InsufficientPrivilege,
+)
 _MEMORY_FOLDER, _DEFAULT_FOLDER = "/dockertest", "/var/lib/postgresql"
 _CONNECT_SECONDS = 5
 
@@ -294,8 +300,11 @@ def _create_database(admin: _Connection, name: str) -> None:
 def _copy_database(admin: _Connection, template: str, name: str, *, by_files: bool) -> None:
     """Copy a database; *by_files* is faster if nothing has to reach a disk."""
     strategy = " STRATEGY FILE_COPY" if by_files and admin.info.server_version >= 150000 else ""
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + strategy)
-    admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    names = sql.Identifier(name), sql.Identifier(template)
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}" + strategy).format(*names)
+    may_share_blocks = by_files and admin.info.server_version >= 180000
+    if not (may_share_blocks and _execute_sharing_blocks(admin, statement)):
+        admin.execute(statement)
     # The server does not copy settings made with ALTER DATABASE … SET. Inserted as they are stored, lists need no quotes.
     query = "SELECT setrole, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
     for role, settings in admin.execute(f"{query} WHERE datname = %s", [template]).fetchall():
@@ -303,6 +312,21 @@ def _copy_database(admin: _Connection, template: str, name: str, *, by_files: bo
             "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
             [role, settings, name],
         )
+
+
+def _execute_sharing_blocks(admin: _Connection, statement: sql.Composed) -> bool:
+    """
+    Copy files in the kernel, on XFS and Btrfs by sharing their blocks, and return whether this is possible.
+
+    See https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-FILE-COPY-METHOD
+    """
+    try:
+        admin.execute("SET file_copy_method = clone")
+        admin.execute(statement)
+    except _CANNOT_SHARE_BLOCKS:
+        admin.execute("RESET file_copy_method")
+        return False
+    return True
 
 
 def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None:

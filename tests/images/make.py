@@ -27,6 +27,7 @@ NEEDED = (
     "zookeeper:3.8",
     "rabbitmq:3.10",
     "postgres:15",
+    "postgres:18",
     "mariadb:10.11",
     "mysql:9.7",
     "nginx:1.22",

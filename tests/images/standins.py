@@ -29,6 +29,16 @@ FOR, RECIPE = "stand-in-for", "stand-in-recipe"  # labels
 HERE = Path(__file__).parent
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
+# Arguments of the Dockerfile for versions other than its own.
+ARGUMENTS = {
+    "postgres:18": {
+        "MAJOR": "18",
+        "RELEASE": "sid",
+        "VOLUME": "/var/lib/postgresql",
+        "DATA": "/var/lib/postgresql/18/docker",
+    },
+}
+
 BASE = "debian:12"
 BASE_RECIPE = (
     "mmdebstrap",
@@ -81,6 +91,8 @@ def recipe(name: str) -> str:
     """Return a hash of everything that a stand-in is built from."""
     digest = hashlib.sha256(repr(BASE_RECIPE).encode())
     if name != BASE:
+        if name in ARGUMENTS:
+            digest.update(repr(ARGUMENTS[name]).encode())
         for file in sorted(path for path in folder(name).rglob("*") if path.is_file()):
             digest.update(repr((file.relative_to(HERE).as_posix(), file.read_bytes())).encode())
     return digest.hexdigest()[:12]
@@ -165,6 +177,7 @@ def build(pool: dockertest.Pool, name: str) -> None:
         path=str(folder(name)),
         tag=PREFIX + name,
         labels=labels(name),
+        buildargs=ARGUMENTS.get(name),
         network_mode="host",  # the engine's own networks may not reach Debian's mirrors
         rm=True,
         forcerm=True,

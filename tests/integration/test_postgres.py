@@ -124,6 +124,27 @@ class TestClones:
                 count = connection.execute("SELECT count(*) FROM pg_db_role_setting").fetchone()
             assert count == (2,)  # only those of the template
 
+    @pytest.mark.parametrize(
+        "is_forbidden",
+        [False, pytest.param(True, marks=pytest.mark.differs("seccomp profiles"))],
+        ids=["allowed", "forbidden"],
+    )
+    def test_blocks_of_files_are_shared(
+        self, pool: dockertest.Pool, tmp_path: Path, is_forbidden: bool
+    ) -> None:
+        """PostgreSQL 18 copies in the kernel where the system allows that, and else by itself."""
+        profile = tmp_path / "seccomp.json"
+        rules = [{"names": ["copy_file_range"], "action": "SCMP_ACT_ERRNO"}] if is_forbidden else []
+        profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+        options: dict[str, Any] = {"security_opt": [f"seccomp={profile}"]} if is_forbidden else {}
+        cmd = ["postgres", "-c", "log_statement=all"]
+        with TemplateDatabase(pool, migrate, tag="18", cmd=cmd, prepared=False, **options) as own:
+            with own.clone() as clone:
+                assert items(clone.url) == ["first"]
+            log = own._clones.server.resource.logs()
+        assert "SET file_copy_method = clone" in log
+        assert ("RESET file_copy_method" in log) == ("could not clone file" in log) == is_forbidden
+
     def test_threads_can_clone_at_the_same_time(self, template: TemplateDatabase) -> None:
         """Each thread gets its own clones, and none is left."""
         names: list[str] = []

@@ -199,6 +199,11 @@ SERVERS = {
         write_postgres,
         read_postgres,
     ),
+    "postgres 18": Server(
+        RunOptions(repository="postgres:18", env={"POSTGRES_PASSWORD": "secret"}),
+        write_postgres,
+        read_postgres,
+    ),
     "mariadb": Server(
         RunOptions(
             repository="mariadb:10.11",

@@ -71,6 +71,13 @@ TEMPORARY: dict[str, tuple[dict[str, Any], Callable[[dockertest.Resource], None]
         },
         use_postgres,
     ),
+    "postgres:18": (
+        {
+            "env": {"POSTGRES_PASSWORD": PASSWORD, "POSTGRES_USER": "shop", "POSTGRES_DB": "orders"},
+            "files": init_script("SELECT pg_sleep(0.5); CREATE TABLE last (x int);"),
+        },
+        use_postgres,
+    ),
     "mariadb:10.11": (
         {
             "env": {
