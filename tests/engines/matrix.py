@@ -72,24 +72,32 @@ def main() -> int:
     with dockertest.Pool() as pool:
         prefix = make.provide(pool, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
     os.environ |= {"DOCKERTEST_IMAGE_PREFIX": prefix, "DOCKERTEST_REQUIRED": "1"}
-    collected = collect(arguments)
+    collected, tested = collect(arguments), commit()
     rows = []
     for name in requested:
         rows.append(test(name, chosen.get(name), collected, arguments))
         print(rows[-1], flush=True)
+        if not arguments and rows[-1].executed:
+            store(entry(rows[-1], chosen.get(name), tested))
     print(f"\n{'engine':<14}{'version':<24}{'passed':>9}{'failed':>9}{'skipped':>9}{'time':>10}")
     for row in rows:
         print(row)
         for reason, count in sorted(row.reasons.items()):
             print(f"    {count} skipped: {reason}")
-    if not arguments:
-        store([entry(row, chosen.get(row.engine)) for row in rows if row.executed])
     return 0 if all(row.holds for row in rows) else 1
 
 
-def entry(row: Row, other: others.Other | None) -> dict[str, object]:
+def commit() -> str:
+    """Return the commit, and whether files other than the results have been changed since."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", "HEAD", "--", ".", f":(exclude){RESULTS}"], check=False
+    )
+    return head.stdout.strip() + ("-dirty" if changed.returncode else "")
+
+
+def entry(row: Row, other: others.Other | None, tested: str) -> dict[str, object]:
     """Return a row as it is stored for the documentation."""
-    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     return {
         "engine": row.engine,
         "version": row.version,
@@ -99,15 +107,15 @@ def entry(row: Row, other: others.Other | None) -> dict[str, object]:
         "passed": row.counts["passed"],
         "failed": row.counts["failed"] + row.collected - row.counts.total(),
         "skipped": dict(sorted(row.reasons.items())),
-        "commit": subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip(),
+        "commit": tested,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def store(entries: list[dict[str, object]], results: Path = RESULTS) -> None:
-    """Put the results in the place of earlier ones of the same engines."""
+def store(entry: dict[str, object], results: Path = RESULTS) -> None:
+    """Put the results in the place of earlier ones of the same engine."""
     known = json.loads(results.read_text()) if results.exists() else []
-    rows = {row["engine"]: row for row in [*known, *entries]}
+    rows = {row["engine"]: row for row in [*known, entry]}
     order = [others.DEFAULT, *(other.name for other in others.OTHERS)]
     sorted_rows = sorted(rows.values(), key=lambda row: order.index(row["engine"]))
     results.write_text(json.dumps(sorted_rows, indent=2) + "\n")
