@@ -1082,11 +1082,14 @@ class Resource:
             latest = self._handle.inspection
             if inspected is None or (latest.ports, latest.networks) != (inspected.ports, inspected.networks):
                 address, inspected = self._address_in(latest, container_port), latest
+            where = f"{join_host_port(*address)} (container port {container_port})"
             with _probes.time_limit(deadline - _clock.monotonic()):
-                if not is_ready(address):
-                    raise ConnectionError(
-                        f"{join_host_port(*address)} (container port {container_port}) {failure()}"
-                    )
+                try:
+                    answers = is_ready(address)
+                except OSError as error:
+                    raise ConnectionError(f"{where} does not answer: {error}") from error
+            if not answers:
+                raise ConnectionError(f"{where} {failure()}")
 
         self.retry(attempt, max_wait=limit, wait=_pauses)
 

@@ -254,6 +254,16 @@ class TestUnknownImage:
             assert word in str(caught.value)
         assert pool.container_by_name(name) is None
 
+    def test_a_service_at_another_port_is_not_found(self, pool: dockertest.Pool) -> None:
+        """The error names the port that was tried."""
+        cmd = ["redis-server", "--port", "7000"]
+        tried = r"\S+:\d+ \(container port 6379/tcp\) does not answer: "
+        with (
+            pool.run("redis:7.0", cmd=cmd) as resource,
+            pytest.raises(dockertest.RetryTimeoutError, match=tried),
+        ):
+            resource.wait_ready(max_wait=1)
+
     def test_the_url_of_an_unknown_service_is_refused(self, pool: dockertest.Pool) -> None:
         """The error names the image and what to set."""
         with pool.run("busybox:1.35", cmd=SLEEP) as resource:
