@@ -94,7 +94,8 @@ class Network:
         is_owned = self._ownership is Ownership.OWNED
         is_kept = self._runtime.defaults.keep and is_owned
         if is_kept and self._state is State.OPEN:
-            registry.keep(f"kept network {self.name!r}; remove: docker network rm {self.id[:12]}")
+            cli = self._runtime.engine.endpoint.cli
+            registry.keep(f"kept network {self.name!r}; remove: {cli} network rm {self.id[:12]}")
         release(self, remove=is_owned and not is_kept)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from dockertest._public import public
 
@@ -48,6 +49,7 @@ class Report:
         logs: The last 20 lines of its log.
         attempts: Number of attempts of the wait that reported it; 0 without a wait.
         elapsed: Seconds that the wait had lasted.
+        cli: How a shell command for its engine begins: `"docker"`, or for example `"docker -H tcp://build:2375"`.
     """
 
     name: str
@@ -62,6 +64,12 @@ class Report:
     logs: str = ""
     attempts: int = 0
     elapsed: float = 0.0
+    cli: str = "docker"
+
+    def __setstate__(self, state: Sequence[object]) -> None:
+        """Restore a pickle, also one of an earlier version, which has no `cli`."""
+        for field, value in zip(fields(self), [*state, "docker"], strict=False):
+            object.__setattr__(self, field.name, value)
 
     def __str__(self) -> str:
         lines = [f"{label(self.name, self.id)} of {_clean_line(self.image)} {self.verdict}"]
@@ -82,7 +90,7 @@ class Report:
     @property
     def more(self) -> str:
         """The command that shows the whole log; empty if the container is gone."""
-        return "" if self.status in ("removed", "expired") else f"docker logs {self.id[:12]}"
+        return "" if self.status in ("removed", "expired") else f"{self.cli} logs {self.id[:12]}"
 
     @property
     def meaning(self) -> str:

@@ -66,7 +66,8 @@ class Volume:
             return
         is_kept = self._runtime.defaults.keep
         if is_kept and self._state is State.OPEN:
-            registry.keep(f"kept volume {self.name!r}; remove: docker volume rm {self.name}")
+            cli = self._runtime.engine.endpoint.cli
+            registry.keep(f"kept volume {self.name!r}; remove: {cli} volume rm {self.name}")
         # Two removals do no harm, so a signal handler does not wait for one that it has interrupted.
         with nullcontext() if interrupts_package() else self._lock:
             if is_kept:

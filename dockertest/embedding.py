@@ -65,7 +65,7 @@ def reports(shown: str = "") -> list[Report]:
     missing = {
         container.id: container
         for container in registry.containers()
-        if f"docker logs {container.id[:12]}" not in shown
+        if f" logs {container.id[:12]}" not in shown
     }
     results = run_in_parallel([container.report for container in missing.values()])
     return [report for report in results if isinstance(report, Report)]

@@ -175,6 +175,39 @@ def test_a_context_is_the_only_candidate(
     assert endpoint.why.startswith(why)
 
 
+@pytest.mark.parametrize(
+    ("named", "environ", "command"),
+    [
+        (None, {"DOCKER_HOST": "tcp://build:2375"}, "docker"),
+        (None, {"DOCKER_CONTEXT": "default"}, "docker"),
+        (None, {"DOCKER_CONTEXT": "farm"}, "docker"),
+        (None, {"DOCKERTEST_ENDPOINTS": "tcp://one:2375"}, "docker -H tcp://one:2375"),
+        ("ssh://me@farm", {}, "docker -H ssh://me@farm"),
+        ("http://build:2375", {}, "docker -H tcp://build:2375"),
+        ("unix:///x y/docker.sock", {}, "docker -H 'unix:///x y/docker.sock'"),
+    ],
+)
+def test_a_command_for_people_reaches_the_same_engine(
+    cli: Cli, named: "str | None", environ: "dict[str, str]", command: str
+) -> None:
+    """It names the endpoint unless docker's own program finds it as well."""
+    assert cli.endpoints(named, **environ)[0].cli == command
+
+
+def test_a_command_for_people_has_the_certificates(certificates: Path) -> None:
+    """As variables, since the options are too long to be read."""
+    variables = f"DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={certificates}"
+    assert only("tcp://build:2376", str(certificates)).cli == f"{variables} docker -H tcp://build:2376"
+
+
+def test_a_command_for_people_uses_the_programs_of_the_places(cli: Cli) -> None:
+    """Podman's own program finds Podman; docker's does not find Colima by itself."""
+    commands = {place.why: place.cli for place in cli.endpoints(XDG_RUNTIME_DIR="/run/user/5")}
+    assert commands["default socket"] == "docker"
+    assert commands["rootless Podman"] == commands["Podman"] == "podman"
+    assert commands["Colima"].startswith("docker -H unix:///")
+
+
 @pytest.mark.parametrize("current", ["", "default", None, 5])
 def test_the_default_context_means_the_default_locations(cli: Cli, current: object) -> None:
     """A value that is not a name is ignored."""

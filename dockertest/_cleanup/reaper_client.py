@@ -420,11 +420,11 @@ class ReaperClient:
                 seconds, _ = self._pass_gate(end, timeout)
             except (DockertestError, OSError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                which = f"label={hold.label}={hold.key}"
+                which, cli = f"label={hold.label}={hold.key}", engine.endpoint.cli
                 failures.append(
                     EngineError(
                         f"the container that others could take may still be there: {reason}",
-                        hint=f"remove it with: docker rm -f -v $(docker ps -aq --filter {which})",
+                        hint=f"remove it with: {cli} rm -f -v $({cli} ps -aq --filter {which})",
                     )
                 )
                 continue

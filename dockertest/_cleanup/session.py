@@ -478,13 +478,13 @@ class Session:
         return self._reaper.standing(labels, is_created=is_created)
 
     def _cleanup_error(self, failures: list[Exception]) -> CleanupError:
-        label = f"label={SESSION}={self.id}"
+        label, cli = f"label={SESSION}={self.id}", self._engine.endpoint.cli
         evidence = "".join(f"\n  {failure}" for failure in failures)
         return CleanupError(
             f"cannot remove {len(failures)} of the pool's containers, networks and volumes:{evidence}",
             failures=tuple(failures),
-            hint=f"remove them with: docker rm -f -v $(docker ps -aq --filter {label}); "
-            f"docker network prune -f --filter {label}; docker volume rm $(docker volume ls -q --filter {label})",
+            hint=f"remove them with: {cli} rm -f -v $({cli} ps -aq --filter {label}); "
+            f"{cli} network prune -f --filter {label}; {cli} volume rm $({cli} volume ls -q --filter {label})",
         )
 
     def _sweep(self) -> list[Exception]:

@@ -238,6 +238,7 @@ class Container:
             health=inspection.health_output,
             ports=published(inspection),
             logs=logs.last_lines(self._runtime.engine, self.id, tty=inspection.tty, timeout=timeout),
+            cli=self._cli,
         )
 
     @contextmanager
@@ -580,13 +581,17 @@ class Container:
 
     def _report_removed(self) -> Report:
         status = "expired" if self.has_expired else "removed"
-        return Report(name=self.name, id=self.id, image=self.image, status=status)
+        return Report(name=self.name, id=self.id, image=self.image, status=status, cli=self._cli)
+
+    @property
+    def _cli(self) -> str:
+        return self._runtime.engine.endpoint.cli
 
     def _announce_kept(self) -> None:
         ports = ", ".join(self._reachable_ports()) or "nothing is published"
         registry.keep(
-            f"kept {self.label} of {self.image}: {ports}; look: docker logs {self.id[:12]}; "
-            f"remove: docker rm -f -v {self.id[:12]}"
+            f"kept {self.label} of {self.image}: {ports}; look: {self._cli} logs {self.id[:12]}; "
+            f"remove: {self._cli} rm -f -v {self.id[:12]}"
         )
 
     def _reachable_ports(self) -> Iterator[str]:

@@ -106,7 +106,7 @@ def take(
         inspection = _find(engine, name, hold, is_dead, is_held, replace)
         if inspection:
             if not _matches(inspection, request, image):
-                raise _name_taken(inspection, hold)
+                raise _name_taken(inspection, hold, engine.endpoint.cli)
             return inspection
         try:
             return make()
@@ -139,7 +139,7 @@ def _find(
         if inspection.labels.get(hold.label) != hold.key:
             if replace(inspection):
                 continue
-            raise _name_taken(inspection, hold)
+            raise _name_taken(inspection, hold, engine.endpoint.cli)
         if _is_usable(inspection):
             return inspection
         elapsed = _clock.monotonic() - began
@@ -148,7 +148,7 @@ def _find(
             return inspection
         is_starting = inspection.status in ("created", "restarting") and not is_dead(inspection.labels)
         if is_starting and elapsed > engine.timeout:
-            raise _never_started(inspection, engine.timeout)
+            raise _never_started(inspection, engine.timeout, engine.endpoint.cli)
         if is_starting or (is_shared and elapsed < RESTART_SECONDS and inspection.status != "removing"):
             _clock.sleep(0.02)
         else:
@@ -200,24 +200,24 @@ def _is_usable(inspection: Inspection) -> bool:
     )
 
 
-def _name_taken(inspection: Inspection, hold: Hold) -> ContainerCreateError:
+def _name_taken(inspection: Inspection, hold: Hold, cli: str) -> ContainerCreateError:
     subject = label(inspection.name, inspection.id)
     if hold.label == SHARED:
         return ContainerCreateError(
             f"{subject} has the name of the container to share, but was started with other options, from another image, "
             "by another test run or by hand",
-            hint=f"leave out name, or remove it with: docker rm -f -v {inspection.id[:12]}",
+            hint=f"leave out name, or remove it with: {cli} rm -f -v {inspection.id[:12]}",
         )
     return ContainerCreateError(
         f"{subject} has the name of the container to reuse, but was started with other "
         "options, from another image, by another user or by hand",
-        hint=f"choose another name, or remove it with: docker rm -f -v {inspection.id[:12]}",
+        hint=f"choose another name, or remove it with: {cli} rm -f -v {inspection.id[:12]}",
     )
 
 
-def _never_started(inspection: Inspection, seconds: float) -> ContainerCreateError:
+def _never_started(inspection: Inspection, seconds: float, cli: str) -> ContainerCreateError:
     return ContainerCreateError(
         f"{label(inspection.name, inspection.id)} was created by another session for reuse, and is not running after "
         f"{seconds:g} s",
-        hint=f"if that session is over, remove it with: docker rm -f -v {inspection.id[:12]}",
+        hint=f"if that session is over, remove it with: {cli} rm -f -v {inspection.id[:12]}",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ SCHEMES = ("unix", "tcp", "http", "https", "ssh", "npipe")
 CERTIFICATE_FILES = ("ca.pem", "cert.pem", "key.pem")
 _SOCKETS = ("unix:", "npipe:")
 _TLS = ("tcp:", "https:")
+_FOUND_BY_CLI = ("default ", "DOCKER_HOST", "docker context ")  # how `Endpoint.why` begins
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f]|\s\Z")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
 _FEW_SLASHES = re.compile(rf"({'|'.join(SCHEMES)}):/?(?!/)(.+)", re.DOTALL)
@@ -73,6 +75,19 @@ class Endpoint:
     def is_ipv6(self) -> bool:
         """Whether its host is reached by IPv6 only, where ports that are published for IPv4 are not bound."""
         return self.has_only_ipv6 or ":" in self.host
+
+    @property
+    def cli(self) -> str:
+        """The beginning of a shell command for this engine, such as `"docker"` where Docker's CLI finds it by itself."""
+        if self.why in ("Podman", "rootless Podman"):
+            return "podman"
+        if self.why.startswith(_FOUND_BY_CLI):
+            return "docker"
+        certificates = (
+            f"DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={shlex.quote(self.cert_path)} " if self.cert_path else ""
+        )
+        address = re.sub("^https?:", "tcp:", str(self))
+        return f"{certificates}docker -H {shlex.quote(address)}"
 
     def __repr__(self) -> str:
         return f"<Endpoint {self}, {self.why}>"

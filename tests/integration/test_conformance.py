@@ -268,7 +268,7 @@ def test_a_cleanup_failure_is_reported_and_retried(tmp_path: Path, engine: Engin
         with pytest.raises(dockertest.CleanupError, match="device is busy") as caught:
             pool.close()
         assert len(caught.value.failures) == 1
-        assert "docker rm -f -v" in str(caught.value)
+        assert f"docker -H {proxy.endpoint} rm -f -v" in str(caught.value)
         assert sum(engine.has(resource.id) for resource in resources) == 1
         pool.close()
         assert not any(engine.has(resource.id) for resource in resources)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +45,30 @@ def test_a_kept_container_outlives_its_pool(
     printed = capsys.readouterr().err
     assert address in printed
     assert f"docker rm -f -v {resource.id[:12]}" in printed
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="machine: the docker CLI is not installed")
+def test_the_printed_commands_reach_the_engine(
+    engine: Engine,
+    pool: dockertest.Pool,
+    kept: "list[str]",
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if the docker CLI would not find the engine by itself."""
+    certificates = os.environ.get("DOCKER_CERT_PATH")
+    with dockertest.Pool(pool.endpoint, cert_path=certificates) as own:
+        resource = own.run("busybox:1.35", cmd=["sh", "-c", "echo hello; sleep 600"])
+        kept.append(resource.id)
+        resource.wait_for_log("hello")
+        resource.keep()
+    look, remove = re.findall(r"; (?:look|remove): (.*?)(?=;|\n)", capsys.readouterr().err)
+    for name in [name for name in os.environ if name.startswith("DOCKER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    assert subprocess.run(look, shell=True, capture_output=True, text=True, check=True).stdout == "hello\n"
+    subprocess.run(remove, shell=True, capture_output=True, check=True)
+    assert not engine.has(resource.id)
 
 
 def test_a_deadline_does_not_remove_a_kept_container(engine: Engine, kept: "list[str]") -> None:

@@ -90,9 +90,12 @@ def reaper_of(process: int) -> int:
 
     def find() -> int:
         (reaper,) = reapers_of(process)
+        parent = int(Path(f"/proc/{reaper}/stat").read_text().rpartition(")")[2].split()[1])
+        if parent == process:
+            raise ValueError(f"{reaper} is the intermediate process")
         return reaper
 
-    return dockertest.retry(find, on=ValueError, max_wait=10)
+    return dockertest.retry(find, on=(ValueError, OSError), max_wait=10)
 
 
 def run(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
