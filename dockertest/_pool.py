@@ -248,6 +248,9 @@ class Pool:
             ImagePullError: The image is missing and cannot be pulled.
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: The engine could not start it; it has been removed.
+            HostAccessError: The container cannot reach the ports that `host_access_ports` names.
+            RetryTimeoutError: What `wait_for` names did not come in time; the container has been removed.
+            ContainerExitedError: The container has ended during that wait.
         """
         try:
             made = RunOptions(repository=repository, tag=tag, env=env, **options)
@@ -269,6 +272,10 @@ class Pool:
             ImagePullError: The image is missing and cannot be pulled.
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: The engine could not start it; it has been removed.
+            PrepareError: The prepared image no longer exists.
+            HostAccessError: The container cannot reach the ports that `host_access_ports` names.
+            RetryTimeoutError: What `wait_for` names did not come in time; the container has been removed.
+            ContainerExitedError: The container has ended during that wait.
         """
         self._runtime.session.check_open()
         return self._start(*self._locate(options), modifiers)
@@ -393,7 +400,7 @@ class Pool:
         """
         Build an image as *build_options* describe it, and start a container of it.
 
-        The container is made from the image that was just built, even if its name means another image by then.
+        The container is made from the image that was just built, even if another build has taken its name in the meantime.
 
         Args:
             build_options: What to build. A build times out when a step prints nothing for half an hour.
@@ -519,7 +526,7 @@ class Pool:
 
         The first call starts the server, waits until it is ready, calls *fill*, stops the server and stores it with its
         volumes as a local image. Later calls, in this process and in others of this user on this host, take milliseconds.
-        Of several at the same time one makes the image, and the others wait. The image is made again if the base image, the
+        If several processes call it at the same time, one makes the image and the others wait. The image is made again if the base image, the
         options, the code of *fill*, or *version* changes.
 
         Args:

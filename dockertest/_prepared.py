@@ -29,7 +29,7 @@ from dockertest._engine import networks
 from dockertest._engine.inspection import Image, Inspection
 from dockertest._fingerprint import describe_origin, fingerprint
 from dockertest._images import commit
-from dockertest._options import BindingSpecs, FileSpec, PortSpec, RunOptions
+from dockertest._options import BindingSpecs, FileSpec, LogSpec, PortSpec, Reuse, RunOptions, WaitCondition
 from dockertest._public import public
 from dockertest._report import indented
 from dockertest._resource import Resource, resource_of
@@ -76,7 +76,10 @@ class PreparedFields(TypedDict, total=False):
     cpus: float | str | None
     labels: Mapping[str, str]
     files: Mapping[str, FileSpec]
-    reuse: bool | str
+    wait_for: WaitCondition | None
+    log_to: LogSpec | None
+    reuse: bool | str | Reuse
+    shared: bool
 
 
 @public
@@ -114,7 +117,7 @@ class PreparedImage:
 
         Args:
             changes: Fields of `RunOptions` that do not depend on the data: `name`, networks, ports, `labels`, `files`,
-                limits of memory and processors, and `reuse`.
+                `memory`, `cpus`, `wait_for`, `log_to`, `reuse` and `shared`.
 
         Raises:
             InvalidOptionError: An option has an invalid value, or is part of the prepared data.

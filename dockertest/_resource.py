@@ -61,7 +61,7 @@ class Resource:
 
     A container that a pool started is removed, with its anonymous volumes, by `close()`, at the end of a `with`, when
     the pool is closed, and when the interpreter ends. A borrowed one (found by its name) and one started with `reuse`
-    stay.
+    stay. A shared one is removed when the last of its processes has closed its pool or ended.
 
     Attributes:
         id: The container's full id.
@@ -699,7 +699,7 @@ class Resource:
 
     def close(self) -> None:
         """
-        Remove a container that a pool started; a reused one keeps running, a borrowed one is left alone.
+        Remove a container that a pool started; a reused, shared or borrowed one is left alone.
 
         Closing twice does nothing. In a forked child, the parent's container is left alone.
 

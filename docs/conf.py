@@ -19,9 +19,7 @@ import dockertest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "extensions"))
 
-import engine_tables  # noqa: E402 - from the folder above
-import error_messages  # noqa: E402
-import known_services  # noqa: E402
+import error_messages  # noqa: E402 - from the folder above
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -119,8 +117,8 @@ def link_to_repository(_app: object, name: str, source: list[str]) -> None:
 
 
 def insert_tables(_app: object, _name: str, source: list[str]) -> None:
-    """Insert the generated tables of messages, services and engines."""
-    source[0] = engine_tables.insert(known_services.insert(error_messages.insert(source[0])))
+    """Insert the generated table of messages. Those of services and engines are in their files."""
+    source[0] = error_messages.insert(source[0])
 
 
 def link_to_pages(app: Sphinx, doctree: nodes.document, name: str) -> None:
@@ -162,7 +160,7 @@ def write_llms_txt(app: Sphinx, failure: Exception | None) -> None:
 def page_text(app: Sphinx, name: str) -> str:
     """Return the text of a page: its source, or if that has directives of the reference, the result."""
     source = Path(app.env.doc2path(name)).read_text(encoding="utf-8")
-    source = engine_tables.insert(known_services.insert(error_messages.insert(source)))
+    source = error_messages.insert(source)
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
     start = readme.partition("# dockertest\n")[2].partition("## Documentation")[0]
     source = re.sub(r"^```{include}.*?^```\n", lambda _: start, source, flags=re.MULTILINE | re.DOTALL)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,14 @@ DOCS = ROOT / "docs"
 REPOSITORY = "https://github.com/dockertest-py/dockertest-py/blob/main/"
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs is not next to these tests")
+
+
+@pytest.mark.parametrize("name", ["known_services", "engine_tables"])
+def test_generated_tables_are_current(name: str) -> None:
+    """Pages are also read where the site is not built. `python docs/extensions/NAME.py` writes the tables."""
+    module = runpy.run_path(str(DOCS / "extensions" / f"{name}.py"))
+    page = module["PAGE"].read_text(encoding="utf-8")
+    assert module["insert"](page) == page
 
 
 def pages() -> list[Path]:

@@ -43,7 +43,8 @@ class InventoryItem:
             this user left it running on purpose; `"prepared"` for an image that `Pool.prepare` can use;
             `"superseded"` for one that another image has replaced; `"elsewhere"` if another user, machine or PID namespace
             made it.
-        expires: When any later session may remove it, in seconds since 1970; `None` without `DOCKERTEST_TTL`.
+        expires: When any later session may remove it, in seconds since 1970; `None` if no time was set.
+            That of an image follows from the `max_age` of `Pool.prepare`.
         size: The size of an image in bytes, with the layers that it shares with its base image; `None` otherwise.
         last_used: When `Pool.prepare` returned the image last, in seconds since 1970; `None` if that is unknown.
     """

@@ -1,18 +1,26 @@
-"""The tables of tested engines, generated from the results of `make test-engines`."""
+"""
+The tables of tested engines, generated from the results of `make test-engines`, which runs this program.
+
+    python docs/extensions/engine_tables.py
+
+writes them into their page, where they are also read without a build of the site.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent.parent / "reference" / "engines.json"
-MARKER = "<!-- engines -->"
+REFERENCE = Path(__file__).parent.parent / "reference"
+RESULTS, PAGE = REFERENCE / "engines.json", REFERENCE / "engines.md"
+_TABLES = re.compile(r"(?<=<!-- engines -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def insert(page: str) -> str:
-    """Return the text of a page with the tables in place of the marker."""
-    return page.replace(MARKER, markdown()) if MARKER in page else page
+    """Return the text of the page with the current tables between its markers."""
+    return _TABLES.sub(lambda _: f"\n{markdown()}\n\n", page)
 
 
 def markdown() -> str:
@@ -33,3 +41,7 @@ def markdown() -> str:
         counts = [str(row["skipped"].get(reason, "")) for row in rows]
         lines.append(f"| {reason} | {' | '.join(counts)} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(insert(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,12 +1,21 @@
-"""The table of known services, generated from `dockertest.services`."""
+"""
+The table of known services, generated from `dockertest.services`.
+
+    python docs/extensions/known_services.py
+
+writes it into its page, where it is also read without a build of the site.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from dockertest import services
 
-MARKER = "<!-- services -->"
+PAGE = Path(__file__).parent.parent / "reference" / "services.md"
+_TABLE = re.compile(r"(?<=<!-- services -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 class _Example(Mapping[str, str]):
@@ -26,8 +35,8 @@ class _Example(Mapping[str, str]):
 
 
 def insert(page: str) -> str:
-    """Return the text of a page with the table in place of the marker."""
-    return page.replace(MARKER, markdown())
+    """Return the text of the page with the current table between its markers."""
+    return _TABLE.sub(lambda _: f"\n{markdown()}\n\n", page)
 
 
 def markdown() -> str:
@@ -41,3 +50,7 @@ def markdown() -> str:
         state = "tested" if service.verified else "unverified"
         rows.append(f"| {images} | {number} | `{service.url(_Example(), 'host:port')}` | {state} |")
     return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(insert(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

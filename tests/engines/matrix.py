@@ -4,7 +4,7 @@ Run the integration tests with each engine and print a table of results: `make t
 An engine passes only if every collected test passed or was skipped for a documented reason: a difference of the engine
 (`tests/integration/differences.py`) or a limit of the machine. A test that did not run, or was skipped for another reason,
 counts as a failure. The output of pytest goes to files next to the engines, and the results of complete runs to
-`docs/reference/engines.json`, from which the documentation makes its tables.
+`docs/reference/engines.json` and `engines.md`.
 
     python -m tests.engines.matrix [ENGINE…] [-- ARGUMENTS FOR PYTEST]
 """
@@ -91,7 +91,7 @@ def commit() -> str:
     """Return the commit, and whether files other than the results have been changed since."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     changed = subprocess.run(
-        ["git", "diff", "--quiet", "HEAD", "--", ".", f":(exclude){RESULTS}"], check=False
+        ["git", "diff", "--quiet", "HEAD", "--", ".", f":(exclude){RESULTS.parent}/engines.*"], check=False
     )
     return head.stdout.strip() + ("-dirty" if changed.returncode else "")
 
@@ -119,6 +119,7 @@ def store(entry: dict[str, object], results: Path = RESULTS) -> None:
     order = [others.DEFAULT, *(other.name for other in others.OTHERS)]
     sorted_rows = sorted(rows.values(), key=lambda row: order.index(row["engine"]))
     results.write_text(json.dumps(sorted_rows, indent=2) + "\n")
+    subprocess.run([sys.executable, RESULTS.parents[1] / "extensions/engine_tables.py"], check=True)
 
 
 def pytest(*arguments: str) -> list[str]:
