@@ -30,7 +30,7 @@ from dockertest._network import Network, network_of
 from dockertest._options import EnvSpec
 from dockertest._public import public
 from dockertest._report import Report, clean, indented
-from dockertest._resource import Resource, resource_of
+from dockertest._resource import Resource, postpones, resource_of
 from dockertest._runtime import Runtime
 from dockertest._secret import SecretDict
 from dockertest._settings import state_folder
@@ -100,8 +100,9 @@ class Compose:
             )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        if not (failure and postpones(self, failure, self._resources())):
+            self.close()
 
     def __getitem__(self, service: str) -> Resource:
         """
@@ -133,17 +134,16 @@ class Compose:
 
     def close(self) -> None:
         """
-        Remove containers, networks and volumes of the project; closing twice does nothing.
+        Remove the containers, networks and volumes of the project.
 
-        Containers are killed rather than stopped. In a forked child, the parent's project is left alone.
+        Closing twice does nothing. Containers are killed rather than stopped. In a forked child, the parent's project
+        is left alone.
 
         Raises:
             EngineError: The engine did not remove something; call again to try again.
         """
-        resources = [one for replicas in self._services.values() for one in replicas]
-        failures = [
-            one for one in run_in_parallel([one.close for one in resources]) if isinstance(one, Exception)
-        ]
+        closed = run_in_parallel([one.close for one in self._resources()])
+        failures = [one for one in closed if isinstance(one, Exception)]
         for one in self._rest:
             try:
                 one.close()
@@ -152,6 +152,9 @@ class Compose:
         if failures:
             raise failures[0]
         self._is_closed = True
+
+    def _resources(self) -> list[Resource]:
+        return [one for replicas in self._services.values() for one in replicas]
 
 
 def start(
@@ -222,7 +225,11 @@ class _Start:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other processes of this user from starting a project of the same name at the same time."""
+        """
+        Lock the project's name against the other processes of this user.
+
+        Another process cannot start a project of the same name during the block.
+        """
         with ExitStack() as stack:
             name = hashlib.sha256(f"{self._engine.endpoint} {self._project}".encode()).hexdigest()[:32]
             path = state_folder(self._runtime.settings.environ) / f"{name}.compose"
@@ -235,6 +242,9 @@ class _Start:
                 raise self._exists("it is being started by another process or thread") from None
             except (ImportError, OSError) as error:
                 log.debug("cannot lock %s: %s", path, error)
+            else:
+                # A child that another thread forks has a copy of the descriptor, and would keep the lock.
+                stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
             yield
 
     def run(self) -> Compose:
@@ -345,7 +355,9 @@ class _Start:
 
     def _check_is_new(self, model: Mapping[str, Any]) -> None:
         """
-        Make sure that nothing is taken over, since all of the project is removed in the end.
+        Check that nothing of the project exists yet.
+
+        All of the project is removed in the end, so nothing may be taken over.
 
         Raises:
             ComposeError: Something exists.
@@ -364,7 +376,11 @@ class _Start:
                 raise self._exists(f"there is a volume {volume['name']!r}", "declare the volume as external")
 
     def _override(self, model: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a Compose file that adds our labels to all that the project makes, and the prefix to images."""
+        """
+        Return a Compose file that adds our labels, and the prefix to image names.
+
+        Everything that the project makes gets the labels.
+        """
         services: dict[str, Any] = {}
         for name, service in (model.get("services") or {}).items():
             services[name] = {"labels": self._labels}
@@ -388,7 +404,11 @@ class _Start:
         return self._engine.containers([f"{SESSION}={self._labels[SESSION]}", f"{PROJECT}={self._project}"])
 
     def _settled(self) -> Compose:
-        """Return the project once its services run, and are healthy if they have a health check."""
+        """
+        Return the project once its services are running.
+
+        A service with a health check must also be healthy.
+        """
         runtime = self._runtime
         services: dict[str, list[Resource]] = {}
         found: list[Container] = []
@@ -444,7 +464,11 @@ class _Start:
         return bool((listed.get("Labels") or {}).get(SESSION) == self._labels[SESSION])
 
     def _failures(self) -> tuple[Report, ...]:
-        """Return the state of the services that have failed; best effort, since there is another error to raise."""
+        """
+        Return the state of the services that have failed, as far as it is available.
+
+        An engine error is ignored here, since there is another error to raise.
+        """
         reports = []
         with suppress(DockertestError):
             for listed in sorted(self._listed(), key=_place):
@@ -455,7 +479,11 @@ class _Start:
         return tuple(reports)
 
     def _remove_all(self) -> None:
-        """Remove the parts of the project that exist; the pool's close tries again what fails."""
+        """
+        Remove the parts of the project that exist.
+
+        If a removal fails, the pool's `close` tries it again.
+        """
         session = self._runtime.session
         ours = {one["Id"] for one in self._try(self._listed) or ()}
         for container in session.containers():

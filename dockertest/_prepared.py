@@ -1,4 +1,8 @@
-"""Containers that start with their data: an image is made once of a server that was set up, filled and stopped."""
+"""
+Prepared images, whose containers start with the data of a server.
+
+Each image is made once, of a server that was set up, filled and stopped.
+"""
 
 from __future__ import annotations
 
@@ -86,9 +90,10 @@ class PreparedFields(TypedDict, total=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedImage:
     """
-    A server with its data, from `Pool.prepare`: every container of it starts with the same content.
+    A server with its data, stored as an image by `Pool.prepare`.
 
-    It can be pickled, and used by every pool of this user that is connected to the same engine.
+    Every container of the image starts with the same content. This object can be pickled, and used by every pool of this
+    user that is connected to the same engine.
 
     Attributes:
         engine: The endpoint of the engine that has the image.
@@ -147,7 +152,7 @@ def prepare(
     max_wait: float | None,
 ) -> PreparedImage:
     """
-    Return the image that `Pool.prepare` describes: the one that exists, or a new one.
+    Return the image that `Pool.prepare` describes, and make it if necessary.
 
     Args:
         image: The image to start from, which is available locally.
@@ -173,7 +178,9 @@ def prepare(
 
 def take(runtime: Runtime, prepared: PreparedImage) -> Image:
     """
-    Keep a prepared image from being removed while the pool is open, and return its description.
+    Return the description of a prepared image, and protect it from removal.
+
+    The protection lasts while the pool is open.
 
     Raises:
         PrepareError: The image is gone.
@@ -189,7 +196,11 @@ def take(runtime: Runtime, prepared: PreparedImage) -> Image:
 
 
 def options_to_run(prepared: PreparedImage, image: Image) -> RunOptions:
-    """Return the options to start a container of a prepared image with, whose description is *image*."""
+    """
+    Return the options to start a container of a prepared image with.
+
+    *image* is the description of that image.
+    """
     options = prepared.options
     paths = prepared.filled_at_start
     if not paths:
@@ -310,7 +321,11 @@ class _Recipe:
         )
 
     def _replace_memory(self, host_config: dict[str, Any]) -> None:
-        """Put volumes in the place of tmpfs, whose content would be lost when the server stops."""
+        """
+        Mount a volume in place of each tmpfs.
+
+        The content of a tmpfs would be lost when the server stops.
+        """
         host_config.setdefault("Mounts", []).extend(
             {"Type": "volume", "Target": path, "VolumeOptions": {"NoCopy": True}}
             for path in self._options.parsed.tmpfs
@@ -371,9 +386,15 @@ class _Recipe:
             )
         elif paths and self._engine.is_podman:
             raise PrepareError(
-                f"cannot prepare {self._display_name}: its data is in a volume ({paths[0]}), and the image has no /bin/sh and "
-                "/bin/cp to copy it; Podman copies the files of a volume without their owners",
+                f"cannot prepare {self._display_name}: its data is in a volume ({paths[0]}), and the container cannot copy it at "
+                "its start: that needs /bin/sh and /bin/cp, and root for a tmpfs",
                 hint="let the server keep its data outside of volumes, or use Docker",
+            )
+        elif self._options.parsed.tmpfs and self._options.read_only:
+            raise PrepareError(
+                f"cannot prepare {self._display_name}: its data would be in the container's own file system, which is read-only, "
+                "since the container cannot copy it into a tmpfs: that needs root, /bin/sh and /bin/cp",
+                hint="leave out read_only, or run the container as root",
             )
         with self._intermediate(inspection) as layers:
             if not paths:
@@ -406,14 +427,24 @@ class _Recipe:
         ]
 
     def _can_copy(self, inspection: Inspection) -> bool:
-        """Return whether the image has the programs that fill a directory when a container starts."""
+        """
+        Return whether a container can fill directories when it starts.
+
+        It needs /bin/sh and /bin/cp for a tmpfs, and for any directory with Podman. Only root owns a tmpfs.
+        """
+        if self._options.parsed.tmpfs and not _is_root(inspection.attrs["Config"].get("User") or ""):
+            return False
         is_needed = self._options.parsed.tmpfs or self._engine.is_podman
         programs = ("/bin/sh", "/bin/cp") if is_needed else ()
         return all(files.exists(self._engine, inspection, program) for program in programs)
 
     @contextmanager
     def _intermediate(self, inspection: Inspection) -> Iterator[Image]:
-        """Commit a container for the time of the body. The image has the labels of the session, like the container."""
+        """
+        Commit a container to an image that is removed when the body ends.
+
+        The image has the labels of the session, like the container.
+        """
         with self._runtime.session.creating():
             image_id = commit.commit(self._engine, inspection.id, [f"LABEL {INTERMEDIATE}=true"])
         try:
@@ -448,7 +479,7 @@ class _Recipe:
         self, image: Image, inspection: Inspection, copies: Sequence[tuple[str, str]]
     ) -> Iterator[Container]:
         """
-        Copy folders in a container of an image that has the volumes of another container.
+        Copy folders inside a container that mounts another container's volumes.
 
         Raises:
             PrepareError: They cannot be copied.
@@ -493,7 +524,11 @@ class _Recipe:
     def _publish(
         self, layers: Image, inspection: Inspection, filled_at_start: tuple[str, ...]
     ) -> PreparedImage:
-        """Set the configuration, the name and the record of the image; the name makes it visible, in one step."""
+        """
+        Set the configuration, the name and the record of the image.
+
+        The name makes the image visible, in one step.
+        """
         now = _clock.time()
         labels = {PREPARED: self._key, PREPARED_OWNER: self._runtime.session.prepared.owner()}
         if self._max_age is not None:
@@ -501,7 +536,6 @@ class _Recipe:
         own = {
             name: value for name, value in self._base.labels.items() if not name.startswith(RESERVED_LABELS)
         }
-        before = commit.inspect(self._engine, self._name)
         if commit.can_describe(self._engine):
             description = commit.Description(
                 layers,
@@ -517,8 +551,7 @@ class _Recipe:
             image_id = commit.commit(self._engine, inspection.id, changes)
             self._record(image_id, now, filled_at_start)
             commit.tag(self._engine, image_id, self._name)
-        if before and before.id != image_id:
-            commit.remove(self._engine, before.id)
+        # The image that had this name may be used by a pool that is open, or be another user's: the clean-up decides.
         return self._found(image_id, filled_at_start)
 
     def _record(self, image_id: str, created: float, filled_at_start: tuple[str, ...]) -> None:
@@ -549,7 +582,11 @@ class _Recipe:
 
 @contextmanager
 def _removed_afterwards(container: Container) -> Iterator[None]:
-    """Remove a container and its volumes when the body ends; the failure of the body is what the user has to see."""
+    """
+    Remove a container and its volumes when the body ends.
+
+    If the body fails, its error is raised, even if the removal fails too.
+    """
     try:
         yield
     except BaseException:
@@ -574,7 +611,7 @@ def _make_folders(make: Callable[..., None], folder: str) -> None:
 
 
 def _copy_of(index: int, path: str) -> str:
-    """Return where an image stores the content of a directory that a container fills at its start."""
+    """Return where an image stores a directory that a container fills at its start."""
     return f"{_COPIES}/{index}/{posixpath.basename(path.rstrip('/'))}"
 
 
@@ -600,10 +637,10 @@ def _keys(
     version: object,
 ) -> tuple[str, str]:
     """
-    Return the key of an image, and that of the series whose images replace each other.
+    Return the key of an image and the key of its series.
 
-    Both depend on passwords, and become visible to everyone who may use the engine. They are therefore made with a key
-    that only this user has.
+    The images of a series replace each other. Both keys depend on passwords, and become visible to everyone who may use
+    the engine. They are therefore made with a key that only this user has.
     """
     if fill is not None:
         check_callable("fill", fill, "a resource")
@@ -642,11 +679,17 @@ def _check_mounts(options: RunOptions, image: Image) -> None:
         if not (mount.get("Type") == "bind" and mount.get("ReadOnly"))
     ]
     writable += host_config.get("VolumesFrom") or ()
+    # Only what tmpfs= names is copied before the stop, which would lose it.
+    writable += [path for path in host_config.get("Tmpfs") or () if path not in options.parsed.tmpfs]
     if writable:
         raise InvalidOptionError(
             f"mounts: {writable[0]!r} is outside of the container, so its content would not be part of the image",
             hint="mount host folders with ':ro', and put data into the container with files= or fill",
         )
+
+
+def _is_root(user: str) -> bool:
+    return user.partition(":")[0] in ("", "0", "root")
 
 
 def _is_read_only(bind: str) -> bool:
@@ -655,7 +698,11 @@ def _is_read_only(bind: str) -> bool:
 
 
 def _pinned(options: RunOptions, key: str, *, moved: bool) -> RunOptions:
-    """Return options with what the data depends on: the host name, and the data folder if it has moved."""
+    """
+    Return options with a fixed host name, and the data folder if it has moved.
+
+    The data depends on both.
+    """
     changes: dict[str, Any] = {}
     joined = options.parsed.networks
     if not options.hostname and not (joined and joined[0].startswith("container:")):
@@ -667,10 +714,10 @@ def _pinned(options: RunOptions, key: str, *, moved: bool) -> RunOptions:
 
 def _movable_data(options: RunOptions, image: Image) -> str:
     """
-    Return PostgreSQL's data folder if it is in a volume of the image and can be moved out of it; else empty.
+    Return PostgreSQL's data folder if it can be moved out of the image's volume.
 
-    The engine copies what an image has at the path of a volume into the new volume of every container. What is elsewhere
-    costs nothing.
+    Return an empty string otherwise. The engine copies what an image has at the path of a volume into the new volume of
+    every container. What is elsewhere costs nothing.
     """
     data = dict(assignment.split("=", 1) for assignment in image.env if "=" in assignment).get("PGDATA", "")
     volumes = [volume for volume in image.volumes if data and is_below(data, volume)]
@@ -678,7 +725,7 @@ def _movable_data(options: RunOptions, image: Image) -> str:
     placed = [*parsed.files, *parsed.tmpfs, *(mount.target for mount in parsed.mounts)]
     is_given = (
         options.entrypoint
-        or options.user not in ("", "0", "root")
+        or not _is_root(options.user)
         or getattr(options, "read_only", False)
         or any(assignment.name == "PGDATA" for assignment in parsed.env)
         or any(
@@ -691,7 +738,7 @@ def _movable_data(options: RunOptions, image: Image) -> str:
 
 def _works_without_volumes(options: RunOptions, display_name: str) -> bool:
     """
-    Return whether the data of a server can be in the layers of an image instead of its volumes.
+    Return whether a server's data can be in image layers instead of volumes.
 
     The engine copies what an image has at the path of a volume into the new volume of every container. Layers cost nothing
     until a file is changed. But a server cannot rename a directory of a layer, so this is for known servers only: MySQL

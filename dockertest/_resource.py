@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Container as Container_
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from dockertest import _clock, _retry, _validation
+from dockertest._cleanup.registry import Closable
 from dockertest._containers import exec as exec_
 from dockertest._containers import files, logs
 from dockertest._containers.container import Container
@@ -102,7 +103,11 @@ class Resource:
 
     @property
     def status(self) -> str:
-        """The engine's word for the container's state now: `"running"`, `"exited"`, …; `"removed"` if it is gone."""
+        """
+        The container's current state, such as `"running"` or `"exited"`.
+
+        It is the engine's word for the state, or `"removed"` if the container is gone.
+        """
         try:
             return self._inspect().status
         except EngineError as error:
@@ -112,7 +117,11 @@ class Resource:
 
     @property
     def health(self) -> str:
-        """The health check's result now: `"starting"`, `"healthy"` or `"unhealthy"`; `"none"` without a health check."""
+        """
+        The current result of the container's health check.
+
+        It is `"starting"`, `"healthy"` or `"unhealthy"`, or `"none"` if the container has no health check.
+        """
         return self._inspect().health
 
     def refresh(self) -> None:
@@ -121,12 +130,18 @@ class Resource:
         self._inspect()
 
     def report(self) -> Report:
-        """Return the container's state and its last 20 log lines; a container that is gone has the status `"removed"`."""
+        """
+        Return the container's state and its last 20 log lines.
+
+        A container that is gone has the status `"removed"`, or `"expired"` if the time set with `expire` is up.
+        """
         return self._handle.report()
 
     def check_alive(self, timeout: float = 5.0) -> None:
         """
-        Raise an error if the container has ended; trouble with the engine does not count.
+        Raise an error if the container has ended.
+
+        If the engine cannot be asked, no error is raised.
 
         Args:
             timeout: Seconds that the engine may take to answer.
@@ -170,7 +185,9 @@ class Resource:
 
     def get_host_port(self, port: str | int) -> str:
         """
-        Return address and port to connect to from this process: `"127.0.0.1:49153"`, IPv6 in brackets.
+        Return the address and port to connect to from this process, as a string.
+
+        Its form is `"127.0.0.1:49153"`. An IPv6 address is in brackets.
 
         Args:
             port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
@@ -185,7 +202,9 @@ class Resource:
 
     def get_address(self, port: str | int) -> tuple[str, int]:
         """
-        Return host and port to connect to from this process, for clients that take them separately.
+        Return the host and port to connect to from this process, as a tuple.
+
+        This is for clients that take them separately.
 
         Args:
             port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
@@ -202,7 +221,7 @@ class Resource:
         self, *, driver: str = "", database: str | None = None, network: NetworkSpec | None = None
     ) -> str:
         """
-        Return the URL to connect to the container's service with; it contains the password.
+        Return the URL of the container's service, which contains the password.
 
         The service is the one that `RunOptions.service` names, else the one that the image is known for. User, password and
         database are those that the image makes from its environment and command.
@@ -233,7 +252,7 @@ class Resource:
 
     def connection(self) -> Connection:
         """
-        Return host, port, user, password and database to connect to the container's service with.
+        Return the host, port, user, password and database of the container's service.
 
         Raises:
             InvalidOptionError: The service is unknown, or takes its password from a file that is not in `files`.
@@ -262,10 +281,11 @@ class Resource:
 
     def proxy(self, port: str | int) -> Proxy:
         """
-        Return a TCP proxy to a port, to test how your program behaves during outages and on slow networks.
+        Return a TCP proxy to a port of the container.
 
-        It listens on loopback at an address that stays the same while the container is stopped and started, and is
-        closed together with this resource.
+        Use it to test how your program behaves during outages and on slow networks. It listens on loopback at an
+        address that stays the same while the container is stopped and started, and is closed together with this
+        resource.
 
         Args:
             port: The container's port: `"5432/tcp"`, `"5432"` or `5432`.
@@ -334,7 +354,7 @@ class Resource:
     @show_keywords(AttemptOptions, max_wait=None)
     def retry(self, op: Callable[[], T], **options: Unpack[AttemptOptions]) -> T:
         """
-        Call *op* until it returns, and return its result; the container's exit ends the wait.
+        Call *op* until it returns or the container exits, and return its result.
 
         Args:
             op: Called without arguments, in the caller's thread. A call that hangs cannot be interrupted.
@@ -375,11 +395,11 @@ class Resource:
 
     def wait_ready(self, *, max_wait: float | None = None) -> None:
         """
-        Wait until the container's service answers in its own protocol. No driver and no login is needed.
+        Wait until the container's service answers in its own protocol.
 
-        The service is the one that `RunOptions.service` names, else the one that the image is known for:
-        `dockertest.services` lists them. A server that the image starts for its own set-up does not count. For an unknown
-        image, its health check is waited for.
+        Neither a driver nor a login is needed. The service is the one that `RunOptions.service` names, else the one
+        that the image is known for: `dockertest.services` lists them. A server that the image starts for its own set-up
+        does not count. For an unknown image, its health check is waited for.
 
         Args:
             max_wait: Seconds after which to give up; the pool's `max_wait` by default.
@@ -589,9 +609,10 @@ class Resource:
 
     def pause(self) -> None:
         """
-        Freeze all processes of the container, as if its host hung; connections stay open and nothing answers.
+        Freeze all processes of the container, as if its host hung.
 
-        A paused container does not count as dead. It is unpaused by `unpause`, and when it is stopped or closed.
+        Connections stay open, and nothing answers. A paused container does not count as dead. It is unpaused by
+        `unpause`, and when it is stopped or closed.
 
         Raises:
             EngineError: The engine refused, for example because the container is not running.
@@ -643,10 +664,10 @@ class Resource:
 
     def commit(self, repository: str, tag: str | None = None) -> str:
         """
-        Store the container's file system and configuration as a local image, as `docker commit` does.
+        Store the container's file system and configuration as a local image.
 
-        The container is paused meanwhile. Volumes are not part of the image, but the environment is, passwords included.
-        The image stays until you remove it.
+        It works like `docker commit`. The container is paused meanwhile. Volumes are not part of the image, but the
+        environment is, passwords included. The image stays until you remove it.
 
         Args:
             repository: The image's name; it may contain the tag.
@@ -670,9 +691,9 @@ class Resource:
 
     def expire(self, seconds: float | None) -> None:
         """
-        Set a time after which the reaper removes the container; calling again sets a new time.
+        Set a time after which the reaper removes the container.
 
-        It is removed even if this process hangs or is gone.
+        Calling this again sets a new time. The container is removed even if this process hangs or is gone.
 
         Args:
             seconds: From now; `None` cancels.
@@ -699,9 +720,10 @@ class Resource:
 
     def close(self) -> None:
         """
-        Remove a container that a pool started; a reused, shared or borrowed one is left alone.
+        Close the resource, and remove the container if a pool started it.
 
-        Closing twice does nothing. In a forked child, the parent's container is left alone.
+        A reused, shared or borrowed container is left alone. Closing twice does nothing. In a forked child, the
+        parent's container is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
@@ -763,7 +785,7 @@ class Resource:
         max_bytes: int | None = 64 << 20,
     ) -> str:
         """
-        Return what the container has written so far, standard output and error in order.
+        Return the container's log so far, standard output and error in order.
 
         Args:
             tail: Return only this many lines from the end; all by default.
@@ -790,9 +812,10 @@ class Resource:
 
     def stream_logs(self) -> LogStream:
         """
-        Return an iterator over the lines of the log, from the first on, as they are written.
+        Return an iterator over the lines of the log as they are written.
 
-        It ends when the container ends, or when its `close()` is called from any thread.
+        It begins with the first line of the log. It ends when the container ends, or when its `close()` is called from
+        any thread.
         """
         self._handle.check_open()
         return LogStream(self._runtime.engine, self.id, tty=self._handle.inspection.tty)
@@ -867,15 +890,15 @@ class Resource:
 
     def copy_in(self, src: str | os.PathLike[str], path: str) -> None:
         """
-        Copy a local file or folder into the container, as `docker cp` does; everything belongs to root.
+        Copy a local file or folder into the container, as `docker cp` does.
 
         - If *path* is a folder or ends in `/`, the copy goes into it, under the name of *src*.
         - Otherwise *path* is the name of the copy; an existing file is replaced.
         - If *src* ends in `/.`, its content goes into the folder *path*, which is created if it is missing and keeps its
           mode if it is not.
 
-        Modes, links and empty folders are preserved. A link inside a folder is copied as a link; *src* itself is
-        followed. Devices, pipes and sockets are skipped with a warning.
+        All copies belong to root. Modes, links and empty folders are preserved. A link inside a folder is copied as a
+        link; *src* itself is followed. Devices, pipes and sockets are skipped with a warning.
 
         Args:
             src: A local file or folder.
@@ -991,7 +1014,7 @@ class Resource:
         return services.url_of(service, self._settings(), join_host_port(*address))
 
     def _endpoint(self, network: NetworkSpec) -> tuple[str, NetworkEndpoint]:
-        """Return the name of a network, and the container's endpoint in it, which has an address."""
+        """Return a network's name, and the container's endpoint, which has an address."""
         self._handle.check_open()
         inspection = self._inspect()
         network_id = parse_network("network", network)
@@ -1019,7 +1042,7 @@ class Resource:
         )
 
     def _host_in_network(self, network: NetworkSpec) -> str:
-        """Return a host name or address by which other containers in a network reach this one."""
+        """Return the host name or address for other containers in a network."""
         name, endpoint = self._endpoint(network)
         if name in DEFAULT_NETWORKS:
             return endpoint.ip
@@ -1102,10 +1125,11 @@ class Resource:
 
     def _listens(self, port: int, address: tuple[str, int]) -> bool:
         """
-        Return whether something in the container accepts connections at a port, which is published at an address.
+        Return whether something in the container accepts connections at a port.
 
-        A connection alone does not prove that, since the engine's own proxy may accept it. One on this machine closes it at once if
-        nothing listens in the container, but others take longer. So the container's own table of connections decides.
+        The port is published at *address*. A connection to it alone proves nothing, since the engine's own proxy may
+        accept it. A proxy on this machine closes the connection at once if nothing listens in the container, but others
+        take longer. So the container's own table of connections decides.
         """
         from dockertest import _probes
 
@@ -1189,7 +1213,11 @@ def _wait_for_ports(resource: Resource) -> None:
 
 
 def _pauses() -> Iterator[float]:
-    """Return the pauses between two probes: 10 ms at first, then about 2 % of the time waited so far, at most 0.25 s."""
+    """
+    Yield the pauses between two probes, in seconds.
+
+    The first one is 10 ms. Later ones are about 2 % of the time waited so far, at most 0.25 s.
+    """
     pause = 0.01
     while True:
         yield pause
@@ -1215,13 +1243,19 @@ def hand_out(resource: Resource) -> None:
 
 
 def on_close(resource: Resource, callback: Callable[[], object]) -> None:
-    """Call *callback* when the resource has been closed, whether or not the container was removed."""
+    """Call *callback* when the resource has been closed, even if its container stays."""
     resource._handle.on_close(callback)
 
 
 def on_failure(resource: Resource, callback: Callable[[], object]) -> None:
     """Call *callback* when the container is kept because a test has failed."""
     resource._handle.on_failure(callback)
+
+
+def postpones(owner: Closable, failure: BaseException, resources: Iterable[Resource]) -> bool:
+    """Return whether to close the owner of containers later because its body failed."""
+    judged = [resource._handle.postpones(failure, owner) for resource in resources]
+    return any(judged)
 
 
 def on_removal(resource: Resource, callback: Callable[[], object]) -> None:

@@ -1,5 +1,5 @@
 """
-What template databases of all kinds of servers have in common: where the server is, its sessions and their clones.
+Common parts of all template databases: servers, sessions and clones.
 
 A session is one `TemplateDatabase` in one process. It shows that it is alive by a lock on the server, which distinguishes its
 clones from those of a process that was killed.
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from dockertest import _resource, _retry, _settings
@@ -45,6 +45,7 @@ TEMPLATE_PREFIX, CLONE_PREFIX = "dockertest_template_", "dockertest_clone_"
 # A host that stops answering does not end its connections. Statements have no time limit, so the operating system probes the host.
 SILENT_SECONDS, PROBES = 5, 3
 _SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or the URL is wrong.
+_BAD_ESCAPE = re.compile("%(?!(?!00)[0-9A-Fa-f]{2})")  # in a user, password or host
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")
 
 T = TypeVar("T")
@@ -85,14 +86,22 @@ class Backend(Protocol[C]):
         ...
 
     def hold_session(self, admin: C, session: str) -> bool:
-        """Show for as long as the connection lasts that a session is alive; return whether the connection works."""
+        """
+        Show that a session is alive, and return whether the connection works.
+
+        The session counts as alive for as long as the connection lasts.
+        """
         ...
 
     def drop_orphans(self, admin: C) -> None:
         """Drop the clones of sessions that are over."""
 
     def ensure_template(self, admin: C, name: str, migrate: Callable[[], object]) -> None:
-        """Create and migrate the template unless it exists; the first process does, and the others wait."""
+        """
+        Create and migrate the template unless it exists.
+
+        The first process does so, and the others wait.
+        """
 
     def copy(self, admin: C, template: str, name: str) -> None:
         """Make a copy of the template."""
@@ -101,7 +110,7 @@ class Backend(Protocol[C]):
         """Reset a clone to the template's content."""
 
     def drop(self, admin: C, name: str) -> None:
-        """Drop a database that this package has created, even if something is still connected to it."""
+        """Drop a database of this package, even if something is still connected to it."""
 
     def mark_kept(self, admin: C, name: str) -> None:
         """Keep a clone from being dropped when its session is over."""
@@ -109,7 +118,9 @@ class Backend(Protocol[C]):
 
 class Database:
     """
-    One database, dropped by `close()`, at the end of a `with`, and with its `TemplateDatabase`.
+    A database that `TemplateDatabase.clone` returns.
+
+    It is dropped by `close()`, at the end of a `with`, and with its `TemplateDatabase`.
 
     Attributes:
         name: Its name.
@@ -125,6 +136,7 @@ class Database:
         keep: Callable[[], object],
         restore: Callable[[], object],
         is_kept: Callable[[], bool],
+        postpones: Callable[[Any, BaseException], bool],
     ) -> None:
         self.name = name
         self.url = url
@@ -132,6 +144,7 @@ class Database:
         self._keep = keep
         self._restore = restore
         self._is_kept = is_kept
+        self._postpones = postpones
         self._pid = os.getpid()
         self._closed = False
 
@@ -141,14 +154,15 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        if not (failure and self._postpones(self, failure)):
+            self.close()
 
     def restore(self) -> None:
         """
-        Reset the database to the content that it had when it was cloned, under the same name and URL.
+        Reset the database to the content that it had when it was cloned.
 
-        All connections to it are closed by the server.
+        Its name and URL stay the same. All connections to it are closed by the server.
 
         Raises:
             ResourceClosedError: The database was closed or kept.
@@ -171,10 +185,10 @@ class Database:
 
     def close(self) -> None:
         """
-        Drop the database, even if something is still connected to it. Closing twice does nothing.
+        Drop the database, even if something is still connected to it.
 
-        If the pool's `keep` is set, the database is kept instead, and its URL printed. A forked child leaves the databases
-        of its parent alone.
+        Closing twice does nothing. If the pool's `keep` is set, the database is kept instead, and its URL printed. A
+        forked child leaves the databases of its parent alone.
         """
         if self._pid != os.getpid():
             self._closed = True
@@ -236,6 +250,10 @@ class ContainerServer:
         """Call *callback* when the server is kept because a test has failed."""
         _resource.on_failure(self._resource, callback)
 
+    def postpones(self, owner: Any, failure: BaseException) -> bool:
+        """Return whether to close *owner* later because the body of its `with` failed."""
+        return _resource.postpones(owner, failure, [self._resource])
+
     def keep(self) -> None:
         """Leave the server running."""
         self._resource.keep()
@@ -281,6 +299,10 @@ class RunningServer:
 
     def on_failure(self, callback: Callable[[], object]) -> None:
         """Do nothing: no container is kept."""
+
+    def postpones(self, owner: Any, failure: BaseException) -> bool:  # noqa: ARG002 - as of `ContainerServer`
+        """Return `False`: no container is kept."""
+        return False
 
     def keep(self) -> None:
         """Do nothing: the server stays."""
@@ -338,6 +360,7 @@ class Clones(Generic[C]):
             keep=partial(self._keep, name),
             restore=partial(self.restore, name),
             is_kept=lambda: self.server.is_kept,
+            postpones=self.server.postpones,
         )
         return database
 
@@ -357,11 +380,21 @@ class Clones(Generic[C]):
             self._backend.drop(admin, name)
 
     def close(self) -> None:
-        """Drop the remaining clones if the server stays, close the connections and the server."""
+        """
+        Drop the remaining clones if the server stays, and close everything.
+
+        The connections are closed first, then the server.
+        """
+        errors: tuple[type[Exception], ...] = (DockertestError, *self._backend.errors)
         if not self.is_closed and self.server.outlives:
             for database in list(self._open.values()):
-                with suppress(ContainerExitedError):  # The server's end must not make `close` fail.
+                try:
                     database.close()
+                except ContainerExitedError:
+                    pass
+                except errors as error:
+                    # What follows has to be closed nevertheless. The next session drops the database.
+                    log.warning("cannot drop %s yet: %s", database.name, error)
         self.is_closed = True
         self.disconnect()
         self.server.close()
@@ -465,7 +498,7 @@ def start_server(
     prepared: bool | None,
 ) -> ContainerServer:
     """
-    Start a server in a container, from a prepared image if that is wanted and possible.
+    Start a server in a container, from a prepared image if wanted and possible.
 
     Args:
         options: Those of the user.
@@ -564,7 +597,9 @@ def find_server(
     pool: Pool | None, server: str | None, variable: str, schemes: Sequence[str]
 ) -> RunningServer | None:
     """
-    Return the server that *server* or the environment names; `None` if one has to be started.
+    Return the server that *server* or the environment names.
+
+    Return `None` if one has to be started.
 
     Args:
         variable: The environment variable.
@@ -595,8 +630,10 @@ def _is_server_url(url: object, schemes: Sequence[str]) -> bool:
         parts = urlsplit(url) if isinstance(url, str) else None
     except ValueError:
         return False
-    hosts = parts.netloc.rpartition("@")[2].split(",") if parts else []
-    return bool(parts and parts.scheme in schemes and all(map(_HOST.fullmatch, hosts)) and not parts.fragment)
+    if not parts or _BAD_ESCAPE.search(parts.netloc):
+        return False  # A driver would quote the value in its error, password included.
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return parts.scheme in schemes and all(map(_HOST.fullmatch, hosts)) and not parts.fragment
 
 
 def login(url: str) -> tuple[str, str]:
@@ -609,7 +646,11 @@ def login(url: str) -> tuple[str, str]:
 
 
 def read_setting(server: RunOptions, name: str) -> str:
-    """Return the value of a variable as the image sees it: from *name*, or from the file that *name*`_FILE` names."""
+    """
+    Return the value of a variable as the image sees it.
+
+    The value comes from *name*, or from the file that *name*`_FILE` names.
+    """
     env = {assignment.name: assignment.value for assignment in server.parsed.env}
     path = str(env.get(f"{name}_FILE", ""))  # It is not a secret.
     if not path:
@@ -642,7 +683,11 @@ def _read_file(server: RunOptions, name: str, path: str) -> str:
 
 
 def set_variables(server: RunOptions, values: dict[str, str]) -> list[str]:
-    """Return the server's environment with these variables; images refuse one next to its `_FILE`."""
+    """
+    Return the server's environment with these variables.
+
+    A variable is left out if its `_FILE` variant is set, since images refuse to have both.
+    """
     given = {assignment.name for assignment in server.parsed.env if assignment.value}
     ours = {name: value for name, value in values.items() if f"{name}_FILE" not in given}
     rest = (assignment for assignment in server.parsed.env if assignment.name not in ours)
@@ -651,10 +696,10 @@ def set_variables(server: RunOptions, values: dict[str, str]) -> list[str]:
 
 def make_password(server: RunOptions, kind: str, *, is_lasting: bool) -> str:
     """
-    Return a password: a random one, or for a server that others may take one that all of them can derive.
+    Return a password, which is random unless other processes may use the server.
 
-    The password of this user's servers is in a file that only this user can read. That of a group follows from its name:
-    everyone who knows the name belongs to the group.
+    In that case all of them can derive it. The password of this user's servers is in a file that only this user can
+    read. That of a group follows from its name: everyone who knows the name belongs to the group.
 
     Args:
         server: The options.
@@ -677,6 +722,6 @@ def image_command(pool: Pool, server: RunOptions) -> Sequence[str]:
 
 
 def has_data_elsewhere(server: RunOptions, folder: str) -> bool:
-    """Return whether the user has mounted something at or below the server's data folder."""
+    """Return whether the user has mounted something at or below the data folder."""
     mounted = (mount.target for mount in server.parsed.mounts)
     return any(is_below(path, folder) for path in (*mounted, *server.parsed.tmpfs))

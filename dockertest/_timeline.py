@@ -18,6 +18,7 @@ _COLOURS = {
     "start": "#457b9d",
     "reuse": "#84a59d",
     "prepare": "#2a9d8f",
+    "compose": "#bc6c25",
     "ready": "#e9c46a",
     "close": "#adb5bd",
 }
@@ -32,8 +33,8 @@ class Step:
 
     Attributes:
         kind: `"pull"`, `"build"`, `"create"`, `"start"`, `"reuse"` (a running container was taken), `"prepare"` (a
-            prepared image was made), `"ready"` (the first
-            successful wait, as by `Resource.retry`) or `"close"`.
+            prepared image was made), `"compose"` (a project was started), `"ready"` (the first successful wait, as by
+            `Resource.retry`) or `"close"`.
         image: The image's name.
         container: The container's full id; empty if there is none yet.
         name: The container's last known name.
@@ -52,7 +53,11 @@ class Step:
 
 
 class Timeline:
-    """The steps of one pool, in the order in which they ended; any thread may add one, and a signal handler too."""
+    """
+    The steps of one pool, in the order in which they ended.
+
+    Any thread may add a step, and so may a signal handler.
+    """
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -61,7 +66,11 @@ class Timeline:
 
     @contextmanager
     def step(self, kind: str, image: str) -> Iterator[dict[str, str]]:
-        """Record what the body does; it sets `container` and `name` in the dict once it knows them."""
+        """
+        Record what the body does.
+
+        The body sets `container` and `name` in the dict once it knows them.
+        """
         known: dict[str, str] = {}
         began, failed = _clock.monotonic(), True
         try:
@@ -74,14 +83,18 @@ class Timeline:
             )
 
     def steps(self) -> list[Step]:
-        """Return all steps in the order in which they began, with the last known names of their containers."""
+        """
+        Return all steps in the order in which they began.
+
+        Each has the last known name of its container.
+        """
         steps = sorted(self._steps, key=lambda step: step.began)
         names = {step.container: step.name for step in steps if step.name}
         return [replace(step, name=names.get(step.container, step.name)) for step in steps]
 
 
 def table(steps: Iterable[Step]) -> list[str]:
-    """Return the lines of a table in seconds, with a row for each container, the slowest first."""
+    """Return a table in seconds with a row for each container, the slowest first."""
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for step in steps:
         row = rows.setdefault(_row_of(step), dict.fromkeys(KINDS, 0.0))
@@ -98,7 +111,7 @@ def table(steps: Iterable[Step]) -> list[str]:
 
 
 def picture(steps: Sequence[Step]) -> str:
-    """Return a drawing in SVG, with a row for each container and time from left to right."""
+    """Return an SVG drawing with a row for each container, time from left to right."""
     start = min((step.began for step in steps), default=0.0)
     end = max((step.began + step.seconds for step in steps), default=1.0)
     rows = list(dict.fromkeys(_row_of(step) for step in steps))
@@ -116,8 +129,8 @@ def picture(steps: Sequence[Step]) -> str:
             f"<title>{escape(title)}</title></rect>"
         )
     legend = "".join(
-        f'<rect x="{left + index * 90}" y="6" width="10" height="10" fill="{colour}"/>'
-        f'<text x="{left + 14 + index * 90}" y="15">{kind}</text>'
+        f'<rect x="{left + index * 80}" y="6" width="10" height="10" fill="{colour}"/>'
+        f'<text x="{left + 14 + index * 80}" y="15">{kind}</text>'
         for index, (kind, colour) in enumerate(_COLOURS.items())
     )
     total = len(rows) * height + 50

@@ -1,5 +1,7 @@
 """
-A MySQL or MariaDB database for each test in milliseconds: one server, one migration, copies that are made ahead of need.
+A MySQL or MariaDB database for each test in milliseconds.
+
+All tests share one server and one migration. Copies of the database are made in advance.
 
 Needs PyMySQL: `pip install "dockertest-py[mysql]"`.
 """
@@ -127,11 +129,11 @@ def connect(url: str, **options: Any) -> _Connection:
 
 class TemplateDatabase:
     """
-    A MySQL or MariaDB server with a migrated database, of which `clone` returns a copy for each test.
+    A MySQL or MariaDB server with a migrated database and copies of it.
 
-    These servers cannot copy a database. Copies are therefore made ahead of need, by a thread in the background, and used
-    again: when a test closes its database, the tables that it has changed are given the template's content. A database
-    whose definition was changed is dropped and made again.
+    `clone` returns a copy for each test. These servers have no command that copies a database. Copies are therefore made
+    in advance, by a thread in the background, and used again. When a test closes its database, the tables that it has
+    changed are given the template's content. A database whose definition was changed is dropped and made again.
 
     The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`,
     and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With
@@ -213,8 +215,9 @@ class TemplateDatabase:
         self._clones.check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        if not (failure and self._clones.server.postpones(self, failure)):
+            self.close()
 
     @property
     def resource(self) -> Resource:
@@ -228,10 +231,10 @@ class TemplateDatabase:
 
     def clone(self) -> Database:
         """
-        Return a database with the content of the migrated one, which nothing else uses until it is closed.
+        Return a database with the content of the migrated one.
 
-        It is taken from those that the background has ready; if there is none, the call makes one. May be called from any
-        thread.
+        Nothing else uses it until it is closed. It is one of the copies that a background thread has made ready. Without
+        one, the call waits for the thread or makes a copy itself. May be called from any thread.
 
         Raises:
             ResourceClosedError: This object is closed.
@@ -242,9 +245,9 @@ class TemplateDatabase:
 
     def close(self) -> None:
         """
-        Drop the databases and remove the server; with `reuse`, `shared` or `server`, the server stays.
+        Drop the databases and remove the server.
 
-        Closing twice does nothing.
+        With `reuse`, `shared` or `server`, the server stays. Closing twice does nothing.
 
         Raises:
             EngineError: The engine did not remove the server; call again to try again.
@@ -257,7 +260,11 @@ class TemplateDatabase:
 def _configure(
     pool: Pool, options: RunOptions, is_lasting: bool, fast: bool
 ) -> tuple[RunOptions, Callable[[Resource], str]]:
-    """Return the options to start the server with, and what returns the URL of the started one."""
+    """
+    Return the server's options, and a function that returns its URL.
+
+    The function takes the started server.
+    """
     variable, password = _root_password(options, is_lasting=is_lasting)
     configured = replace(options, env=_template.set_variables(options, {variable: password}))
     if fast:
@@ -277,7 +284,7 @@ def _root_password(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
 
 
 def _made_fast(server: RunOptions, image_command: Sequence[str]) -> RunOptions:
-    """Return options for a server that is fast, but loses its data when the machine crashes."""
+    """Return options for a fast server, which loses its data if the machine crashes."""
     command = server.cmd or (["mysqld"] if server.entrypoint else image_command)
     changes: dict[str, Any] = {"cmd": [*command, *_FAST_SETTINGS]}
     has_folder = any(word.startswith("--datadir") for word in command)
@@ -305,7 +312,11 @@ class _Program:
     collation: str | None = None
 
     def statements(self) -> list[str]:
-        """Return what makes it; the session's own settings have to be set again afterwards."""
+        """
+        Return the statements that create the program.
+
+        The session's own settings have to be set again afterwards.
+        """
         settings = {
             "sql_mode": self.sql_mode,
             "time_zone": self.time_zone,
@@ -448,7 +459,11 @@ class _Backend:
                         self.drop(admin, name)
 
     def ensure_template(self, admin: _Connection, name: str, migrate: Callable[[], object]) -> None:
-        """Create and migrate the template unless it exists; the first process does, and the others wait."""
+        """
+        Create and migrate the template unless it exists.
+
+        The first process does so, and the others wait.
+        """
         _run(
             admin,
             f"CREATE DATABASE IF NOT EXISTS {_STATE}",
@@ -586,7 +601,7 @@ class _Backend:
 
 class _Copies:
     """
-    The copies of one process that nothing uses, and those that a thread makes ready again.
+    The unused copies of one process, and those that a thread makes ready again.
 
     The thread runs while there is something to do.
     """
@@ -648,7 +663,7 @@ class _Copies:
                     self._clones.drop(name)
 
     def _pop(self) -> str:
-        """Return a copy that is ready, or an empty name if waiting for the thread is not worth while."""
+        """Return a ready copy, or an empty name if waiting for one is not worthwhile."""
         with self._changed:
             self._waiting += 1
             try:
@@ -688,10 +703,14 @@ class _Copies:
             with suppress(Exception):
                 ready = self._make_ready(name)
             with self._changed:
-                self._todo.popleft()
-                if ready:
-                    self._ready.append(ready)
+                if is_wanted := not self._is_closed:
+                    self._todo.popleft()
+                    if ready:
+                        self._ready.append(ready)
                 self._changed.notify_all()
+            if ready and not is_wanted:
+                with suppress(Exception):  # The next session drops it.
+                    self._clones.drop(ready)
 
     def _make_ready(self, name: str) -> str:
         if name and not self._backend.is_counted(name):
@@ -823,7 +842,11 @@ def _text_of(row: Mapping[str, Any], kind: str) -> str:
 
 
 def _create_programs(admin: _Connection, programs: Sequence[_Program], source: str, name: str) -> None:
-    """Make views, triggers, routines or events; a view may need another one that comes later."""
+    """
+    Create views, triggers, routines or events.
+
+    A view may need another one that comes later.
+    """
     todo = list(programs)
     try:
         while todo:
@@ -847,7 +870,11 @@ def _create_programs(admin: _Connection, programs: Sequence[_Program], source: s
 
 
 def _read_marks(admin: _Connection, name: str) -> _Marks | None:
-    """Return what shows changes to a database; `None` if the server does not count all of them."""
+    """
+    Return the marks that show changes to a database.
+
+    Return `None` if the server does not count all changes.
+    """
     view = "innodb_sys_tables" if _is_mariadb(admin) else "innodb_tables"
     pattern = name.replace("_", "\\_")
     ids = _query(admin, f"SELECT name, table_id FROM information_schema.{view} WHERE name LIKE '{pattern}/%'")
@@ -859,7 +886,11 @@ def _read_marks(admin: _Connection, name: str) -> _Marks | None:
 
 
 def _count_writes(admin: _Connection, name: str) -> tuple[dict[str, int], int]:
-    """Return how often each table of a database was written to, and the sum for this module's own tables."""
+    """
+    Count the writes to each table of a database, and to this module's own tables.
+
+    For this module's own tables, return the sum.
+    """
     schemas = f"({_quoted(name)}, {_quoted(_STATE)})"
     if _is_mariadb(admin):
         counts = _query(
@@ -924,7 +955,7 @@ def _put_back_tables(admin: _Connection, source: _Template, name: str, tables: S
 
 
 def _watch(admin: _Connection) -> None:
-    """Let the operating system end the connection when the server no longer answers it."""
+    """Let the operating system end the connection if the server stops responding."""
     settings = {
         "TCP_KEEPIDLE": SILENT_SECONDS,
         "TCP_KEEPINTVL": SILENT_SECONDS,
@@ -964,7 +995,11 @@ def _run(admin: _Connection, *statements: str) -> list[Sequence[_Row]]:
 
 
 def _describe(admin: _Connection, *statements: str) -> list[dict[str, Any]]:
-    """Run statements that return one row each, and return the rows with the names of their columns."""
+    """
+    Run statements that return one row each, and return the rows as dicts.
+
+    The keys are the names of the columns.
+    """
     return [dict(zip(names, rows[0], strict=True)) for names, rows in _results(admin, statements)]
 
 
@@ -1004,7 +1039,11 @@ def _expecting(*codes: int) -> Iterator[None]:
 
 @contextmanager
 def _lock_or_skip(admin: _Connection, session: str) -> Iterator[bool]:
-    """Take the lock of a session, and return whether that was possible because the session is over."""
+    """
+    Take the lock of a session, and yield whether that was possible.
+
+    It is possible if the session is over.
+    """
     lock = _quoted(_lock(session))
     ((is_free,),) = _query(admin, f"SELECT GET_LOCK({lock}, 0)")
     try:
@@ -1026,7 +1065,11 @@ def _kill(admin: _Connection, client: int) -> None:
 
 
 def _disconnect(admin: _Connection, name: str) -> None:
-    """End the connections to a database, and wait until they have ended and their transactions are rolled back."""
+    """
+    End the connections to a database, and wait until they have ended.
+
+    Their transactions are rolled back by then.
+    """
     deadline = _clock.monotonic() + _STUCK_SECONDS
     while clients := _clients(admin, name):
         for client in clients:

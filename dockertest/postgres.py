@@ -1,5 +1,7 @@
 """
-A PostgreSQL database for each test in tens of milliseconds: one server, one migration, many copies.
+A PostgreSQL database for each test in tens of milliseconds.
+
+All tests share one server and one migration, and each test uses its own copy.
 
 Needs psycopg: `pip install "dockertest-py[postgres]"`.
 """
@@ -39,7 +41,7 @@ except ImportError as error:
     ) from error
 from psycopg import sql
 
-_Connection = psycopg.Connection[tuple[object, ...]]
+_Connection = psycopg.Connection[tuple[Any, ...]]
 # No test needs its data after a crash of the machine. The default for the log, one gigabyte, is too much for memory.
 _FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=128MB")
 _INITDB_ARGS = "POSTGRES_INITDB_ARGS"
@@ -55,7 +57,7 @@ _CONNECT_SECONDS = 5
 
 class TemplateDatabase:
     """
-    A PostgreSQL server with a migrated database, which `clone` copies for each test.
+    A PostgreSQL server with a migrated database that `clone` copies for each test.
 
     The server is started at once, from a prepared image if possible. It is removed by `close()`, at the end of a `with`,
     and with its pool. With `reuse` it stays, migrated, for the next run and for the other workers of a test runner. With
@@ -136,8 +138,9 @@ class TemplateDatabase:
         self._clones.check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        if not (failure and self._clones.server.postpones(self, failure)):
+            self.close()
 
     @property
     def resource(self) -> Resource:
@@ -151,9 +154,9 @@ class TemplateDatabase:
 
     def clone(self) -> Database:
         """
-        Return a new database, a copy of the migrated one; it is dropped when it or this object is closed.
+        Return a new database, which is a copy of the migrated one.
 
-        May be called from any thread.
+        It is dropped when it or this object is closed. May be called from any thread.
 
         Raises:
             ResourceClosedError: This object is closed.
@@ -163,9 +166,9 @@ class TemplateDatabase:
 
     def close(self) -> None:
         """
-        Drop the remaining clones and remove the server; with `reuse`, `shared` or `server`, the server stays.
+        Drop the remaining clones and remove the server.
 
-        Closing twice does nothing.
+        With `reuse`, `shared` or `server`, the server stays. Closing twice does nothing.
 
         Raises:
             EngineError: The engine did not remove the server; call again to try again.
@@ -176,7 +179,11 @@ class TemplateDatabase:
 def _configure(
     pool: Pool, options: RunOptions, is_lasting: bool, fast: bool
 ) -> tuple[RunOptions, Callable[[Resource], str]]:
-    """Return the options to start the server with, and what returns the URL of the started one."""
+    """
+    Return the server's options, and a function that returns its URL.
+
+    The function takes the started server.
+    """
     user, password = _credentials(options, is_lasting=is_lasting)
     values = {"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}
     configured = replace(options, env=_template.set_variables(options, values))
@@ -199,7 +206,7 @@ def _credentials(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
 
 
 def _made_fast(server: RunOptions, image_command: Sequence[str]) -> RunOptions:
-    """Return options for a server that is fast, but loses its data when the machine crashes."""
+    """Return options for a fast server, which loses its data if the machine crashes."""
     # The image's own command may load what its extensions need; an entrypoint of the user's replaces it.
     command = server.cmd or (["postgres"] if server.entrypoint else image_command)
     given = _template.read_setting(server, _INITDB_ARGS)
@@ -264,7 +271,11 @@ class _Backend:
                 _release_lock(admin, session)
 
     def ensure_template(self, admin: _Connection, name: str, migrate: Callable[[], object]) -> None:
-        """Create and migrate the template unless it exists; the first process does, and the others wait."""
+        """
+        Create and migrate the template unless it exists.
+
+        The first process does so, and the others wait.
+        """
         with _advisory_lock(admin, name):
             if not _is_template(admin, name):
                 _drop_database(admin, name)  # A process that was killed left it half-made.
@@ -306,19 +317,42 @@ def _copy_database(admin: _Connection, template: str, name: str, *, by_files: bo
     if not (may_share_blocks and _execute_sharing_blocks(admin, statement)):
         admin.execute(statement)
     # The server does not copy settings made with ALTER DATABASE … SET. Inserted as they are stored, lists need no quotes.
-    query = "SELECT setrole, setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
-    for role, settings in admin.execute(f"{query} WHERE datname = %s", [template]).fetchall():
-        admin.execute(
-            "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
-            [role, settings, name],
-        )
+    query = "SELECT setrole, pg_get_userbyid(nullif(setrole, 0)), setconfig FROM pg_db_role_setting"
+    query += " JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"
+    try:
+        for role, role_name, settings in admin.execute(query, [template]).fetchall():
+            try:
+                admin.execute(
+                    "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
+                    [role, settings, name],
+                )
+            except psycopg.errors.InsufficientPrivilege:  # only superusers may change the catalogue
+                _copy_settings(admin, name, role_name, settings)
+    except BaseException:
+        with suppress(psycopg.Error):
+            _drop_database(admin, name)
+        raise
+
+
+def _copy_settings(admin: _Connection, database: str, role: str | None, settings: Sequence[str]) -> None:
+    """Set the settings of a database, or of a role in it, as its owner may."""
+    target = sql.SQL("DATABASE {}").format(sql.Identifier(database))
+    if role:
+        target = sql.SQL("ROLE {} IN {}").format(sql.Identifier(role), target)
+    with admin.transaction():
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            name = sql.SQL(".").join(map(sql.Identifier, key.split(".")))
+            admin.execute("SELECT set_config(%s, %s, true)", [key, value])
+            admin.execute(sql.SQL("ALTER {} SET {} FROM CURRENT").format(target, name))
 
 
 def _execute_sharing_blocks(admin: _Connection, statement: sql.Composed) -> bool:
     """
-    Copy files in the kernel, on XFS and Btrfs by sharing their blocks, and return whether this is possible.
+    Copy files in the kernel, and return whether this is possible.
 
-    See https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-FILE-COPY-METHOD
+    On XFS and Btrfs, the copies share the blocks of the files. See
+    https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-FILE-COPY-METHOD
     """
     try:
         admin.execute("SET file_copy_method = clone")
@@ -330,7 +364,11 @@ def _execute_sharing_blocks(admin: _Connection, statement: sql.Composed) -> bool
 
 
 def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None:
-    """Drop a database that this module has created, even if something is still connected to it."""
+    """
+    Drop a database that this module has created.
+
+    With *force*, drop it even if something is still connected to it.
+    """
     _template.check_name(name)
     knows_force = admin.info.server_version >= 130000
     if force and not knows_force:
@@ -340,7 +378,11 @@ def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None
 
 
 def _seal_template(admin: _Connection, name: str) -> None:
-    """Mark a database as finished, and refuse connections: PostgreSQL copies only what nothing is connected to."""
+    """
+    Mark a database as finished, and refuse connections to it.
+
+    PostgreSQL copies a database only if nothing is connected to it.
+    """
     admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
     _disconnect_clients(admin, name)
     admin.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(sql.Identifier(name)))

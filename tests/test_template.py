@@ -21,6 +21,8 @@ SCHEMES = ("postgresql", "postgres")
         f"postgresql://[{SECRET}/",
         f"postgresql://us[er:{SECRET}@host/",
         f"postgresql://user:x@ho st:{SECRET}/",
+        f"postgresql://user:100%{SECRET}@host/",
+        f"postgresql://user:%00{SECRET}@host/",
         "",
     ],
 )

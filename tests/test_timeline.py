@@ -1,9 +1,12 @@
 """The timeline of a pool as data, as a table and as a drawing."""
 
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+import dockertest
 from dockertest import Step
 from dockertest._timeline import KINDS, Timeline, picture, table
 
@@ -52,6 +55,13 @@ def test_the_table_has_a_row_for_each_container() -> None:
     ]
     assert table([]) == []
     assert table([step("start", 0, 1, name="a\x1b[2J\nb")])[1].startswith("postgres:15 a b ")
+
+
+def test_all_kinds_of_steps_are_shown() -> None:
+    """The table and the drawing know every kind that the package records."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(dockertest.__file__).parent.rglob("*.py")]
+    recorded = {kind for source in sources for kind in re.findall(r'timeline\.step\("(\w+)"', source)}
+    assert recorded == set(KINDS)
 
 
 def test_the_drawing_is_svg() -> None:

@@ -1,9 +1,14 @@
-"""Who uses and who makes which prepared image: records and locks that all processes of one user share."""
+"""
+Records and locks of prepared images, which all processes of one user share.
+
+They show which processes use and make which images.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -16,12 +21,18 @@ POLL_SECONDS = 0.02
 
 
 class PreparedRecords:
-    """The prepared images of one engine, as far as this user on this machine knows of them; see `reaper.Records`."""
+    """
+    The prepared images of one engine that this user on this machine knows of.
+
+    See `reaper.Records`.
+    """
 
     def __init__(self, client: ReaperClient) -> None:
         self._records = client.records
         self._client = client
         self._held: dict[str, int | None] = {}  # descriptors by key
+        self._users: Counter[str] = Counter()  # calls of `use` by key
+        self._changing = threading.RLock()
         self._preparing = threading.Lock()  # for systems without locks of files
 
     @property
@@ -30,20 +41,31 @@ class PreparedRecords:
         return self._client.engine_url
 
     def owner(self) -> str:
-        """Return the owner in the labels of the images of these records; empty as long as their secret does not exist."""
+        """Return the owner in these images' labels; empty until their secret exists."""
         return self._records.owner()
 
     def use(self, key: str) -> None:
-        """Keep a prepared image from being removed until `release`, and write down that it is used now."""
-        if key not in self._held:
-            self._held[key] = self._lock(f"{key}.in-use", shared=True)
+        """Record that a prepared image is used now; prevent its removal until `release`."""
+        with self._changing:
+            if key not in self._held:
+                self._held[key] = self._lock(f"{key}.in-use", shared=True)
+            self._users[key] += 1
         self._records.touch_prepared(key)
 
     def release(self, key: str) -> None:
-        """Let a prepared image be removed; without an image, its locks are removed too."""
-        descriptor = self._held.pop(key, None)
-        if descriptor is not None:
-            os.close(descriptor)
+        """
+        Undo one call of `use`; after the last one, the image can be removed.
+
+        Without an image, its locks are removed too.
+        """
+        with self._changing:
+            self._users[key] -= 1
+            if self._users[key] > 0:
+                return
+            del self._users[key]
+            descriptor = self._held.pop(key, None)
+            if descriptor is not None:
+                os.close(descriptor)
         if not self._records.prepared(key):
             with self._records.removing_prepared(key) as is_free:
                 if is_free:
@@ -51,21 +73,27 @@ class PreparedRecords:
 
     def release_all(self) -> None:
         """Let all prepared images be removed that this pool has used."""
-        while self._held:
-            _, descriptor = self._held.popitem()
-            if descriptor is not None:
-                os.close(descriptor)
+        with self._changing:
+            self._users.clear()
+            while self._held:
+                _, descriptor = self._held.popitem()
+                if descriptor is not None:
+                    os.close(descriptor)
 
     @contextmanager
     def preparing(self, key: str) -> Iterator[None]:
         """Let one process and thread at a time make an image; the others wait."""
         with self._preparing if os.name == "nt" else nullcontext():
-            descriptor = self._lock(f"{key}.preparing", shared=False)
+            descriptor, process = self._lock(f"{key}.preparing", shared=False), os.getpid()
             try:
                 yield
             finally:
                 if descriptor is not None:
-                    os.close(descriptor)
+                    # Processes that *fill* has started must not keep it, and a child must not open its parent's.
+                    if os.getpid() == process:
+                        self._records.unlock(descriptor)
+                    else:
+                        os.close(descriptor)
 
     def find(self, key: str) -> dict[str, Any]:
         """Return the record of a prepared image; empty if there is none."""
@@ -82,7 +110,7 @@ class PreparedRecords:
             raise _not_writable(self._records.folder)
 
     def supersede(self, series: str, key: str) -> None:
-        """Mark the images of a series, except for the one with that key, as replaced if nothing uses them."""
+        """Mark the unused images of a series as replaced, except the one with *key*."""
         for other in self._records.prepared_keys(self.engine):
             if other != key and self._records.prepared(other).get("series") == series:
                 with self._records.removing_prepared(other) as is_free:
@@ -90,7 +118,7 @@ class PreparedRecords:
                         self._records.supersede(other)
 
     def _lock(self, name: str, *, shared: bool) -> int | None:
-        """Wait for the lock of a file, and return its descriptor; `None` where there are no such locks."""
+        """Wait for a file's lock and return its descriptor; `None` if not supported."""
         try:
             while (descriptor := self._records.lock(name, shared=shared)) is None:
                 _clock.sleep(POLL_SECONDS)

@@ -1,5 +1,7 @@
 """
-The reaper: a small process that removes what the user's process leaves behind, however that ends.
+The reaper: a small process that removes what the user's process leaves behind.
+
+It does this however the user's process ends.
 
 *How it starts.* A pool starts it before the first create request. It detaches, so that nothing that ends the user's
 process ends it too, and ignores every signal that can be ignored. It uses the standard library alone and is run as a
@@ -132,7 +134,7 @@ _ENGINE_PROGRAMS = ("dockerd", "podman")
 
 
 class Engine:
-    """An engine that is reached by HTTP over a unix socket, TCP, TLS, or a command such as ssh."""
+    """An engine, reached by HTTP over a unix socket, TCP, TLS or a command like ssh."""
 
     def __init__(self, address: Mapping[str, Any]) -> None:
         self._url = urlsplit(address["url"])
@@ -183,7 +185,11 @@ def _tls_context(address: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 def _run_connected(command: list[str]) -> socket.socket:
-    """Return a socket whose other end is the standard input and output of a new process, which ends with it."""
+    """
+    Run a command, and return a socket to its standard input and output.
+
+    The process ends with the socket.
+    """
     with contextlib.suppress(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # an earlier one
     near, far = socket.socketpair()
@@ -213,7 +219,9 @@ _LIST_REPEATS, _LIST_PAUSE_SECONDS = 10, 0.1
 
 def list_labelled(request: Request, kind: str, *labels: str) -> list[dict[str, Any]]:
     """
-    Return the containers, networks, volumes or images that have all *labels*. The id of a volume is its name.
+    Return the containers, networks, volumes or images that have all *labels*.
+
+    The id of a volume is its name.
 
     Raises:
         OSError: The engine does not answer, or refuses.
@@ -292,7 +300,9 @@ def start_thread(function: Callable[[Any], object], argument: Any) -> threading.
 
 class Records:
     """
-    What sessions of one user write down for each other and for later ones, in the state folder.
+    The records of one user's sessions in the state folder.
+
+    Sessions write them for each other and for later sessions.
 
     - `SESSION.lock` is locked while the session's process lives, and names its engine.
     - `CONTAINER.deadline` holds the time at which a container is removed. Several processes, each with a reaper, may hold the
@@ -314,7 +324,7 @@ class Records:
         return self.folder / f"{session}.lock"
 
     def is_unlocked(self, session: str) -> bool:
-        """Return whether a lock exists and is free, so that the session's process is gone."""
+        """Return whether a lock exists and is free, so the session's process is gone."""
         try:
             import fcntl
 
@@ -350,7 +360,7 @@ class Records:
         self._write(self._deadline_path(container), " ".join(map(str, fields)))
 
     def seconds_left(self, container: str, boot: str) -> float:
-        """Return the time until the deadline that was written down last; 0 if none is known."""
+        """Return the seconds until the last recorded deadline; 0 if none is known."""
         fields = self._read(self._deadline_path(container)).split(" ", 3)
         try:
             # The monotonic clock cannot be changed, but starts again at each boot.
@@ -373,11 +383,19 @@ class Records:
         self._remove(self._deadline_path(container))
 
     def keep(self, thing: str, engine: str) -> bool:
-        """Write down that a container, network, session or, by its `record_name`, volume stays; return whether that worked."""
+        """
+        Record that a thing must stay, and return whether that worked.
+
+        *thing* is the id of a container, network or session, or the `record_name` of a volume.
+        """
         return self._write(self._kept_path(thing), engine)
 
     def is_kept(self, thing: Mapping[str, Any]) -> bool:
-        """Return whether a container, network or volume as the engine lists it, or its whole session, is to stay."""
+        """
+        Return whether a container, network or volume, or its whole session, must stay.
+
+        *thing* is in the form in which the engine lists it.
+        """
         session = labels_of(thing).get(SESSION, "")
         names = (record_name(thing), session if _SESSION_FORM.fullmatch(session) else "")
         return any(_KEPT_FORM.fullmatch(name) and self._kept_path(name).exists() for name in names)
@@ -461,11 +479,7 @@ class Records:
                     yield Gate(file, path)
                     return
             finally:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(
-                        file, fcntl.LOCK_UN
-                    )  # A child that was forked meanwhile has a copy of the descriptor.
-                os.close(file)
+                self.unlock(file)
 
     def has_gate(self, key: str) -> bool:
         """Return whether holds of a key are recorded in this folder."""
@@ -488,7 +502,11 @@ class Records:
         self._remove(self._holder_path(key, session))
 
     def is_held(self, key: str, *, beside: str = "") -> bool:
-        """Return whether a living session holds a key, one other than *beside*; records of dead ones are removed."""
+        """
+        Return whether a living session other than *beside* holds a key.
+
+        Records of dead sessions that it finds are removed.
+        """
         for path in self._listed(".holder"):
             held, _, session = path.stem.partition(".")
             if held != key or session == beside:
@@ -527,7 +545,9 @@ class Records:
 
     def owner(self) -> str:
         """
-        Return the owner in the labels of the prepared images with records in this folder; empty if there are none.
+        Return the owner in the labels of the prepared images recorded in this folder.
+
+        It is empty if the folder has no `PREPARED_KEY_FILE`.
 
         It follows from the secret that their keys are made with. Users and machines would not do: several containers may
         have the same user and machine id, and each of them a state folder of its own.
@@ -557,11 +577,11 @@ class Records:
         return [key for key in keys if self.prepared(key).get("engine") == engine]
 
     def set_prepared(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Write down a prepared image, which is in use at this moment; return whether that worked."""
+        """Record a prepared image, which is in use now; return whether that worked."""
         return self._write(self._prepared_path(key), json.dumps(record))
 
     def supersede(self, key: str) -> None:
-        """Mark a prepared image as replaced by another one, without changing the time of its last use."""
+        """Mark a prepared image as replaced, without changing the time of its last use."""
         path = self._prepared_path(key)
         with contextlib.suppress(OSError):
             status = path.stat()
@@ -569,7 +589,7 @@ class Records:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def last_use(self, key: str) -> float | None:
-        """Return when a prepared image was used last, in seconds since 1970; `None` if it is unknown."""
+        """Return a prepared image's last use in seconds since 1970; `None` if unknown."""
         try:
             return self._prepared_path(key).stat().st_mtime
         except OSError:
@@ -583,13 +603,19 @@ class Records:
             os.utime(self._prepared_path(key))
 
     def forget_prepared(self, key: str) -> None:
-        """Remove the records of a prepared image that is gone. The caller holds its lock exclusively."""
+        """
+        Remove the records of a prepared image that is gone.
+
+        The caller holds its lock exclusively.
+        """
         for suffix in ("prepared", "preparing", "in-use"):
             self._remove(self.folder / f"{key}.{suffix}")
 
     def lock(self, name: str, *, shared: bool) -> int | None:
         """
-        Lock a file, which is created if it is missing, and return its descriptor; `None` if another process has locked it.
+        Lock a file, and return its descriptor; `None` if it is locked already.
+
+        A missing file is created.
 
         Raises:
             OSError: The file cannot be opened.
@@ -610,9 +636,18 @@ class Records:
                 pass
             os.close(descriptor)
 
+    @staticmethod
+    def unlock(descriptor: int) -> None:
+        """Unlock a file, also if a forked child has a copy of its descriptor."""
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
     @contextlib.contextmanager
     def removing_prepared(self, key: str) -> Iterator[bool]:
-        """Keep a prepared image from being used during the body; provide whether it is not in use."""
+        """Keep a prepared image from being used in the body; yield whether it is unused."""
         try:
             descriptor = self.lock(f"{key}.in-use", shared=False)
         except ImportError:  # Engines refuse to remove an image that a container uses.
@@ -625,7 +660,7 @@ class Records:
             yield descriptor is not None
         finally:
             if descriptor is not None:
-                os.close(descriptor)
+                self.unlock(descriptor)
 
     def _prepared_path(self, key: str) -> Path:
         return self.folder / f"{key}.prepared"
@@ -686,7 +721,11 @@ class Gate:
         os.pwrite(self._file, f"{engine}\n{ended}".encode(), 0)
 
     def seconds_unheld(self, boot: str) -> float:
-        """Return for how long the key has not been held; counting begins with the first call after a hold."""
+        """
+        Return the seconds for which the key has not been held.
+
+        Counting begins with the first call after a hold.
+        """
         engine, _, ended = os.pread(self._file, 65536, 0).decode(errors="replace").partition("\n")
         try:
             monotonic, wall, recorded_boot = ended.split()
@@ -722,7 +761,11 @@ class Hold(NamedTuple):
 
 
 def hold_of(labels: Mapping[str, str]) -> Hold | None:
-    """Return how a container is held that is removed without a request; `None` for any other."""
+    """
+    Return the hold of a container that is removed automatically; else `None`.
+
+    Such a container is shared, or reused with `idle`.
+    """
     if _KEY_FORM.fullmatch(labels.get(SHARED, "")):
         return Hold(SHARED, labels[SHARED], 0.0)
     if _KEY_FORM.fullmatch(labels.get(REUSE, "")) and _IDLE_FORM.fullmatch(labels.get(IDLE, "")):
@@ -739,12 +782,16 @@ def labels_of(thing: Mapping[str, Any]) -> dict[str, str]:
 
 
 def record_name(thing: Mapping[str, Any]) -> str:
-    """Return the name under which it is noted that a thing is kept: its id, or `volume.NAME`."""
+    """Return the name of a thing's `.kept` record: its id, or `volume.NAME`."""
     return f"volume.{thing['Id']}" if "Mountpoint" in thing else str(thing.get("Id", ""))
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:
-    """Return whether the labels are a complete set of this library's; else they mean nothing."""
+    """
+    Return whether the labels are a complete set of this library's labels.
+
+    Otherwise they mean nothing.
+    """
     return bool(
         labels.get(MANAGED) == "true"
         and _SESSION_FORM.fullmatch(labels.get(SESSION, ""))
@@ -753,26 +800,38 @@ def is_ours(labels: Mapping[str, str]) -> bool:
 
 
 def expiry(labels: Mapping[str, str], label: str = EXPIRES) -> int | None:
-    """Return the time, in seconds since 1970, after which any session may remove this; `None` for never."""
+    """
+    Return the expiry time in seconds since 1970; `None` for never.
+
+    After that time, any session may remove this.
+    """
     written = labels.get(label, "")
     return int(written) if _EXPIRES_FORM.fullmatch(written) else None
 
 
 def is_expired(labels: Mapping[str, str]) -> bool:
-    """Return whether the time in our labels has passed; the session may be alive, and have made other things since."""
+    """
+    Return whether the expiry time in our labels has passed.
+
+    The session may still be alive, and may have made other things since.
+    """
     expires = expiry(labels)
     return is_ours(labels) and expires is not None and expires < time.time()
 
 
 def was_handed_over(container: Mapping[str, Any]) -> bool:
-    """Return whether others may have taken a listed container: a shared one, or one to be reused that was started."""
+    """
+    Return whether others may have taken a listed container.
+
+    This applies to a shared container, and to a container for reuse that was started.
+    """
     labels = labels_of(container)
     return bool(labels.get(SHARED)) or (bool(labels.get(REUSE)) and container.get("State") != "created")
 
 
 class Evidence(NamedTuple):
     """
-    What this process knows about itself and its engine, to judge other sessions by.
+    What this process knows about itself and its engine, to judge other sessions.
 
     Attributes:
         identity: User, machine, boot and PID namespace, joined by full stops.
@@ -803,7 +862,7 @@ class Evidence(NamedTuple):
         return _is_of_earlier_boot(theirs, self.identity) and self.is_on_this_boot()
 
     def sees_holders(self, labels: Mapping[str, str]) -> bool:
-        """Return whether all sessions that may hold a container are recorded in this state folder, or are dead."""
+        """Return whether the records show all living sessions that may hold a container."""
         hold = hold_of(labels)
         if hold is None or not is_ours(labels):
             return False
@@ -821,7 +880,11 @@ class Evidence(NamedTuple):
 
 
 def is_same_place(theirs: str, ours: str) -> bool:
-    """Return whether two identities are the same user on the same boot of the same machine and PID namespace."""
+    """
+    Return whether two identities have the same user, machine, boot and namespace.
+
+    The namespace is the PID namespace.
+    """
     return _words(theirs) == _words(ours)
 
 
@@ -850,7 +913,7 @@ def gather_evidence(identity: str, records: Records, url: str, request: Request)
 
 def is_engine_behind(url: str) -> bool:
     """
-    Return whether the process that listens on a unix socket is an engine on this machine.
+    Return whether the listener of a unix socket is an engine on this machine.
 
     A socket may be forwarded to another machine by ssh, socat or a proxy. The kernel reports the process id of the
     listener: 0 if it runs outside of this PID namespace. If systemd listens for Docker, the daemon is its child.
@@ -875,7 +938,9 @@ def is_engine_behind(url: str) -> bool:
 
 def has_container_here(request: Request) -> bool:
     """
-    Return whether a container of the engine runs on this machine's kernel, which proves that the engine does.
+    Return whether a container of the engine runs on this machine's kernel.
+
+    If it does, so does the engine.
 
     The engine reports the process id of a container, and the cgroup of the process with that id names the container.
     """
@@ -895,7 +960,11 @@ def _program(process: int) -> str:
 
 
 def _stat(process: int) -> list[str]:
-    """Return the fields of `/proc/PID/stat` that follow the program's name: the state, the parent's id and so on."""
+    """
+    Return the fields of `/proc/PID/stat` that follow the program's name.
+
+    The first ones are the state and the parent's id.
+    """
     text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()
 
@@ -907,7 +976,9 @@ def release(
     request: Request, records: Records, hold: Hold, *, session: str = "", boot: str = ""
 ) -> tuple[float | None, list[str]]:
     """
-    End a session's hold, if one is given, and remove the container if no living session holds it and its time is up.
+    End a session's hold, and remove the container if its time is up.
+
+    An empty *session* ends no hold. A container that a living session holds is not removed.
 
     Returns:
         The seconds after which to call this again, or `None` if nothing is left to do; and the ids of removed containers.
@@ -934,7 +1005,9 @@ def release(
 
 def remove_sessions(request: Request, sessions: Iterable[str], records: Records) -> list[str]:
     """
-    Remove what these sessions made, containers first; return the ids of all that were listed, and of removed images.
+    Remove what these sessions made, containers first, and return the ids.
+
+    The ids are those of all containers, networks and volumes that it tried to remove, and of the removed images.
 
     What the user keeps stays, and so do containers that were handed over to those who reuse or share them.
     """
@@ -952,7 +1025,7 @@ def remove_sessions(request: Request, sessions: Iterable[str], records: Records)
 
 
 def _list_intermediate(request: Request, label: str = f"{INTERMEDIATE}=true") -> list[dict[str, Any]]:
-    """Return the images that sessions made on the way to others; none if a proxy hides all images."""
+    """Return the sessions' intermediate images; none if a proxy hides all images."""
     with contextlib.suppress(ListError):
         # Podman 4 finds no image by two labels.
         listed = list_labelled(request, "images", label)
@@ -1045,7 +1118,12 @@ def _is_past(stamp: str) -> bool:
 
 
 def _tidy(request: Request, evidence: Evidence, known: set[str], dead: set[str]) -> list[str]:
-    """Remove containers whose reaper died before their deadline, and records of things that are gone; return the containers."""
+    """
+    Remove overdue containers and stale records, and return the containers' ids.
+
+    A container is overdue if its reaper died before the deadline. A record is stale if it describes something that is
+    gone.
+    """
     records, engine = evidence.records, evidence.engine
     records.remove_temporary_folders()
     for session in dead | (set(records.stale_locks(engine)) - known):
@@ -1073,7 +1151,11 @@ def short(thing: str) -> str:
 
 
 def _exists(request: Request, thing: str) -> bool:
-    """Return whether the engine has a container or network with that id, or a volume with that `record_name`."""
+    """
+    Return whether a container, network or volume exists on the engine.
+
+    *thing* is the id of a container or network, or the `record_name` of a volume.
+    """
     if thing.startswith("volume."):
         return request("GET", f"/volumes/{quote(thing.removeprefix('volume.'), safe='')}", None)[0] != 404
     paths = (f"/containers/{quote(thing, safe='')}/json", f"/networks/{quote(thing, safe='')}")
@@ -1083,7 +1165,11 @@ def _exists(request: Request, thing: str) -> bool:
 def _remove_in_parallel(
     request: Request, kind: str, things: Iterable[Mapping[str, Any]], *, force: bool = False
 ) -> list[str]:
-    """Remove things at the same time; return their ids. What fails is found again by the next list."""
+    """
+    Remove things in parallel, and return their ids.
+
+    The ids include those of failed removals. The next list contains these things again.
+    """
     ids = []
     threads = []
     for thing in things:
@@ -1122,7 +1208,7 @@ class WatchedProcess:
             yield from lines
 
     def _wait_for_data(self) -> bool:
-        """Wait for something to read; return `False` once the process has ended and all is read."""
+        """Wait for data; return `False` once the process has ended and all is read."""
         if not hasattr(select, "poll"):
             return True  # Windows has neither, nor processes that inherit what they are not given.
         poll = select.poll()
@@ -1142,7 +1228,7 @@ class WatchedProcess:
 
 
 def start_time(process: int) -> str:
-    """Return when a process was started; empty if it has ended or has no entry in `/proc`."""
+    """Return a process's start time; empty if it has ended or is not in `/proc`."""
     try:
         fields = _stat(process)
         return "" if fields[0] in "ZX" else fields[19]
@@ -1315,12 +1401,16 @@ class Reaper:
         self._holds.setdefault(session, set()).add(Hold(label, key, idle))
 
     def _on_idle(self, label: str, key: str, idle: float, seconds: float) -> None:
-        """Look in some seconds whether a container is still not held by any session, even after the process's end."""
+        """
+        Check in *seconds* whether a container is still not held by any session.
+
+        This happens even if the user's process has ended.
+        """
         self._idle[key] = Hold(label, key, idle)
         self._on_expire(key, seconds)
 
     def _on_program(self, process: int, is_running: bool) -> None:
-        """Remember a program that creates things on behalf of the user's process, or forget it."""
+        """Remember or forget a program that creates things for the user's process."""
         if is_running:
             self._programs[process] = start_time(process)
         else:
@@ -1341,7 +1431,7 @@ class Reaper:
         self._is_recovering = False
 
     def _on_swept(self, session: str, found: list[str] | None) -> None:
-        """Look again for what a dead session left, since an engine may still be creating something."""
+        """Repeat the sweep of a dead session, as an engine may still create something."""
         sweep = self._sweeps[session]
         elapsed = time.monotonic() - sweep.since
         if found == [] and elapsed >= LATE_CREATION_SECONDS:
@@ -1429,7 +1519,11 @@ class Reaper:
         self._events.put(("idle", {**hold._asdict(), "seconds": seconds}))
 
     def _enforce_idle(self, hold: Hold) -> None:
-        """Remove a container that no session has held for long enough; if one holds it, that has a reaper."""
+        """
+        Remove a container that no session has held for long enough.
+
+        If a session holds it, this reaper leaves it to that session.
+        """
         outcome = self._try(partial(release, records=self._records, hold=hold, boot=boot_of(self._identity)))
         if outcome is None:
             self._events.put(("failed", {"container": hold.key}))
@@ -1439,7 +1533,11 @@ class Reaper:
             self._events.put(("gone", {"container": hold.key}))
 
     def _enforce(self, container: str) -> None:
-        """Remove a container whose time is up, unless another process has given it more, or the user keeps it."""
+        """
+        Remove a container whose time is up.
+
+        It stays if another process has extended its deadline, or if the user keeps it.
+        """
         if hold := self._idle.get(container):
             self._enforce_idle(hold)
             return
@@ -1454,7 +1552,11 @@ class Reaper:
             self._events.put(("gone" if is_gone else "failed", {"container": container}))
 
     def _look_for(self, container: str) -> None:
-        """Stay for a container's deadline while the container exists, after the user's process has ended."""
+        """
+        Forget a container's deadline if the container no longer exists.
+
+        After the user's process has ended, the reaper only stays for deadlines of containers that exist.
+        """
         if hold := self._idle.get(container):
             if (
                 self._try(lambda request: list_labelled(request, "containers", f"{hold.label}={hold.key}"))
@@ -1467,7 +1569,11 @@ class Reaper:
             self._events.put(("gone", {"container": container}))
 
     def _try(self, act: Callable[[Request], Any]) -> Any:
-        """Do something with the engine; return `None` if it failed. The caller tries again."""
+        """
+        Call *act* with the engine's request function; return `None` if it fails.
+
+        The caller tries again.
+        """
         try:
             result = act(self._request)
         except Exception as error:  # noqa: BLE001 - no caller is left to catch it
@@ -1480,7 +1586,11 @@ class Reaper:
         return result
 
     def _report_trouble(self, error: Exception) -> None:
-        """Log a failure once, however often it is repeated; a refused login goes to the user's process too."""
+        """
+        Log a failure once, however often it is repeated.
+
+        A refused login is also reported to the user's process.
+        """
         text = f"{type(error).__name__}: {error}"
         if text == self._trouble:
             return
@@ -1502,7 +1612,11 @@ def send(answer: dict[str, Any]) -> None:
 
 
 def ignored_signals() -> set[signal.Signals]:
-    """Return the signals that would end the reaper, except for those that cannot be ignored and those of a crash."""
+    """
+    Return the signals that the reaper ignores.
+
+    They would end or stop it. Signals that cannot be ignored and signals of a crash are excluded.
+    """
     names = (  # noqa: SIM905 - a list would take eighteen lines
         "SIGTERM SIGHUP SIGINT SIGQUIT SIGPIPE SIGALRM SIGUSR1 SIGUSR2 SIGVTALRM SIGPROF SIGIO SIGPWR SIGTTIN SIGTTOU "
         "SIGTSTP SIGXCPU SIGXFSZ SIGBREAK"
@@ -1511,7 +1625,7 @@ def ignored_signals() -> set[signal.Signals]:
 
 
 def run(process: int) -> None:
-    """Be the reaper of *process*, which is the parent of this one, until nothing is left to do."""
+    """Run as the reaper of *process*, the parent process, until no work is left."""
     for number in ignored_signals():
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # They were blocked until now; see `reaper_client`.
@@ -1530,7 +1644,9 @@ def run(process: int) -> None:
 
 def run_in_fork(connection: int) -> None:
     """
-    Fork this process into a reaper that reads from *connection*: a frozen program has no Python that could be started.
+    Fork this process into a reaper that reads from *connection*.
+
+    This is for frozen programs, which have no Python interpreter to start.
 
     The reaper shares nothing with the user's program but memory that is not used again. It inherits no descriptor but
     *connection*, runs no exit handler and no finalizer, and has imported all that it needs, since another thread may

@@ -1,5 +1,7 @@
 """
-The open sessions of this process, which are closed at exit, and what the process has to report at its end.
+The open sessions of this process, and what it has to report at its end.
+
+The sessions are closed at exit.
 
 This is the package's one mutable state at module level. No method here takes a lock: a signal handler may call any of it
 in the middle of any other, and single operations on a dict or list are atomic.
@@ -100,7 +102,9 @@ class PoolRegistry:
 
     def postpones(self, owner: Closable, failure: BaseException, containers: Iterable[Reporting]) -> bool:
         """
-        Keep what a `with` body had running that failed, or wait for the outcome of the test of pytest that runs it.
+        Keep the containers of a failed `with` body, or wait for its test's outcome.
+
+        It waits if a test of pytest runs the body.
 
         The test may expect the failure. The plugin then calls `finish_test`.
 
@@ -114,7 +118,8 @@ class PoolRegistry:
         """
         is_judged_later = PLUGIN in sys.modules and "PYTEST_CURRENT_TEST" in os.environ  # noqa: TID251 - pytest sets it for each test
         if is_judged_later:
-            self.postponed.append(owner)
+            if all(one is not owner for one in self.postponed):
+                self.postponed.append(owner)
         elif isinstance(failure, Exception) and "SkipTest" not in [
             base.__name__ for base in type(failure).__mro__
         ]:
@@ -144,13 +149,21 @@ class PoolRegistry:
         ]
 
     def _leave_to_parent(self) -> None:
-        """In a forked child, choose an engine again, since it may be another worker; the forwarders are the parent's."""
+        """
+        Forget the parent's engine and forwarders in a forked child.
+
+        The child chooses an engine again, since it may be another worker. The forwarders belong to the parent.
+        """
         self.placed_at = ""
         self.forwarders = {}
         self.forwarders_lock = threading.RLock()
 
     def _close_all(self) -> None:
-        """Close what this process opened, newest first; a forked child leaves its parent's sessions alone."""
+        """
+        Close what this process opened, newest first.
+
+        A forked child leaves its parent's sessions alone.
+        """
         for pid, session in reversed(list(self._open.values())):
             if pid == os.getpid():
                 try:

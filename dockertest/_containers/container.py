@@ -1,4 +1,4 @@
-"""One container: what the session, the liveness monitor and `Resource` hold of it."""
+"""The handle of a container, shared by session, liveness monitor and `Resource`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from dockertest import _clock
-from dockertest._cleanup.registry import registry
+from dockertest._cleanup.registry import Closable, registry
 from dockertest._containers import files, logs
 from dockertest._engine import networks, sdk
 from dockertest._engine.inspection import Inspection
@@ -202,7 +202,7 @@ class Container:
 
     def check_alive(self, timeout: float) -> None:
         """
-        Raise an error if the container has ended; trouble with the engine does not count.
+        Raise an error if the container has ended, but not if the engine fails.
 
         Raises:
             ContainerExitedError: It has ended, or is gone.
@@ -217,7 +217,11 @@ class Container:
             pass
 
     def report(self) -> Report:
-        """Return the container's state and last log lines; asking the engine takes at most 5 s for each."""
+        """
+        Return the container's state and last log lines.
+
+        Each of the two requests to the engine times out after 5 s.
+        """
         try:
             return self.describe(self.inspect(timeout=5), timeout=5)
         except DockertestError as error:
@@ -226,7 +230,7 @@ class Container:
             return replace(self._report_removed(), status="unknown", error=str(error))
 
     def describe(self, inspection: Inspection, timeout: float | None = None) -> Report:
-        """Return the report of a container as *inspection* shows it, with its last log lines."""
+        """Return a report of *inspection* and the container's last log lines."""
         return Report(
             name=inspection.name,
             id=inspection.id,
@@ -342,7 +346,11 @@ class Container:
             self._forwarder.wake()
 
     def _finish_log(self, *, is_removal: bool) -> None:
-        """Pass the rest of the log on. If the container is to be removed, it is ended first, so that the rest is complete."""
+        """
+        Pass the rest of the log on.
+
+        If the container is to be removed, it is killed first, so that the rest is complete.
+        """
         forwarder, self._forwarder = self._forwarder, None
         if forwarder is None:
             return
@@ -358,7 +366,9 @@ class Container:
 
     def await_ports(self, inspection: Inspection | None = None) -> Inspection:
         """
-        Wait up to 2 s until the published ports are bound; some engines do that a moment after the start.
+        Wait up to 2 s until the published ports are bound.
+
+        Some engines bind them a moment after the start.
 
         Args:
             inspection: What is known already, to save a request.
@@ -375,7 +385,7 @@ class Container:
 
     @contextmanager
     def measured_readiness(self) -> Iterator[None]:
-        """Record the first successful wait in the timeline: that is when the service was ready."""
+        """Record the first successful wait in the timeline, as the service's readiness."""
         if self._was_ready:
             yield
             return
@@ -410,18 +420,25 @@ class Container:
         self._announce_kept()
 
     def keep_failed(self) -> None:
-        """Keep the container, and its data, if the user wants to keep what a failed test had running."""
+        """Keep the container and its data after a failed test, if the user wants that."""
         if not self._runtime.defaults.keep_failed:
             return
         self.keep()
         for callback in self._after_failure:
             callback()
 
-    def postpones(self, failure: BaseException) -> bool:
-        """Return whether to close this later because a `with` body has failed; see `PoolRegistry.postpones`."""
+    def postpones(self, failure: BaseException, owner: Closable | None = None) -> bool:
+        """
+        Return whether to close this later because a `with` body has failed.
+
+        See `PoolRegistry.postpones`.
+
+        Args:
+            owner: What the end of the body would close; this by default.
+        """
         if not self._runtime.defaults.keep_failed or self.ownership is Ownership.BORROWED:
             return False
-        return registry.postpones(self, failure, [self])
+        return registry.postpones(owner or self, failure, [self])
 
     def on_failure(self, callback: Callable[[], object]) -> None:
         """Call *callback* when the container is kept because a test has failed."""
@@ -429,7 +446,9 @@ class Container:
 
     def expire(self, seconds: float | None) -> None:
         """
-        Schedule the removal of the container by the reaper in *seconds*; `None` cancels it.
+        Schedule the removal of the container by the reaper in *seconds*.
+
+        `None` cancels the removal.
 
         Raises:
             InvalidOptionError: The reaper is turned off, or does not work.
@@ -442,7 +461,7 @@ class Container:
         self._after_removal.append(callback)
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Call *callback* when this handle has been closed, whether or not the container was removed."""
+        """Call *callback* when this handle has been closed, with or without a removal."""
         self._on_close.append(callback)
 
     @property
@@ -468,7 +487,11 @@ class Container:
             self.release(remove=self.ownership is Ownership.OWNED)
 
     def release_kept(self) -> None:
-        """Let go of a kept container, and print how to reach and remove it unless that was done."""
+        """
+        Release a kept container, and print how to reach and remove it.
+
+        This is printed at most once, here or by `keep`.
+        """
         if self.is_open and not self._is_kept:
             if self.ownership is Ownership.SHARED:  # Otherwise the last session removes it.
                 self._runtime.session.keep(self.id, (), ())
@@ -512,7 +535,9 @@ class Container:
 
     def release_unless_started(self, ownership: Ownership) -> None:
         """
-        Let go of a container that others may take once it runs: remove it only if it does not.
+        Release a container, and remove it only if it is not running.
+
+        Others may take the container once it runs.
 
         Args:
             ownership: Whose it is as soon as it runs.
@@ -539,7 +564,7 @@ class Container:
             raise ContainerExitedError.of(self._report_removed()) from error
 
     def _comes_back(self, inspection: Inspection, timeout: float) -> bool:
-        """Return whether a container that has ended runs again in a moment, as during `docker restart`."""
+        """Return whether an ended container soon runs again, as in `docker restart`."""
         if self._restarts:
             return True
         # Podman reports a container as ended until its policy restarts it.
@@ -553,7 +578,11 @@ class Container:
         return not inspection.has_ended
 
     def _was_stopped(self, inspection: Inspection, timeout: float) -> bool:
-        """Return whether the container ended because someone stopped it: that is how a restart begins."""
+        """
+        Return whether the container ended because someone stopped it.
+
+        A restart begins in this way.
+        """
         engine = self._runtime.engine
         # Podman announces a restart before it stops the container, and sends no event of its own for that stop.
         stops = ["kill", "stop", *(["restart"] if engine.is_podman else [])]
@@ -602,7 +631,11 @@ class Container:
 
 
 def are_bound(inspection: Inspection) -> bool:
-    """Return whether all published ports are bound, or none will be because the container has ended."""
+    """
+    Return whether all published ports are bound, or none will be.
+
+    None will be bound if the container is not running, or if its network mode names no network.
+    """
     return (
         all(inspection.ports.get(port) for port in inspection.published_ports)
         or inspection.status != "running"
@@ -611,7 +644,7 @@ def are_bound(inspection: Inspection) -> bool:
 
 
 def published(inspection: Inspection) -> tuple[str, ...]:
-    """Return the published ports and their addresses, such as `"5432/tcp -> 127.0.0.1:49153"`."""
+    """Return the published ports, such as `"5432/tcp -> 127.0.0.1:49153"`."""
     return tuple(
         f"{port} -> {join_host_port(bound.host_ip, bound.host_port)}"
         for port, bindings in inspection.ports.items()

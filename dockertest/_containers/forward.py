@@ -67,9 +67,10 @@ class Target:
 
 class LogForwarder:
     """
-    A thread that passes the lines of one container's log on, from one start to the next, until `finish`.
+    A thread that passes on the lines of one container's log until `finish`.
 
-    The engine stores the log, so a slow target never blocks the container.
+    It continues from one start of the container to the next. The engine stores the log, so a slow target never blocks the
+    container.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class LogForwarder:
         self._finished_at = -1.0  # when the container had ended before its log was read
         self._thread = start_thread(self._run, "dockertest-log")
         if self._thread is None:
+            self._target.close()
             log.warning("log_to: no thread can be started, so the log of %s is not passed on", self._label)
 
     def wake(self) -> None:
@@ -146,7 +148,11 @@ class LogForwarder:
         return True
 
     def _has_nothing_new(self) -> bool:
-        """Return whether the container has ended, and its log was read since. It may have run in between."""
+        """
+        Return whether the container has ended, and its log was read since.
+
+        The container may have run in between.
+        """
         inspection = self._engine.inspect(self._container)
         was_read = inspection.has_ended and inspection.finished_at == self._finished_at
         self._finished_at = inspection.finished_at

@@ -185,6 +185,38 @@ def test_only_failed_tests_keep(
     assert f"remove: docker rm -f -v {kept[0][:12]}" in output
 
 
+def test_a_body_that_failed_keeps_its_database(engine: Engine, kept: "list[str]", name: str) -> None:
+    """Also if only the block of the database or of the template has failed."""
+    code = f"""
+import dockertest
+from dockertest.postgres import TemplateDatabase
+pool = dockertest.Pool()
+with TemplateDatabase(pool, print, labels={{{name!r}: "1"}}) as template, template.clone() as database:
+    name = database.name
+    try:
+        with template.clone() as other:
+            other_name = other.name
+            1 / 0
+    finally:
+        print("names", name, other_name)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    kept += engine.labelled(name)
+    (container,) = kept
+    query = ["psql", "-U", "postgres", "-At", "-c", "SELECT datname FROM pg_database"]
+    _, listed = engine.client.containers.get(container).exec_run(query)
+    *_, first, second = ended.stdout.split()
+    assert isinstance(listed, bytes)
+    assert {first, second} <= set(listed.decode().split()), ended.stderr
+    assert ended.stderr.count("kept database postgresql://") == 2
+
+
 @pytest.mark.parametrize(("failure", "count"), [("1 / 0", 1), ("raise unittest.SkipTest", 0), ("pass", 0)])
 def test_only_a_body_that_failed_keeps(
     engine: Engine, kept: "list[str]", name: str, failure: str, count: int

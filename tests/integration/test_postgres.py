@@ -237,6 +237,42 @@ class TestRunningServer:
         TemplateDatabase(None, migrate, server=server).close()
         assert name not in databases(template)
 
+    def test_settings_are_copied_by_a_user_with_few_rights(self, template: TemplateDatabase) -> None:
+        """Only a superuser may change the catalogue; the owner of a database may set the same."""
+
+        def with_settings(url: str) -> None:
+            with psycopg.connect(url) as connection:
+                name = sql.Identifier(connection.info.dbname)
+                for target in ("DATABASE {}", "ROLE few IN DATABASE {}"):
+                    for change in ("search_path = 'a, b', public", "work_mem = '7MB'"):
+                        connection.execute(sql.SQL(f"ALTER {target} SET {change}").format(name))
+
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE ROLE few LOGIN CREATEDB PASSWORD 'x'")
+        server = urlsplit(template._clones.server.url(""))
+        url = server._replace(netloc=f"few:x@{server.netloc.rpartition('@')[2]}").geturl()
+        query = "SELECT current_setting('search_path'), current_setting('work_mem')"
+        with TemplateDatabase(None, with_settings, server=url) as own:
+            for _ in range(2):
+                with own.clone() as clone, psycopg.connect(clone.url) as connection:
+                    assert connection.execute(query).fetchone() == ('"a, b", public', "7MB")
+
+    def test_a_clone_that_cannot_be_dropped_does_not_keep_the_others(
+        self, template: TemplateDatabase, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A replication slot, for example, prevents that; everything else is closed."""
+        server = urlsplit(template._clones.server.url(""))
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE ROLE owner LOGIN CREATEDB PASSWORD 'x'")
+            url = server._replace(netloc=f"owner:x@{server.netloc.rpartition('@')[2]}").geturl()
+            own = TemplateDatabase(None, migrate, version="owner", server=url)
+            first, second = own.clone(), own.clone()
+            admin.execute(sql.SQL("ALTER DATABASE {} OWNER TO postgres").format(sql.Identifier(first.name)))
+            own.close()
+            assert {first.name, second.name} & databases(template) == {first.name}
+            assert f"cannot drop {first.name} yet" in caplog.text
+            admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(first.name)))
+
 
 class TestPreparedImages:
     """A server is started from an image of one that was set up and filled before."""
@@ -265,6 +301,15 @@ class TestPreparedImages:
         finally:
             for image in images[-2:]:
                 engine.client.images.remove(image, force=True)
+
+    def test_a_server_of_another_user_is_prepared(
+        self, pool: dockertest.Pool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Only root can fill a tmpfs, so the data of other users is in the image's file system."""
+        for _ in range(2):
+            with TemplateDatabase(pool, migrate, user="postgres") as own, own.clone() as clone:
+                assert items(clone.url) == ["first"]
+        assert own._clones.server.resource.image.endswith("postgres:15")
 
     def test_without_a_version_every_server_is_migrated(self, pool: dockertest.Pool, engine: Engine) -> None:
         """The function may read files, and nothing shows that these have changed."""

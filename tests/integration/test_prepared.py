@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,20 +286,71 @@ class TestFinding:
             assert not {old.id, new.id} & {item.id for item in pool.inventory()}
 
     def test_an_old_image_is_made_again(self, own: dockertest.Pool, server: RunOptions, state: State) -> None:
-        """After `max_age`; the old one is removed at once if no container uses it."""
-        old = own.prepare(server, ready=ready)
-        new = own.prepare(server, ready=ready, max_age=0)
-        assert state.images() == [new.id] != [old.id]
+        """After `max_age`; the old one is removed when no open pool uses it any more."""
+        old = own.prepare(server, fill, ready=ready)
+        with dockertest.Pool() as other:
+            new = other.prepare(server, fill, ready=ready, max_age=0)
+        assert new.id != old.id
+        assert read_log(own.run_with_options(old)) == ["filled", "stopped"]
+        own.close()
+        with dockertest.Pool() as other:
+            other.prune()
+        assert state.images() == [new.id]
 
     def test_a_planted_image_is_not_used(
-        self, own: dockertest.Pool, server: RunOptions, engine: Engine, state: State
+        self, own: dockertest.Pool, server: RunOptions, engine: Engine, name: str
     ) -> None:
-        """Everyone who may use the engine can move the name to another image."""
+        """Everyone who may use the engine can move the name to another image, which is not ours to remove."""
         prepared = own.prepare(server, fill, ready=ready)
         repository, _, tag = prepared.name.rpartition(":")
-        engine.client.api.tag(f"{own.image_prefix}busybox:1.35", repository, tag, force=True)
-        again = own.prepare(server, fill, ready=ready)
-        assert read_log(own.run_with_options(again)) == ["filled", "stopped"]
+        planted = engine.client.containers.create(f"{own.image_prefix}busybox:1.35")
+        foreign = str(planted.commit(name).id)
+        planted.remove()
+        try:
+            engine.client.api.tag(foreign, repository, tag, force=True)
+            again = own.prepare(server, fill, ready=ready)
+            assert read_log(own.run_with_options(again)) == ["filled", "stopped"]
+            assert engine.client.images.get(name).id == foreign
+        finally:
+            engine.client.images.remove(foreign, force=True)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: it has no fork")
+    def test_a_child_does_not_hold_the_lock(
+        self, own: dockertest.Pool, server: RunOptions, state: State
+    ) -> None:
+        """What `fill` starts may outlive it; others do not wait for that."""
+        children = []
+
+        def fork(resource: dockertest.Resource) -> None:
+            fill(resource)
+            children.append(os.fork())
+            if not children[-1]:
+                time.sleep(60)
+                os._exit(0)
+
+        prepared = own.prepare(server, fork, ready=ready)
+        try:
+            descriptor = state.records.lock(f"{prepared.key}.preparing", shared=False)
+            assert descriptor is not None
+            os.close(descriptor)
+        finally:
+            os.kill(children[0], signal.SIGKILL)
+            os.waitpid(children[0], 0)
+
+    def test_threads_of_a_pool_share_its_hold(
+        self, own: dockertest.Pool, server: RunOptions, state: State
+    ) -> None:
+        """After the pool is closed, nothing keeps the image, and until then a failure of one thread does not free it."""
+        key = own.prepare(server, ready=ready).key
+        with dockertest.Pool() as other, ThreadPoolExecutor(8) as threads:
+            records = other._runtime.session.prepared
+            list(threads.map(lambda _: records.use(key), range(8)))
+            records.release(key)
+            own.close()
+            with state.records.removing_prepared(key) as is_free:
+                assert not is_free
+        with state.records.removing_prepared(key) as is_free:
+            assert is_free
 
     def test_processes_prepare_once(self, own: dockertest.Pool, name: str, tmp_path: Path) -> None:
         """The others wait for the first one, and find its image."""
