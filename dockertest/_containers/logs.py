@@ -58,7 +58,7 @@ def read(
     max_bytes: int | None = streams.MAX_OUTPUT_BYTES,
     timeout: float | None = None,
 ) -> str:
-    """Return what a container has written so far; `Resource.logs` describes the options."""
+    """Return a container's log so far; `Resource.logs` describes the options."""
     params: dict[str, object] = {
         "stdout": int(stdout),
         "stderr": int(stderr),
@@ -101,7 +101,7 @@ def _payloads(response: Any, what: str, *, tty: bool) -> Iterator[bytes]:
 
 
 def last_lines(engine: EngineClient, container: str, *, tty: bool, timeout: float | None = None) -> str:
-    """Return the last lines of a log for an error message, or why they cannot be read."""
+    """Return a log's last lines for an error message, or why they cannot be read."""
     try:
         return read(
             engine,
@@ -117,11 +117,11 @@ def last_lines(engine: EngineClient, container: str, *, tty: bool, timeout: floa
 
 class LogStream(Iterator[str]):
     """
-    The lines of a container's log as they are written, from the first one on, without their line ends.
+    The lines of a container's log as they are written, from the first one on.
 
-    The iterator ends when the container ends, or when `close()` is called from any thread. Lines that the engine sends
-    again, after an interruption or because it has rotated the log, are left out. Podman's times are too coarse to recognize
-    all of them, so that some may be repeated.
+    The lines have no line ends. The iterator ends when the container ends, or when `close()` is called from any thread.
+    Lines that the engine sends again, after an interruption or because it has rotated the log, are left out. Podman's times
+    are too coarse to recognize all of them, so that some may be repeated.
     """
 
     def __init__(self, engine: EngineClient, container: str, *, tty: bool) -> None:
@@ -140,7 +140,11 @@ class LogStream(Iterator[str]):
         self.close()
 
     def close(self) -> None:
-        """End the stream. A thread that waits for the next line gets the end of the iteration."""
+        """
+        End the stream.
+
+        If a thread waits for the next line, its iteration ends.
+        """
         self._log.closed.set()
         for close in (
             lambda: end_stream(self._log.response),
@@ -183,6 +187,7 @@ class FollowedLog:
         self.has_begun = False
         self.response: Any = None
         self._followed: Any = None  # the response, unless it ends by itself
+        self._is_polled = False  # whether the response is empty, and another request has to be sent
         self._last_end = 0.0  # when the container had ended before the response, by the engine's clock
         self._safe_until = -math.inf  # when to look again whether it has ended since
 
@@ -197,12 +202,16 @@ class FollowedLog:
         self.response = self._open(follow=not self.is_last.is_set())
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines from the last position on, until the container ends; it may be called again after that."""
+        """
+        Yield the lines from the last position on, until the container ends.
+
+        This may be called again after that.
+        """
         self.open()
         return _lines(self.messages())
 
     def end_following(self) -> None:
-        """End the request of another thread that waits for new messages, so that it looks at `is_last`."""
+        """End another thread's request for new messages, so that it checks `is_last`."""
         with suppress(Exception):  # It may be ending by itself.
             if self._followed is not None:
                 end_stream(self._followed)
@@ -210,6 +219,9 @@ class FollowedLog:
     def _open(self, *, follow: bool) -> Any:
         if follow and self._engine.is_podman:
             follow = self._runs()
+        # Podman 4 does not begin its answer before there is a message.
+        self._is_polled = follow and self._engine.is_podman_4 and not self._has_messages()
+        follow = follow and not self._is_polled
         # In the middle of a terminal's line, Podman's times, of whole seconds, cannot be distinguished from those of a program.
         has_times = not (self._tty and self._engine.is_podman)
         params: dict[str, object] = {
@@ -228,12 +240,12 @@ class FollowedLog:
 
     def messages(self) -> Iterator[streams.Frame]:
         """
-        Yield messages as they arrive, each with its stream, until the container ends or the log is closed.
+        Yield each message with its stream as it arrives.
 
-        Docker ends some followed logs before their last lines: https://github.com/moby/moby/issues/43860. It also ends
-        them when a container is restarted. So the log is read again from the last known message on, once more after the
-        container has ended. Podman leaves lines out of a followed log once the container has ended, so nothing that arrives
-        after that is used.
+        The messages end when the container ends or the log is closed. Docker ends some followed logs before their last
+        lines: https://github.com/moby/moby/issues/43860. It also ends them when a container is restarted. So the log is
+        read again from the last known message on, once more after the container has ended. Podman leaves lines out of a
+        followed log once the container has ended, so nothing that arrives after that is used.
         """
         try:
             while True:
@@ -244,7 +256,7 @@ class FollowedLog:
                         raise
                     # A container may be silent for any time, but the engine has to answer.
                     self._engine.inspect(self._container)
-                if self._followed is None or self.closed.is_set():
+                if self.closed.is_set() or (self._followed is None and not self._is_polled):
                     return
                 is_last = self.is_last.is_set()
                 has_ended = not is_last and self._engine.wait(self._container, RECONNECT_SECONDS) is not None
@@ -268,7 +280,11 @@ class FollowedLog:
                     yield stream, message
 
     def _runs(self) -> bool:
-        """Return whether the container runs, or is restarted by its policy now, and note when it last ended."""
+        """
+        Return whether the container runs, and note when it last ended.
+
+        If it has ended and has a restart policy, wait up to 2 s until it runs again.
+        """
         inspection = self._engine.inspect(self._container)
         deadline = _clock.monotonic() + RESTART_SECONDS
         while inspection.has_ended and inspection.has_policy and _clock.monotonic() < deadline:
@@ -277,8 +293,21 @@ class FollowedLog:
         self._last_end = inspection.finished_at
         return not inspection.has_ended
 
+    def _has_messages(self) -> bool:
+        params: dict[str, object] = {"stdout": 1, "stderr": 1, "tail": 1}
+        if self._since:
+            params["since"] = f"{self._since:.9f}"
+        response = self._engine.send(
+            "get", f"/containers/{self._container}/logs", what=self._what, params=params
+        )
+        return bool(response.content)
+
     def _has_ended(self) -> bool:
-        """Return whether the container has ended since the response began, even if it runs again."""
+        """
+        Return whether the container has ended since the response began.
+
+        This is true even if it runs again.
+        """
         if _clock.monotonic() < self._safe_until:
             return False
         began = _clock.monotonic()
@@ -331,7 +360,11 @@ class Position:
 
     @property
     def time(self) -> int:
-        """The time of the last message, in nanoseconds since the epoch; 0 if there was none, or it had no time."""
+        """
+        The time of the last message, in nanoseconds since the epoch.
+
+        It is 0 if there was no message, or it had no time.
+        """
         return max((stream.newest for stream in self._streams.values()), default=0)
 
     def start_again(self) -> None:
@@ -419,7 +452,7 @@ class _StreamPosition:
 
 
 def split_timestamp(message: bytes) -> tuple[int, bytes]:
-    """Return the time in nanoseconds that a message begins with, and the rest; 0 if there is none."""
+    """Return the leading time of a message in nanoseconds, or 0, and the rest."""
     match = _TIMESTAMP.match(message)
     time = _nanoseconds(match) if match else 0
     return (time, message[match.end() :]) if match and time else (0, message)
@@ -427,11 +460,11 @@ def split_timestamp(message: bytes) -> tuple[int, bytes]:
 
 def split_terminal_line(line: bytes) -> Iterator[tuple[int, bytes]]:
     """
-    Yield the messages in one line of a terminal's output, each with its time in nanoseconds.
+    Yield the messages in one line of a terminal's output, each with its time.
 
-    A line longer than 16 KiB consists of several messages, and so does one that was continued after a restart. The
-    log of a terminal has no frames, so their times stand in the middle of the line. A program may write such times too,
-    but it wrote them before the engine received the line: only later ones are the engine's.
+    Times are in nanoseconds. A line longer than 16 KiB consists of several messages, and so does one that was continued
+    after a restart. The log of a terminal has no frames, so their times stand in the middle of the line. A program may
+    write such times too, but it wrote them before the engine received the line: only later ones are the engine's.
     """
     time, _ = split_timestamp(line)
     if not time:
@@ -495,7 +528,7 @@ class LogCondition:
 def wait_for(
     follow: Callable[[], LogStream], condition: LogCondition, max_wait: float, watched: Watched
 ) -> re.Match[str]:
-    """Wait for a match in the lines of *follow()*; `Resource.wait_for_log` describes it."""
+    """Wait for a match in the lines of *follow()*; see `Resource.wait_for_log`."""
     began = _clock.monotonic()
     while True:
         try:
@@ -564,7 +597,11 @@ class _Search:
         self.has_literal = False
 
     def run(self, stream: LogStream, seconds: float) -> re.Match[str] | None:
-        """Return the match that is waited for; `None` if there is a failure, or the stream or the time ends first."""
+        """
+        Return the match that the condition requires, or `None`.
+
+        It is `None` if there is a failure, or if the stream or the time ends first.
+        """
         with stream:
             timer = threading.Timer(seconds, stream.close)
             timer.daemon = True
@@ -585,7 +622,11 @@ class _Search:
 
 
 def _lines(messages: Iterator[streams.Frame]) -> Generator[str, None, None]:
-    """Join messages to lines, separately for each stream. A message may end in the middle of a line or character."""
+    """
+    Join messages to lines, separately for each stream.
+
+    A message may end in the middle of a line or character.
+    """
     decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in _STREAMS}
     unfinished: dict[int, list[str]] = {stream: [] for stream in decoders}
     for stream, message in messages:

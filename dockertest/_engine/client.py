@@ -1,4 +1,8 @@
-"""The HTTP API of one container engine. Knows nothing of what the answers are used for."""
+"""
+The HTTP API of one container engine.
+
+This module does not depend on how its callers use the answers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from dockertest import _clock
@@ -24,9 +28,11 @@ from dockertest._interruption import interrupts_package
 from dockertest._validation import Content
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
+T = TypeVar("T")
+
 RECHECK_SECONDS = 0.02
 SHORTEST_WAIT_SECONDS = 0.05
-_LIST_SECONDS, _LIST_PAUSE_SECONDS = 1.0, 0.1
+_IMAGES_SECONDS, _IMAGES_PAUSE_SECONDS = 1.0, 0.1
 
 # What engines say when the same request succeeds a moment later.
 _ENDING = (  # Podman, to an inspection of a container that is just ending or being removed
@@ -35,6 +41,22 @@ _ENDING = (  # Podman, to an inspection of a container that is just ending or be
 )
 _BEING_REMOVED = "in progress"  # any engine, when another client removes the container at the same time
 _NETWORK_IS_GONE = "network not found"  # Podman 5, when the network was removed before its container
+
+
+def while_images_change(ask: Callable[[], T]) -> T:
+    """
+    Return the answer to a question about images.
+
+    Podman answers with an error while another image is being removed, so it is asked again for a second.
+    """
+    deadline = _clock.monotonic() + _IMAGES_SECONDS
+    while True:
+        try:
+            return ask()
+        except EngineError as error:
+            if error.status != 500 or _clock.monotonic() > deadline:
+                raise
+            _clock.sleep(_IMAGES_PAUSE_SECONDS)
 
 
 class EngineClient:
@@ -61,6 +83,7 @@ class EngineClient:
         self.endpoint = endpoint
         self.passed_over = passed_over
         self.timeout = timeout
+        self._server = ""  # the name and version in its answers, such as "Libpod/5.8.6 (linux)"
         self._is_podman: bool | None = None
         self._info: Mapping[str, Any] | None = None
         self._client = client
@@ -72,7 +95,12 @@ class EngineClient:
 
     @property
     def client(self) -> _sdk.DockerClient:
-        """The docker SDK's client; a new one in a forked child, which must not use its parent's connections."""
+        """
+        The docker SDK's client.
+
+        A forked child gets a new client, since it must not use its parent's connections. A client that belongs to the user
+        is not replaced.
+        """
         if self._owned and self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
@@ -82,15 +110,28 @@ class EngineClient:
 
     @property
     def is_podman(self) -> bool:
-        """Whether it is Podman rather than Docker; an engine that has not answered yet is asked."""
+        """
+        Whether the engine is Podman rather than Docker.
+
+        If no earlier answer has shown this, the engine is asked for its version.
+        """
         if self._is_podman is None:
             with suppress(EngineError):  # A proxy may refuse this request.
                 self.send("get", "/version", what="ask for the version of the engine")
                 self._is_podman = bool(self._is_podman)
         return bool(self._is_podman)
 
+    @property
+    def is_podman_4(self) -> bool:
+        """Whether the engine is Podman 4 or older."""
+        return self.is_podman and self._server.startswith(("Libpod/3.", "Libpod/4."))
+
     def info(self) -> Mapping[str, Any]:
-        """Return how the engine describes itself; it is asked once, since the answer takes Podman 0.2 s."""
+        """
+        Return the engine's description of itself (`/info`), requested only once.
+
+        Podman takes 0.2 s to answer this request.
+        """
         info = self._info
         if info is None:
             info = self._info = self.get("/info", what="get the engine's configuration")
@@ -116,7 +157,11 @@ class EngineClient:
 
     @contextmanager
     def _lent_client(self, *, is_streamed: bool) -> Iterator[_sdk.DockerClient]:
-        """Lend a client of the SDK for one request; its response is read afterwards if it *is_streamed*."""
+        """
+        Lend a client of the SDK for one request.
+
+        A client that is created for this request stays open if it *is_streamed*, since the response is read afterwards.
+        """
         if not (self._owned and interrupts_package()):
             yield self.client
             return
@@ -135,18 +180,18 @@ class EngineClient:
 
     def address(self) -> dict[str, Any] | None:
         """
-        Return what another process needs to reach the engine with the standard library; `None` if it cannot.
+        Return the connection details for another process; `None` if it cannot connect.
 
-        The keys are `url`, `api` (the version) and `headers`, which include the login and the cookies of a user's own
-        client; with ssh `dial`, the command; with TLS `verify`, `ca`, `cert` and `key`. Headers are secret: pass them through
-        a pipe, never in a command line, an environment variable or a log.
+        The other process needs only the standard library. The keys are `url`, `api` (the version) and `headers`, which
+        include the login and the cookies of a user's own client; with ssh `dial`, the command; with TLS `verify`, `ca`, `cert`
+        and `key`. Headers are secret: pass them through a pipe, never in a command line, an environment variable or a log.
         """
         known = self._address()
         obstacle = known.pop("obstacle")
         return None if obstacle else known
 
     def address_obstacle(self) -> str:
-        """Return why another process cannot reach the engine as this one does; empty if it can."""
+        """Return why another process cannot connect as this one does; empty if it can."""
         return str(self._address()["obstacle"])
 
     def _address(self) -> dict[str, Any]:
@@ -182,7 +227,9 @@ class EngineClient:
         parse: Callable[[Any], Any] | None = None,
     ) -> Any:
         """
-        Send one request and return the engine's response, a `requests.Response`, or what *parse* makes of it.
+        Send one request and return the response, or the result of *parse*.
+
+        Without *parse*, the result is a `requests.Response`.
 
         Args:
             method: The HTTP method.
@@ -227,6 +274,7 @@ class EngineClient:
                 )
             # Not every answer has this header: the one to an exec is a bare stream.
             if self._is_podman is None and (server := response.headers.get("Server", "")):
+                self._server = server
                 self._is_podman = server.startswith("Libpod")
             return answer if parse else response
         except DockertestError:
@@ -247,7 +295,7 @@ class EngineClient:
         timeout: float | None = None,
         parse: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Send a GET request and return the answer, read from JSON and passed to *parse* if there is one."""
+        """Send a GET request and return its JSON answer, passed through *parse* if set."""
         return self.send("get", path, what=what, params=params, timeout=timeout, parse=parse or _unchanged)
 
     def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
@@ -277,7 +325,11 @@ class EngineClient:
     def containers(
         self, labels: Iterable[str], *, timeout: float | None = None, status: str = ""
     ) -> list[dict[str, Any]]:
-        """Return the containers that have all *labels* (`"key=value"`), running or not, with one request."""
+        """
+        Return the containers that have all *labels* (`"key=value"`), running or not.
+
+        Only one request is sent. If *status* is set, the containers in other states are left out.
+        """
         filters: dict[str, list[str]] = {"label": list(labels)}
         if status:
             filters["status"] = [status]
@@ -298,7 +350,11 @@ class EngineClient:
         return answer
 
     def list_volumes(self, label: str) -> list[dict[str, Any]]:
-        """Return the volumes that have a label; none if a proxy in front of the engine allows no volumes."""
+        """
+        Return the volumes that have a label.
+
+        The result is empty if a proxy in front of the engine does not allow this request.
+        """
         try:
             answer = self.get(
                 "/volumes", what="list volumes", params={"filters": json.dumps({"label": [label]})}
@@ -312,17 +368,7 @@ class EngineClient:
     def list_images(self, label: str) -> list[dict[str, Any]]:
         """Return the images that have a label."""
         params = {"filters": json.dumps({"label": [label]})}
-        deadline = _clock.monotonic() + _LIST_SECONDS
-        while True:
-            try:
-                answer: list[dict[str, Any]] = self.get("/images/json", what="list images", params=params)
-            except EngineError as error:
-                # Podman cannot list images while another one is being removed.
-                if error.status != 500 or _clock.monotonic() > deadline:
-                    raise
-                _clock.sleep(_LIST_PAUSE_SECONDS)
-            else:
-                return answer
+        return while_images_change(lambda: self.get("/images/json", what="list images", params=params))
 
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """
@@ -358,7 +404,11 @@ class EngineClient:
         )
 
     def remove(self, container: str) -> None:
-        """Remove a container, running or not, with its anonymous volumes; one that does not exist is not an error."""
+        """
+        Remove a container, running or not, with its anonymous volumes.
+
+        It is not an error if the container does not exist.
+        """
         what = f"remove container {container[:12]}"
         deadline = _clock.monotonic() + self.timeout
         if (
@@ -401,7 +451,9 @@ class EngineClient:
 
     def wait(self, container: str, seconds: float) -> int | None:
         """
-        Wait until a container exits and return its exit code; `None` if it has not exited after *seconds*.
+        Wait until a container exits and return its exit code.
+
+        The result is `None` if it has not exited after *seconds*.
 
         A container may take any time, but an engine may not: it is asked regularly whether it still answers.
         """
@@ -437,14 +489,18 @@ class EngineClient:
 
 
 class _Body:
-    """The body of a request that is read while it is sent, and the error that reading it raised."""
+    """A request body, read while it is sent, and the error that reading it raised."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
         self.failure: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Return what requests needs to know of a file: its descriptor, its length, its position."""
+        """
+        Return an attribute of the source.
+
+        For a file, requests asks for its descriptor, its length and its position.
+        """
         value = getattr(self._source, name)
         return self._reading(value) if name == "read" else value
 
@@ -467,7 +523,11 @@ class _Body:
 
 
 def is_read_timeout(error: EngineError, outer: BaseException | None = None) -> bool:
-    """Return whether a request failed because the engine was silent; *outer* is an exception handled further out."""
+    """
+    Return whether a request failed because the engine was silent.
+
+    *outer* is an exception that was already being handled before the request, so it is not a cause.
+    """
     return error.status is None and _sdk.is_timeout(list(_sdk.error_chain(error, outer)))
 
 

@@ -45,7 +45,11 @@ class NetworkEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountPoint:
-    """A volume, with its name, host folder or tmpfs in a container; `kind` is the engine's word, such as `"bind"`."""
+    """
+    A volume, host folder or tmpfs in a container.
+
+    `kind` is the engine's word, such as `"bind"`. `name` is the name of a volume.
+    """
 
     kind: str
     target: str
@@ -109,6 +113,8 @@ class Inspection:
         host = attrs.get("HostConfig") or {}
         network = attrs.get("NetworkSettings") or {}
         status = str(state.get("Status") or "unknown")
+        if status == "stopped":  # as Podman calls it until it has cleaned up
+            status = "exited"
         has_ended = status in ENDED_STATUSES
         health = state.get("Health") or {}
         checks = health.get("Log") or []
@@ -170,7 +176,7 @@ class Inspection:
 
     @property
     def has_policy(self) -> bool:
-        """Whether the container is restarted by its policy if it has just ended by itself."""
+        """Whether its policy restarts the container if it has just ended by itself."""
         policy = (self.attrs.get("HostConfig") or {}).get("RestartPolicy") or {}
         name, limit = policy.get("Name"), policy.get("MaximumRetryCount") or math.inf
         is_retried = self.exit_code != 0 and self.attrs.get("RestartCount", 0) < limit
@@ -212,7 +218,7 @@ class Image:
 
 
 def parse_image(attrs: Mapping[str, Any]) -> Image:
-    """Return an image from the engine's answer; parts that an engine leaves out are empty."""
+    """Return an image from the engine's answer; missing parts are empty."""
     config = attrs.get("Config") or {}
     return Image(
         id=str(attrs.get("Id", "")),
@@ -234,7 +240,11 @@ def parse_image(attrs: Mapping[str, Any]) -> Image:
 
 
 def parse_timestamp(stamp: str) -> float:
-    """Return an engine's time stamp, such as `2026-11-23T12:00:00.123456789Z`, in seconds since the epoch."""
+    """
+    Return an engine's timestamp in seconds since the epoch.
+
+    An example of such a timestamp is `2026-11-23T12:00:00.123456789Z`.
+    """
     match = _STAMP.match(stamp)
     if not match or match[1].startswith("0001"):  # Go's zero time: it never happened
         return 0.0
@@ -245,7 +255,11 @@ def parse_timestamp(stamp: str) -> float:
 
 
 def _own_aliases(value: object, attrs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a container's aliases without its short id and its name, which some engines add."""
+    """
+    Return a container's aliases without its short id and its name.
+
+    Some engines add these to the aliases.
+    """
     added = (str(attrs.get("Id", ""))[:12], str(attrs.get("Name", "")).lstrip("/"))
     return tuple(alias for alias in _words(value) if alias not in added)
 

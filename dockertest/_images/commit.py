@@ -1,5 +1,5 @@
 """
-Store a container's file system as an image without what the container was started with.
+Store a container's file system, but not its configuration, as an image.
 
 A commit copies the container's environment, command and labels into the image, and old engines also store its whole
 configuration beside it. Docker's own image store offers a way out: it accepts an image's description without the layers
@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 
-from dockertest._engine.client import EngineClient, quote_path
+from dockertest._engine.client import EngineClient, quote_path, while_images_change
 from dockertest._engine.inspection import Image, Inspection, parse_image
 from dockertest.errors import DockertestError, EngineError
 
@@ -49,7 +49,8 @@ def commit(engine: EngineClient, container: str, changes: Iterable[str] = ()) ->
 def inspect(engine: EngineClient, image: str) -> Image | None:
     """Return a local image by its name or id, `None` if it does not exist."""
     try:
-        return parse_image(engine.get(f"/images/{image}/json", what=f"inspect image {image!r}"))
+        what = f"inspect image {image!r}"
+        return while_images_change(lambda: parse_image(engine.get(f"/images/{image}/json", what=what)))
     except EngineError as error:
         if error.status == 404:
             return None
@@ -73,7 +74,11 @@ def remove(engine: EngineClient, image: str) -> bool:
 
 
 def can_describe(engine: EngineClient) -> bool:
-    """Return whether the engine accepts an image whose layers it has by their description alone."""
+    """
+    Return whether the engine accepts an image's description without its layers.
+
+    The engine must already have the layers.
+    """
     if engine.is_podman:
         return False
     return "io.containerd.snapshotter.v1" not in json.dumps(engine.info().get("DriverStatus") or [])
@@ -81,7 +86,7 @@ def can_describe(engine: EngineClient) -> bool:
 
 class Description:
     """
-    An image that consists of the layers of one image and the configuration of another one.
+    An image with the layers of one image and the configuration of another one.
 
     Attributes:
         image: The id that it will have.
@@ -150,7 +155,7 @@ class Description:
 
 def overwriting_changes(inspection: Inspection, base: Image, labels: Mapping[str, str]) -> list[str]:
     """
-    Return the instructions that take away from a commit what its container was started with.
+    Return the instructions that overwrite the container's settings in a commit.
 
     The names of variables and labels remain, with empty values.
     """
@@ -171,7 +176,11 @@ def overwriting_changes(inspection: Inspection, base: Image, labels: Mapping[str
 
 
 def _word(value: str) -> str:
-    """Return a value, in quotes only if it needs them: Podman 4 takes them for a part of it."""
+    """
+    Return a value, in quotes only if it needs them.
+
+    Podman 4 treats the quotes as part of the value.
+    """
     return value if re.fullmatch(r"[\w./:@-]+", value) else _quoted(value)
 
 

@@ -1,4 +1,8 @@
-"""The images of one engine: find, pull, build and remove them. Knows nothing of containers."""
+"""
+The images of one engine: find, pull, build and remove them.
+
+This module does not depend on containers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from contextlib import closing, nullcontext
 from typing import Any
 
 from dockertest import _clock, _report
-from dockertest._engine.client import EngineClient, is_read_timeout
+from dockertest._engine.client import EngineClient, is_read_timeout, while_images_change
 from dockertest._engine.inspection import Image, parse_image
 from dockertest._image_name import ImageName
 from dockertest._images import build as _build
@@ -107,7 +111,9 @@ class ImageStore:
 
     def find_by_id(self, name: ImageName) -> ImageName | None:
         """
-        Return the id of a local image if *name*, which may be one, is the beginning of it; such an image needs no pull.
+        Return the id of a local image if *name* is the beginning of it.
+
+        *name* may be the name or the id of an image. An image that is found by its id needs no pull.
 
         Returns:
             The whole id; `None` if no local image has it.
@@ -121,8 +127,9 @@ class ImageStore:
 
     def _inspect(self, name: str) -> Image | None:
         try:
-            image: Image = self._engine.get(
-                f"/images/{name}/json", what=f"inspect image {name!r}", parse=parse_image
+            what = f"inspect image {name!r}"
+            image: Image = while_images_change(
+                lambda: self._engine.get(f"/images/{name}/json", what=what, parse=parse_image)
             )
         except EngineError as error:
             if error.status == 404:
@@ -132,7 +139,9 @@ class ImageStore:
 
     def build(self, options: BuildOptions, name: ImageName) -> str:
         """
-        Build an image and return its id, since its name may soon refer to another image.
+        Build an image and return its id.
+
+        The id is returned because the name may soon refer to another image.
 
         Raises:
             ImageBuildError: The build failed; the message ends with its last lines of output.
@@ -141,7 +150,11 @@ class ImageStore:
         return _build.build(self._engine, options, name, self._credentials, self._environ)
 
     def remove(self, name: ImageName | str) -> None:
-        """Remove an image by its name, as images built from the same cache share one id. A failure is logged."""
+        """
+        Remove an image by its name, and log a failure.
+
+        It is not removed by its id, because images that were built from the same cache share one id.
+        """
         try:
             self._engine.send("delete", f"/images/{name}", what=f"remove image {str(name)!r}")
         except DockertestError as error:
@@ -168,7 +181,11 @@ class ImageStore:
         log.info("pulled %s in %.1f s", name, _clock.monotonic() - began)
 
     def _login(self, name: ImageName, auth: AuthConfig | None) -> Login | None:
-        """Return the credentials for a pull: those of the call if they are for this registry, else the configured ones."""
+        """
+        Return the credentials for a pull.
+
+        Those of the call are used if they are for this registry, otherwise the configured ones.
+        """
         registry = _credentials.hostname(name.registry)
         target = _credentials.hostname(auth.server_address or name.registry) if auth else registry
         if target != registry:
@@ -182,7 +199,11 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i38
 
 
 def _fits(image: Image, platform: str) -> bool:
-    """Return whether a local image has the requested platform, as far as both are known; an architecture is enough."""
+    """
+    Return whether a local image has the requested platform, as far as known.
+
+    A part that is unknown on either side matches. The requested platform may be an architecture alone.
+    """
     requested = platform.lower().split("/")
     if len(requested) == 1 and requested[0] not in ("linux", "windows"):
         requested.insert(0, "")
@@ -315,7 +336,7 @@ _REMEDIES = {
 
 
 def _remedy(message: str) -> str:
-    """Return the template of the hint for the engine's words, empty if they are unknown."""
+    """Return the template of the hint for a message, empty if it is unknown."""
     message = message.lower()
     return next(
         (remedy for remedy, phrases in _REMEDIES.items() if any(phrase in message for phrase in phrases)), ""

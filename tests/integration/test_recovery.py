@@ -394,12 +394,18 @@ def test_reused_containers_survive_the_kill_of_their_creator(engine: Engine, nam
             )
             for _ in range(3)
         ]
-        events = engine.client.events(filters={"event": "create", "label": _reaper.REUSE}, decode=True)
+        events = engine.client.events(filters={"event": "create"}, decode=True)
+        limit = threading.Timer(60, events.close)
+        limit.start()
         for process in processes:
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
-        creator = creator_of(processes, next(events)["Actor"]["Attributes"][_reaper.SESSION])
+        # Podman 4 finds no labels by their names alone.
+        made = (event["Actor"]["Attributes"] for event in events)
+        session = next(labels[_reaper.SESSION] for labels in made if _reaper.REUSE in labels)
+        limit.cancel()
+        creator = creator_of(processes, session)
         events.close()
         threading.Event().wait(delay)
         if creator:
