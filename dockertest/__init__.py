@@ -1,5 +1,7 @@
 """
-A real database, or any other server, in a container: ready in a second or two, and always cleaned up.
+Start a real database, or any other server, in a container.
+
+It is ready in a second or two, and always cleaned up.
 
     import psycopg
     import dockertest

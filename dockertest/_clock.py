@@ -52,7 +52,11 @@ sleep = _private.sleep
 
 
 def monotonic() -> float:
-    """Return the time in seconds of a clock that cannot be set; the first call chooses the one for this process."""
+    """
+    Return the time in seconds of a clock that cannot be set.
+
+    The first call chooses the clock for this process.
+    """
     chosen = _seconds_since_boot if _is_monotonic_faked() else _private.monotonic
     globals()["monotonic"] = chosen
     return chosen()
@@ -79,7 +83,11 @@ def _is_faked() -> bool:
 
 
 def _is_monotonic_faked() -> bool:
-    """Return whether libfaketime changes the monotonic clock, which it does from the start of a program or never."""
+    """
+    Return whether libfaketime changes the monotonic clock.
+
+    It does so from the start of a program or never.
+    """
     return (
         _is_faked()
         and os.environ.get("DONT_FAKE_MONOTONIC") != "1"
@@ -119,9 +127,10 @@ class Process(Protocol):
 
 def wait_for_exit(process: Process, timeout: float) -> int | None:
     """
-    Wait for a process to end; return its exit code, or `None` if it is still running after *timeout* seconds.
+    Wait for a process to end, and return its exit code.
 
-    `Popen.wait` measures its timeout with a clock that freezegun replaces, and would wait forever in frozen time.
+    The result is `None` if the process is still running after *timeout* seconds. `Popen.wait` measures its timeout with
+    a clock that freezegun replaces, and would wait forever in frozen time.
     """
     deadline = monotonic() + timeout
     pause = _FIRST_PAUSE_SECONDS

@@ -30,7 +30,7 @@ def start_thread(work: Callable[[], object], name: str = "dockertest") -> thread
 
 def run_in_parallel(calls: Sequence[Callable[[], T]], workers: int = 16) -> list[T | Exception]:
     """
-    Make *calls* at the same time; return what each returned or raised, in their order.
+    Make *calls* in parallel, and return their results or exceptions in order.
 
     Where no thread can be started, the calls are made one after another.
     """

@@ -1,8 +1,9 @@
 """
-Identify what fills a database, so that a stored result can stand for another run of the same function.
+Identify the function that fills a database, so that its result can be reused.
 
-A fingerprint is the same in every process and on every run as long as the function's code, the values that are bound to
-it and the files that it depends on are the same. Nothing is executed.
+A stored result stands for another run of the same function. A fingerprint is the same in every process and on every run
+as long as the function's code, the values that are bound to it and the files that it depends on are the same. Nothing
+is executed.
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ def _describe_version(part: str | os.PathLike[str]) -> str:
 
 
 def _describe_callable(function: object) -> str:
-    """Describe a callable by its name, its code and the values that are bound to it, but not by its source file."""
+    """
+    Describe a callable by its name, its code and the values bound to it.
+
+    Its source file is not part of the description.
+    """
     if isinstance(function, functools.partial):
         bound = f"{_describe_value(function.args)} {_describe_value(function.keywords)}"
         return f"{_describe_callable(function.func)} {bound}"
@@ -95,14 +100,22 @@ def _describe_callable(function: object) -> str:
 
 
 def _describe_value(value: object) -> str:
-    """Describe a bound value by its repr, without the address that differs in every process."""
+    """
+    Describe a bound value by its code, or by its `repr` without the address.
+
+    The address differs in every process.
+    """
     if code := getattr(value, "__code__", None):
         return _describe_code(code)
     return re.sub(" at 0x[0-9A-Fa-f]+", "", repr(value))
 
 
 def _describe_code(constant: object) -> str:
-    """Describe code, or a constant in it; the elements of a set are sorted, since their order differs between processes."""
+    """
+    Describe code, or a constant in it, in the same way in every process.
+
+    The elements of a set are sorted, since their order differs between processes.
+    """
     if isinstance(constant, CodeType):
         constants = [_describe_code(inner) for inner in constant.co_consts]
         return f"{constant.co_code.hex()} {constant.co_names} {constants}"

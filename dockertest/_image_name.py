@@ -1,4 +1,4 @@
-"""The names of images, such as "postgres:15" or "registry:5000/team/app@sha256:…". Pure."""
+"""Names of images, such as "postgres:15" or "host:5000/app@sha256:…". Pure."""
 
 from __future__ import annotations
 
@@ -51,12 +51,16 @@ class ImageName:
 
     @property
     def may_be_id(self) -> bool:
-        """Whether this may also be the beginning of an image's id, such as `docker images` prints."""
+        """
+        Whether this may also be the beginning of an image's id.
+
+        `docker images` prints ids in this form.
+        """
         return bool(_BARE_ID.fullmatch(self.repository)) and self.tag == "latest" and not self.digest
 
     @property
     def registry(self) -> str:
-        """The registry that the name contains; `""` if it leaves the choice to the engine."""
+        """The registry in the name, or `""` if the engine chooses it."""
         first, slash, _ = self.repository.partition("/")
         is_registry = first == "localhost" or "." in first or ":" in first or first != first.lower()
         return first if slash and is_registry else ""
@@ -67,7 +71,7 @@ class ImageName:
         return self.repository.removeprefix(f"{self.registry}/") if self.registry else self.repository
 
     def prefixed(self, prefix: str) -> ImageName:
-        """Return the name with *prefix* in front of it, unless it contains a registry or is an id."""
+        """Return the name with *prefix* in front, unless it has a registry or is an id."""
         if not prefix or self.registry or self.is_id:
             return self
         return ImageName(prefix.rstrip("/") + "/" + self.repository, self.tag, self.digest)
@@ -75,7 +79,9 @@ class ImageName:
 
 def parse_image_name(field: str, repository: object, tag: str | None = None) -> ImageName:
     """
-    Return the name of an image: `"postgres"`, `"postgres:15"`, `"host:5000/team/app@sha256:…"`, or an id.
+    Return the parsed name or id of an image.
+
+    Examples of names are `"postgres"`, `"postgres:15"` and `"host:5000/team/app@sha256:…"`.
 
     Args:
         field: The name of the field, for messages; the tag's is `tag`.
@@ -117,7 +123,11 @@ def _parse_reference(field: str, text: str) -> ImageName:
 
 
 def _invalid_tag(tag: object) -> InvalidOptionError:
-    """Return the error for an invalid tag, without the value of an environment that was passed in its place."""
+    """
+    Return the error for an invalid tag, without values that may be secret.
+
+    An environment may have been passed in its place.
+    """
     if isinstance(tag, Mapping) or "=" in format_value(tag):
         return InvalidOptionError(
             "tag: expected an image tag, got an environment (the value is not shown, since it may be a secret)",

@@ -1,11 +1,11 @@
 """
-Detect code that has interrupted this package, above all a signal handler that closes a pool.
+Detect code that has interrupted this package, such as a signal handler.
 
-Python runs a signal handler between two instructions of the main thread, and a finalizer between two of any thread. The
-interrupted code may hold a lock that is not reentrant, such as the one of a connection pool in urllib3, and cannot
-release it before the handler returns. So the functions that a handler may call must not wait for it: they use a
-connection of their own, start no thread that could need the lock, and take no lock that another thread may hold while it
-waits.
+The most important case is a handler that closes a pool. Python runs a signal handler between two instructions of the
+main thread, and a finalizer between two of any thread. The interrupted code may hold a lock that is not reentrant, such
+as the one of a connection pool in urllib3, and cannot release it before the handler returns. So the functions that a
+handler may call must not wait for it: they use a connection of their own, start no thread that could need the lock, and
+take no lock that another thread may hold while it waits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,20 @@ _PACKAGE = ("dockertest", "docker.", "requests.", "urllib3.")
 
 
 def interrupts_package() -> bool:
-    """Return whether this call comes from code that has interrupted this package or a library below it."""
+    """
+    Return whether this call comes from code that has interrupted this package.
+
+    An interrupted library below the package counts too.
+    """
     return any(module.startswith(_LOCKING) for module, _ in interrupted_frames())
 
 
 def interrupted_frames() -> Iterator[tuple[str, FrameType]]:
-    """Yield what may have been interrupted: the modules and frames outside of this call into the package, innermost first."""
+    """
+    Yield the modules and frames outside of this call into the package.
+
+    These may have been interrupted. The innermost one comes first.
+    """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.currentframe() imports slow modules
     was_outside = False
     while frame is not None:
@@ -49,7 +57,11 @@ def interrupted_frames() -> Iterator[tuple[str, FrameType]]:
 
 
 def is_of_handler(error: BaseException) -> bool:
-    """Return whether a signal handler raised *error*, as a handler of SIGALRM does to limit the time of a test."""
+    """
+    Return whether a signal handler raised *error*.
+
+    A handler of SIGALRM does so, for example, to limit the time of a test.
+    """
     handlers = _handlers()
     traceback = error.__traceback__
     while traceback is not None:

@@ -80,10 +80,10 @@ class Network:
 
     def close(self) -> None:
         """
-        Remove a network that a pool created; containers that are still attached are disconnected first.
+        Remove a network that a pool created.
 
-        A borrowed network is left alone. Closing twice does nothing. In a forked child, the parent's network is left
-        alone.
+        Containers that are still attached are disconnected first. A borrowed network is left alone. Closing twice does
+        nothing. In a forked child, the parent's network is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.

@@ -1,4 +1,8 @@
-"""What a user asks for: options that are parsed when they are made. They know no engine."""
+"""
+Options of containers and images, parsed and validated when they are created.
+
+They do not depend on an engine.
+"""
 
 import json
 import logging
@@ -113,7 +117,7 @@ T = TypeVar("T")
 
 def _forgets_arguments(cls: type[T]) -> type[T]:
     """
-    Keep the arguments of a dataclass out of the traceback of an `InvalidOptionError`.
+    Keep a dataclass's arguments out of the traceback of an `InvalidOptionError`.
 
     They may be secret, and pytest's `--showlocals` and error trackers print the variables of every frame.
     """
@@ -137,7 +141,9 @@ def _forgets_arguments(cls: type[T]) -> type[T]:
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
     """
-    Credentials for a registry. No `repr`, log line or error shows the password or the token.
+    Credentials for a registry.
+
+    No `repr`, log line or error shows the password or the token.
 
     Attributes:
         username: The name of the user.
@@ -219,7 +225,11 @@ Options = TypeVar("Options", bound=_Parsed[Any])
 
 
 def _restore(cls: type[Options], values: Sequence[object], parsed: object) -> Options:
-    """Return unpickled options, not parsed again: a local file they name need not exist in this process."""
+    """
+    Return unpickled options without parsing them again.
+
+    A local file that they name need not exist in this process.
+    """
     options = cls.__new__(cls)
     set_fields(options, parsed=parsed, **dict(zip(_field_names(options), values, strict=True)))
     return options
@@ -232,7 +242,7 @@ def _field_names(options: Any) -> list[str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedRunOptions:
     """
-    The typed values of those fields of `RunOptions` that may be written in several ways.
+    The typed values of those fields of `RunOptions` that accept several forms.
 
     Attributes:
         image: The image; `None` if no repository is given, as for a build that names it after the container.
@@ -272,7 +282,9 @@ class ParsedRunOptions:
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunOptions(_Parsed[ParsedRunOptions]):
     """
-    What container to start. An invalid value raises `InvalidOptionError`, which names the field, at once.
+    The options of a container to start.
+
+    An invalid value raises `InvalidOptionError` immediately. The error names the field.
 
     Attributes:
         repository: The image, such as `"postgres"`; it may contain the tag or a digest. For a build, the name that
@@ -508,7 +520,11 @@ _DEFAULTS: Mapping[str, object] = {
 
 
 def _parse_run_options(options: RunOptions, values: Mapping[str, Any]) -> ParsedRunOptions:
-    """Parse the fields that are not in `_PARSERS`, or not completely; *values* are those that are."""
+    """
+    Parse the fields that are not in `_PARSERS`, or that need further parsing.
+
+    *values* contains the results of these parsers.
+    """
     # The tag is checked even if a build will name the image after the container.
     is_unnamed = isinstance(options.repository, str) and not options.repository
     image = parse_image_name("repository", "unnamed" if is_unnamed else options.repository, options.tag)
@@ -589,7 +605,11 @@ def _check_host_access(values: Mapping[str, Any], parsed: ParsedRunOptions) -> N
 
 
 def defines_host(extra_host: str) -> bool:
-    """Return whether a line of `extra_hosts` defines the name at which containers reach this process's host."""
+    """
+    Return whether a line of `extra_hosts` defines `host.docker.internal`.
+
+    Containers reach this process's host at that name.
+    """
     return re.split("[:=]", extra_host, maxsplit=1)[0].lower() == HOST_NAME
 
 
@@ -649,7 +669,11 @@ _INSTEAD = {
 def _check_keys(
     name: str, values: Mapping[str, Any], known: Mapping[str, tuple[str, ...] | None], options: RunOptions
 ) -> None:
-    """Refuse keys that a field sets too. Engines ignore the case of keys, and use the last one that is repeated."""
+    """
+    Refuse keys that cannot be set here, or that are also set by a field.
+
+    Engines ignore the case of keys. If a key is repeated, they use the last one.
+    """
     by_lower_case = {key.lower(): (key, names) for key, names in known.items()}
     for written in values[name]:
         key, names = by_lower_case.get(written.lower(), ("", ()))
@@ -714,7 +738,7 @@ def image_to_run(options: RunOptions) -> ImageName:
 
 def image_to_build(options: RunOptions) -> ImageName:
     """
-    Return the name for an image that is built: `repository`, else `name`, with `tag`.
+    Return the name of an image to build: `repository`, else `name`, with `tag`.
 
     Raises:
         InvalidOptionError: An image cannot have that name.
@@ -731,7 +755,7 @@ def image_to_build(options: RunOptions) -> ImageName:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedBuildOptions:
     """
-    The typed values of those fields of `BuildOptions` that may be written in several ways.
+    The typed values of those fields of `BuildOptions` that accept several forms.
 
     Attributes:
         context_dir: The directory, as the user wrote it.
@@ -756,7 +780,9 @@ class ParsedBuildOptions:
 @dataclass(frozen=True, slots=True, repr=False)
 class BuildOptions(_Parsed[ParsedBuildOptions]):
     """
-    What image to build. An invalid value raises `InvalidOptionError`, which names the field, at once.
+    The options of an image to build.
+
+    An invalid value raises `InvalidOptionError` immediately. The error names the field.
 
     Attributes:
         context_dir: The directory that the build can read; what its `.dockerignore` names is left out.
@@ -872,7 +898,11 @@ def _parse_auths(value: AuthConfig | Mapping[str, AuthConfig] | None) -> dict[st
 
 
 def _parse_security_option(name: str, value: str) -> str:
-    """Return a security option with the seccomp profile itself, which is what engines expect, in place of its path."""
+    """
+    Replace the path of a seccomp profile in a security option with its content.
+
+    Engines expect the profile itself.
+    """
     match = _SECCOMP.fullmatch(value)
     if not match or match["profile"] in ("unconfined", "builtin") or match["profile"].startswith("{"):
         return value
@@ -891,7 +921,11 @@ def _parse_security_option(name: str, value: str) -> str:
 
 
 def _parse_port_bindings(value: BindingSpecs) -> dict[str, tuple[PortBinding, ...]]:
-    """Return the host ports of each container port; without any, the engine chooses one."""
+    """
+    Return the host ports of each container port.
+
+    If a container port has none, the engine chooses one.
+    """
     if not isinstance(value, Mapping):
         raise InvalidOptionError(
             f"port_bindings must be a mapping: got {_validation.format_value(value)}",
@@ -982,7 +1016,11 @@ def _check_file_path(key: str, path: str, in_memory: Iterable[str]) -> None:
 
 
 class RunFields(TypedDict, total=False):
-    """The keywords of `Pool.run`, each with the sentences that editors show. Written by `python -m tests.run_fields`."""
+    """
+    The keywords of `Pool.run`, each with the sentences that editors show.
+
+    Written by `python -m tests.run_fields`.
+    """
 
     name: str
     """The container's name; by default the engine chooses one."""

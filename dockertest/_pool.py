@@ -95,7 +95,11 @@ class _Default(Generic[T]):
 
 
 class _Client:
-    """The field that is the docker SDK's client: the user's own, else the engine's; a new one in a forked child."""
+    """
+    The field with the docker SDK's client that a pool uses.
+
+    It is the client that the user passed in, or else the engine's, of which a forked child gets a new one.
+    """
 
     def __get__(self, pool: Pool | None, owner: object = None) -> sdk.DockerClient | None:
         return None if pool is None else pool._runtime.engine.client
@@ -284,7 +288,10 @@ class Pool:
         self, options: Sequence[RunOptions | PreparedImage], *, max_workers: int | None = None
     ) -> list[Resource]:
         """
-        Start several containers at the same time; if one fails, the others are removed.
+        Start several containers at the same time.
+
+        If one fails, the others are closed as by `Resource.close`, which removes them unless they are reused, shared or
+        kept.
 
         Args:
             options: What to start.
@@ -315,10 +322,11 @@ class Pool:
         max_idle: float = 600.0,
     ) -> Standby:
         """
-        Start containers ahead of need: `standby.take()` returns a fresh one that is ready, and starts the next.
+        Start containers ahead of need, for tests that each want a fresh one.
 
-        The image is pulled first if it is missing. Containers that are not taken are removed when the standby or this pool
-        is closed, and by the reaper if this process is killed.
+        `standby.take()` returns a container that is ready, and starts the next one in the background. The image is pulled
+        first if it is missing. Containers that are not taken are removed when the standby or this pool is closed, and by
+        the reaper if this process is killed.
 
         Args:
             options: What to start, also a prepared image. Fixed names, `network_aliases`, fixed host ports, `reuse` and
@@ -353,7 +361,7 @@ class Pool:
         self, name: str, dockerfile_path: str | os.PathLike[str], env: EnvSpec = ()
     ) -> Resource:
         """
-        Build an image from a Dockerfile, and start a container of it; both are called *name*.
+        Build an image from a Dockerfile, and start a container of it.
 
         The image is kept: it is the cache of the next build.
 
@@ -377,7 +385,7 @@ class Pool:
         self, dockerfile_path: str | os.PathLike[str], options: RunOptions, *modifiers: Modifier
     ) -> Resource:
         """
-        Build an image from a Dockerfile, and start a container of it as *options* describe it.
+        Build an image from a Dockerfile, and start a container with *options*.
 
         Args:
             dockerfile_path: The Dockerfile; its folder is the build's context.
@@ -439,10 +447,11 @@ class Pool:
         env: EnvSpec = (),
     ) -> Compose:
         """
-        Start the services of a Compose file by `docker compose`, and wait until they run and are healthy.
+        Start the services of a Compose file, and wait until they run and are healthy.
 
-        Everything is removed when the project or this pool is closed, and by the reaper if this process is killed.
-        Services without a health check have to run for half a second; one-shot services may end with exit code 0.
+        `docker compose` starts the services. Everything is removed when the project or this pool is closed, and by the
+        reaper if this process is killed. Services without a health check have to run for half a second; one-shot
+        services may end with exit code 0.
 
         Args:
             path: The Compose file, or its folder.
@@ -522,7 +531,9 @@ class Pool:
         max_wait: float | None = None,
     ) -> PreparedImage:
         """
-        Return an image of a server that is set up and filled: its containers start with the data, in a fraction of the time.
+        Return an image of a server that is already set up and filled with data.
+
+        Its containers start with the data, in a fraction of the time.
 
         The first call starts the server, waits until it is ready, calls *fill*, stops the server and stores it with its
         volumes as a local image. Later calls, in this process and in others of this user on this host, take milliseconds.
@@ -576,7 +587,9 @@ class Pool:
 
     def container_by_name(self, name: str) -> Resource | None:
         """
-        Return the container of exactly that name, borrowed: closing it, or this pool, leaves it running.
+        Return the container of exactly that name, or `None` if none exists.
+
+        The container is borrowed: closing it, or this pool, leaves it running.
 
         Args:
             name: The whole name; a part of one finds nothing.
@@ -600,7 +613,9 @@ class Pool:
 
     def remove_container_by_name(self, name: str) -> bool:
         """
-        Remove the container of exactly that name, also of another owner, with its anonymous volumes.
+        Remove the container of exactly that name, with its anonymous volumes.
+
+        The container may belong to another owner.
 
         Args:
             name: The whole name; a part of one finds nothing.
@@ -631,9 +646,10 @@ class Pool:
 
     def purge(self, resource: Resource) -> None:
         """
-        Remove a container, also of another owner, with its anonymous volumes; purging twice does nothing.
+        Remove a container with its anonymous volumes, even one of another owner.
 
-        What this pool made stays if it is to `keep` it.
+        Purging twice does nothing. A container that this pool started stays if it is kept, by `keep=True` or
+        `Resource.keep`.
 
         Args:
             resource: From `run`, or from `container_by_name` for another owner's.
@@ -667,7 +683,9 @@ class Pool:
 
     def inventory(self) -> list[InventoryItem]:
         """
-        Return what dockertest has made on this engine, by any session, also on other machines.
+        Return everything on this engine that any dockertest session has made.
+
+        Sessions on other machines are included.
 
         Returns:
             The containers, networks and volumes, then the prepared images.
@@ -681,7 +699,9 @@ class Pool:
 
     def create_network(self, name: str | None = None, **options: Unpack[NetworkFields]) -> Network:
         """
-        Create a network, removed when it or this pool is closed and when the interpreter ends.
+        Create a network.
+
+        It is removed when it or this pool is closed and when the interpreter ends.
 
         Args:
             name: The network's name; a random one when `None`.
@@ -705,7 +725,9 @@ class Pool:
 
     def networks_by_name(self, name: str) -> list[Network]:
         """
-        Return the networks of exactly that name, borrowed: closing them, or this pool, leaves them alone.
+        Return the networks of exactly that name.
+
+        They are borrowed: closing them, or this pool, leaves them alone.
 
         Args:
             name: The whole name; a part of one finds nothing.
@@ -718,7 +740,9 @@ class Pool:
 
     def remove_network(self, network: Network) -> None:
         """
-        Remove a network, also of another owner; containers that are still attached are disconnected first.
+        Remove a network, even one of another owner.
+
+        Containers that are still attached are disconnected first.
 
         Args:
             network: From `create_network` or `networks_by_name`.
@@ -732,7 +756,9 @@ class Pool:
 
     def create_volume(self, name: str | None = None) -> Volume:
         """
-        Create a volume, removed when it or this pool is closed and when the interpreter ends.
+        Create a volume.
+
+        It is removed when it or this pool is closed and when the interpreter ends.
 
         Mount it with `mounts=[(volume, "/path")]`, or `(volume, "/path", "ro")`.
 
@@ -758,10 +784,11 @@ class Pool:
     @show_keywords(RetryOptions, max_wait=None, watch=None)
     def retry(self, op: Callable[[], T], **options: Unpack[RetryOptions]) -> T:
         """
-        Call *op* until it returns, and return its result: `connection = pool.retry(connect)`.
+        Call *op* until it returns, and return its result.
 
-        An exception, or the value `False` itself, means "not ready yet". Programming mistakes, such as a `NameError`, end
-        the wait at once; `dockertest.retry` lists them. By default all containers of the pool are watched.
+        For example: `connection = pool.retry(connect)`. An exception, or the value `False` itself, means "not ready yet".
+        Programming mistakes, such as a `NameError`, end the wait at once; `dockertest.retry` lists them. By default all
+        containers of the pool are watched.
 
         Args:
             op: Called without arguments, in the caller's thread. A call that hangs cannot be interrupted.
@@ -797,7 +824,11 @@ class Pool:
             return await _retry.run_async(op, monitor=monitor, default_max_wait=self.max_wait, **others)
 
     def timeline(self) -> list[Step]:
-        """Return what this pool did and when: pulls, builds, starts, and how long each service took to be ready."""
+        """
+        Return what this pool did, when it did it, and how long it took.
+
+        There is a step for each pull, build and start, and for the time that each service took to be ready.
+        """
         return self._runtime.timeline.steps()
 
     # Internal
@@ -883,7 +914,11 @@ class Pool:
         return resource
 
     def _locate(self, options: RunOptions | PreparedImage) -> tuple[RunOptions, Image, str, str]:
-        """Return what to start, its local image, the name to create a container with, and the name for messages."""
+        """
+        Return what to start, its local image, and two names of the image.
+
+        The first name is the one to create a container with. The second one is for messages.
+        """
         if isinstance(options, RunOptions):
             _resource.check_service(options)
             name, image = self._obtain(options)
@@ -900,7 +935,7 @@ class Pool:
         return _prepared.options_to_run(options, image), image, image.id, options.display_name
 
     def _obtain(self, options: RunOptions) -> tuple[ImageName, Image]:
-        """Return the image that *options* name, pulled if necessary, and its name with the prefix."""
+        """Return the prefixed image name and the image, which is pulled if necessary."""
         given = image_to_run(options)
         name = self._prefixed(given)
         try:
@@ -937,7 +972,10 @@ class Pool:
 
 def finish_test(*, failed: bool) -> None:
     """
-    Keep what a failed test had running if `DOCKERTEST_KEEP` is `failed`, and close what waited for the outcome.
+    Keep the containers of a failed test, and close everything that was postponed.
+
+    Containers are kept only if `DOCKERTEST_KEEP` is `failed`. Pools and containers are postponed if their `with` body
+    failed while the outcome of the test was unknown.
 
     Args:
         failed: Whether the test, its set-up or its cleanup has failed.
@@ -947,7 +985,9 @@ def finish_test(*, failed: bool) -> None:
 
 def close_for_class(pool: Pool) -> None:
     """
-    Close the pool of a test class. Containers that the test run shares stay in use for the classes that follow.
+    Close the pool of a test class.
+
+    Containers that the test run shares stay in use for the classes that follow.
 
     Raises:
         CleanupError: Something is left, as for `Pool.close`.

@@ -1,8 +1,9 @@
 """
-Probes that ask servers in their own protocols whether they are ready, with the standard library alone.
+Probes that ask servers in their own protocols whether they are ready.
 
-An accepted connection proves nothing, because the engine's own proxy accepts connections before the server does. A probe
-returns whether the server can be used now, or raises an `OSError`, a `struct.error` or an error of `http.client`.
+They need only the standard library. An accepted connection proves nothing, because the engine's own proxy accepts
+connections before the server does. A probe returns whether the server can be used now, or raises an `OSError`, a
+`struct.error` or an error of `http.client`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ _seconds: ContextVar[float] = ContextVar("seconds", default=RESPONSE_SECONDS)
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Let a connection, and each part of an answer, take at most *seconds* in the block, from 0.5 to 5 s."""
+    """
+    Limit the time of a connection and of each part of an answer in the block.
+
+    The limit is *seconds*, but at least 0.5 s and at most 5 s.
+    """
     token = _seconds.set(min(max(seconds, _SHORTEST_SECONDS), RESPONSE_SECONDS))
     try:
         yield
@@ -63,19 +68,31 @@ def postgres(address: Address, settings: Mapping[str, str]) -> bool:
 
 
 def mysql(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether the first packet of MySQL or MariaDB is a handshake of protocol 10 and not an error (255)."""
+    """
+    Return whether MySQL or MariaDB sends a handshake of protocol 10.
+
+    The first packet may be an error (255) instead.
+    """
     with _exchange(address) as answer:
         return answer.read(5)[3:] == b"\0\x0a"
 
 
 def redis(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether Redis answers a ping or asks for a password; while it loads data, its answer is `-LOADING`."""
+    """
+    Return whether Redis answers a ping or asks for a password.
+
+    While it loads data, its answer is `-LOADING`.
+    """
     with _exchange(address, b"PING\r\n") as answer:
         return answer.readline().startswith((b"+PONG", b"-NOAUTH"))
 
 
 def amqp(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether a broker of AMQP 0-9-1 answers the protocol header with `connection.start` (10, 10)."""
+    """
+    Return whether an AMQP 0-9-1 broker answers the protocol header.
+
+    The expected answer is `connection.start` (10, 10).
+    """
     with _exchange(address, b"AMQP\0\0\x09\x01") as answer:
         frame = answer.read(11)
         return frame[:3] == b"\x01\0\0" and frame[7:] == b"\0\x0a\0\x0a"
@@ -94,13 +111,21 @@ def nats(address: Address, _settings: Mapping[str, str]) -> bool:
 
 
 def zookeeper(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether ZooKeeper reports its mode; before it is ready, it reports that it does not serve requests."""
+    """
+    Return whether ZooKeeper reports its mode.
+
+    Before it is ready, it reports that it does not serve requests.
+    """
     with _exchange(address, b"srvr") as answer:
         return b"\nMode: " in answer.read()
 
 
 def mqtt(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether a broker of MQTT 3.1.1 accepts a connection, or asks for a login (codes 4 and 5)."""
+    """
+    Return whether an MQTT 3.1.1 broker accepts a connection or asks for a login.
+
+    The codes 4 and 5 ask for a login.
+    """
     body = b"\0\x04MQTT\x04\x02\0\x3c\0\x0adockertest"
     with _exchange(address, b"\x10" + bytes([len(body)]) + body) as answer:
         packet = answer.read(4)
@@ -109,10 +134,11 @@ def mqtt(address: Address, _settings: Mapping[str, str]) -> bool:
 
 def mongo(address: Address, _settings: Mapping[str, str]) -> bool:
     """
-    Return whether MongoDB answers `isMaster`, a command that all versions accept without a login.
+    Return whether MongoDB answers `isMaster` and is not the set-up's server.
 
-    The server that the image starts for its set-up listens on loopback, which some engines forward to. It is the only one
-    that runs with `--fork`, and it shows its command line without a login.
+    All versions accept `isMaster` without a login. The server that the image starts for its set-up listens on loopback,
+    which some engines forward to. It is the only one that runs with `--fork`, and it shows its command line without a
+    login.
     """
     is_master, command_line = _mongo_command(b"isMaster"), _mongo_command(b"getCmdLineOpts")
     with _exchange(address, is_master + command_line) as answer:
@@ -134,14 +160,18 @@ def _mongo_answer(answer: BufferedReader) -> bytes:
 
 
 def cassandra(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether Cassandra answers a request for its options in version 4 of its protocol."""
+    """Return whether Cassandra answers an options request of protocol version 4."""
     with _exchange(address, b"\x04\0\0\0\x05\0\0\0\0") as answer:
         head = answer.read(9)
         return head[:1] == b"\x84" and head[4:5] == b"\x06"
 
 
 def sql_server(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether SQL Server answers a PRELOGIN message, whose answer is a packet of type 4."""
+    """
+    Return whether SQL Server answers a PRELOGIN message.
+
+    The answer is a packet of type 4.
+    """
     options = (
         b"\0\0\x0b\0\x06\x01\0\x11\0\x01\xff"  # version and encryption: their places and sizes, then the end
     )
@@ -151,7 +181,11 @@ def sql_server(address: Address, _settings: Mapping[str, str]) -> bool:
 
 
 def oracle(address: Address, settings: Mapping[str, str]) -> bool:
-    """Return whether Oracle's listener accepts (2) or redirects (5) or resends (11) a connection to the database."""
+    """
+    Return whether Oracle's listener accepts a connection to the database.
+
+    A redirect (5) and a request to resend (11) count as well as an acceptance (2).
+    """
     service = (settings.get("ORACLE_DATABASE") or "FREEPDB1").encode()
     data = b"(DESCRIPTION=(CONNECT_DATA=(SERVICE_NAME=" + service + b")))"
     head = struct.pack(">HHHHHHHHHHLBB", 314, 300, 0, 8192, 32767, 0x7F08, 0, 1, len(data), 58, 0, 0x41, 0x41)
@@ -161,7 +195,7 @@ def oracle(address: Address, settings: Mapping[str, str]) -> bool:
 
 
 def bolt(address: Address, _settings: Mapping[str, str]) -> bool:
-    """Return whether Neo4j agrees on a version of the Bolt protocol, 5.0 to 5.4 or 4.2 to 4.4."""
+    """Return whether Neo4j agrees on Bolt 5.0 to 5.4 or 4.2 to 4.4."""
     versions = struct.pack(">BBBBBBBB", 0, 4, 4, 5, 0, 2, 4, 4) + bytes(8)
     with _exchange(address, b"\x60\x60\xb0\x17" + versions) as answer:
         return answer.read(4)[3:] in (b"\x04", b"\x05")
@@ -191,7 +225,11 @@ def http_probe(path: str = "/", accepted: Container[int] = range(200, 500), *, t
 
 
 def http_status(address: Address, path: str, headers: Mapping[str, str], *, tls: bool) -> int:
-    """Return the status of the answer to `GET` for *path*; redirects are not followed, certificates not verified."""
+    """
+    Return the status of the answer to a `GET` request for *path*.
+
+    Redirects are not followed, and certificates are not verified.
+    """
     timeout = _seconds.get()
     connection: http.client.HTTPConnection
     if tls:
@@ -207,7 +245,11 @@ def http_status(address: Address, path: str, headers: Mapping[str, str], *, tls:
 
 @contextmanager
 def kept_open(address: Address, seconds: float = _PROXY_SECONDS) -> Iterator[bool]:
-    """Connect, and return whether the connection is still open after *seconds*; it stays open in the block."""
+    """
+    Connect, and yield whether the connection is still open after *seconds*.
+
+    It stays open in the block.
+    """
     try:
         connection = socket.create_connection(address, timeout=_seconds.get())
     except ConnectionRefusedError:  # by the container itself, without a proxy of the engine in between
@@ -224,7 +266,7 @@ def kept_open(address: Address, seconds: float = _PROXY_SECONDS) -> Iterator[boo
 
 def is_listening(tables: str, port: int) -> bool:
     """
-    Return whether something accepts connections at a port, not only from the same host.
+    Return whether a port accepts connections, not only from the same host.
 
     Args:
         tables: The content of `/proc/net/tcp` and `/proc/net/tcp6`.
@@ -243,7 +285,11 @@ def is_listening(tables: str, port: int) -> bool:
 
 
 def _is_loopback(address: str) -> bool:
-    """Return whether an address is a loopback address, as the kernel writes it: each 32 bits in the host's order."""
+    """
+    Return whether an address is a loopback address, as the kernel writes it.
+
+    The kernel writes each 32 bits in the host's byte order.
+    """
     data = b"".join(
         int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)
     )

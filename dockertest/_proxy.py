@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a container's port, for tests of outages and slow networks."""
+"""A TCP proxy in front of a container's port, to test outages and slow networks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,11 @@ class Proxy:
         self.close()
 
     def get_address(self) -> tuple[str, int]:
-        """Return the host and port to connect to, `("127.0.0.1", 49153)`, for clients that take them apart."""
+        """
+        Return the host and port to connect to, such as `("127.0.0.1", 49153)`.
+
+        Use this for a client that takes them as separate arguments.
+        """
         return self._relay.address
 
     def get_host_port(self) -> str:
@@ -64,7 +68,7 @@ class Proxy:
 
     def url(self) -> str:
         """
-        Return the URL that leads to a known service through the proxy, password included.
+        Return the URL of a known service through the proxy, password included.
 
         Raises:
             InvalidOptionError: The container's image is not a known service, or this is not the service's port.
@@ -73,9 +77,10 @@ class Proxy:
 
     def delay(self, seconds: float) -> None:
         """
-        Delay everything that the container sends, so that each answer takes *seconds* longer.
+        Delay all data that the container sends by *seconds*.
 
-        The order is preserved, and data that is already on its way is delayed too. Requests are not delayed.
+        Each answer takes that much longer. The order is preserved, and data that is already on its way is delayed too.
+        Requests are not delayed.
 
         Args:
             seconds: The delay; 0 ends it.
@@ -88,7 +93,7 @@ class Proxy:
 
     def bandwidth(self, bytes_per_second: float) -> None:
         """
-        Limit the rate at which each connection transfers data, separately in each direction.
+        Limit the data rate of each connection, separately in each direction.
 
         Args:
             bytes_per_second: At least 1. `restore` ends the limit.
@@ -136,7 +141,11 @@ class Proxy:
         self._change(mode=Mode.OPEN, delay=0.0, rate=0.0)
 
     def close(self) -> None:
-        """Reset all connections and stop listening; closing twice does nothing, nor does closing in a forked child."""
+        """
+        Reset all connections and stop listening.
+
+        Closing twice does nothing, nor does closing in a forked child.
+        """
         self._relay.close()
 
     def _change(self, **changes: object) -> None:

@@ -1,4 +1,4 @@
-"""Name public classes after the package instead of the private module that defines them."""
+"""Name public classes after the package instead of their private module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ C = TypeVar("C")
 
 
 def public(cls: type[C]) -> type[C]:
-    """Set the module of a class and its functions, which tracebacks, pickles and documentation show."""
+    """
+    Set the module of a class and its functions to the public package.
+
+    Tracebacks, pickles and documentation show the module.
+    """
     cls.__module__ = "dockertest"
     for member in vars(cls).values():
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)

@@ -1,8 +1,9 @@
 """
-Relay TCP connections from a port of this process to another address, with faults on demand.
+Relay TCP connections to another address, with faults on demand.
 
-One thread serves all connections of a relay. A second one runs for a moment when connections arrive: it finds out where
-they go, which may need the engine, and serves all that have arrived meanwhile.
+The relay listens on a port of this process. One thread serves all connections of a relay. A second one runs for a
+moment when connections arrive: it finds out where they go, which may need the engine, and serves all that have arrived
+meanwhile.
 """
 
 from __future__ import annotations
@@ -220,7 +221,9 @@ class Relay:
 
     def change_faults(self, **changes: Any) -> None:
         """
-        Change some fields of `Faults`, also for the connections that exist; it is done when this returns.
+        Change some fields of `Faults`, also for the connections that exist.
+
+        The change is complete when this returns.
 
         Raises:
             OSError: The port cannot be listened on again after a cut.
@@ -336,7 +339,11 @@ class Relay:
             one.close()
 
     def _abandon(self) -> None:
-        """Close this process's copies without shutting the connections down, since they are the parent's."""
+        """
+        Close this process's copies of the sockets without ending the connections.
+
+        The connections are not shut down, since they belong to the parent process.
+        """
         self._is_closed = True
         copies = [*self._sockets, getattr(self, "_listener", None), getattr(self, "_selector", None)]
         for connection in list(self._connections):
@@ -537,7 +544,11 @@ class Relay:
             stream.queue[0] = (arrival, data[sent:])
 
     def _break(self, stream: _Stream) -> None:
-        """Note that the target accepts no more; what it has sent before is still passed on."""
+        """
+        Record that the target accepts no more data.
+
+        Data that the target has sent before is still passed on.
+        """
         connection = stream.connection
         stream.queue.clear()
         stream.size = 0
@@ -616,13 +627,21 @@ class Relay:
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
-    """Return what a host name means, as getaddrinfo does. Some systems define only one address for `localhost`."""
+    """
+    Return the addresses of a host name, as `getaddrinfo` does.
+
+    `localhost` has an IPv4 and an IPv6 address here, although some systems define only one of them.
+    """
     hosts = ("127.0.0.1", "::1") if host == "localhost" else (host,)
     return [address for one in hosts for address in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM)]
 
 
 def _weak(method: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls *method* as long as its object exists; fork hooks cannot be removed."""
+    """
+    Return a function that calls *method* as long as its object exists.
+
+    Fork hooks need this, since they cannot be removed.
+    """
     reference = weakref.WeakMethod(method)
 
     def call() -> None:

@@ -1,4 +1,8 @@
-"""The state of a container as text, the same in all errors, and the cleaning of text that others wrote. Pure."""
+"""
+The state of a container as text, and the cleaning of text that others wrote.
+
+The state is described in the same way in all errors. All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,9 @@ _SIGNALS |= {137: "SIGKILL", 139: "SIGSEGV", 141: "SIGPIPE", 143: "SIGTERM"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """
-    The state of a container when something went wrong; as text, what an error shows of it.
+    The state of a container when something went wrong.
+
+    Errors show it as text, with `str(report)`.
 
     Attributes:
         name: Its name.
@@ -150,7 +156,11 @@ def _meaning(code: int, oom_killed: bool) -> str:
 
 
 def indented(logs: str) -> str:
-    """Return log lines, cleaned and indented, to put below a sentence; empty if there are none."""
+    """
+    Return log lines, cleaned and indented, to put below a sentence.
+
+    The result is empty if there are none.
+    """
     return "".join(f"\n    {line}" for line in clean(logs).splitlines())
 
 

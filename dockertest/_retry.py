@@ -1,4 +1,8 @@
-"""Call an operation until it succeeds or the time is up. Containers are watched through the `Monitor` protocol only."""
+"""
+Call an operation until it succeeds or the time is up.
+
+Containers are watched through the `Monitor` protocol only.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,11 @@ class Monitor(Protocol):
     """What is asked between two calls whether waiting still makes sense."""
 
     def check(self, timeout: float) -> None:
-        """Raise `ContainerExitedError` if a container has ended. The engine must answer within *timeout* seconds."""
+        """
+        Raise `ContainerExitedError` if a container has ended.
+
+        The engine must answer within *timeout* seconds.
+        """
 
     def reports(self) -> tuple[Report, ...]:
         """Return the state and last log lines of each container."""
@@ -61,7 +69,11 @@ class Watched(Protocol):
     """A container whose end ends the wait."""
 
     def check_alive(self, timeout: float) -> None:
-        """Raise `ContainerExitedError` if it has ended. The engine must answer within *timeout* seconds."""
+        """
+        Raise `ContainerExitedError` if it has ended.
+
+        The engine must answer within *timeout* seconds.
+        """
 
     def report(self) -> Report:
         """Return its state and last log lines."""
@@ -69,7 +81,7 @@ class Watched(Protocol):
 
 
 class AttemptOptions(TypedDict, total=False):
-    """Keywords of `Resource.retry`, and of every other function that retries. All are optional."""
+    """Optional keywords of `Resource.retry` and of every other function that retries."""
 
     max_wait: float | None
     """Seconds after which to give up: the pool's `max_wait` by default, or 60 without a pool. *op* is called at least once."""
@@ -128,7 +140,9 @@ _DEFAULTS: dict[str, object] = {
 
 def show_keywords(options: type[AttemptOptions], **defaults: object) -> Callable[[Function], Function]:
     """
-    Set the signature of a function with `**options`: `help` and the reference then show each keyword.
+    Return a decorator that replaces `**options` in a signature by each keyword.
+
+    `help` and the reference then show the keywords.
 
     Args:
         options: The `TypedDict` with the keywords.
@@ -279,7 +293,11 @@ async def run_async(
 
 
 def _check_callable(op: object) -> None:
-    """Refuse a value instead of a function. The value is not shown, since a connection may contain a password."""
+    """
+    Refuse a value instead of a function.
+
+    The value is not shown, since a connection may contain a password.
+    """
     if not callable(op):
         raise InvalidOptionError(
             f"op must be callable: got a value of type {type(op).__name__}",
@@ -288,7 +306,11 @@ def _check_callable(op: object) -> None:
 
 
 def _check_asyncio() -> None:
-    """Refuse other libraries at once. Trio can run inside asyncio's loop, but its tasks are not asyncio's."""
+    """
+    Refuse libraries other than asyncio at once.
+
+    Trio can run inside asyncio's loop, but its tasks are not asyncio's.
+    """
     import asyncio
 
     try:
@@ -315,7 +337,9 @@ def _set_default(
 
 class _AttemptTimeout(BaseException):
     """
-    An attempt took too long. It has a class of its own, since *op* may raise `TimeoutError` itself.
+    An attempt took too long.
+
+    It has a class of its own, since *op* may raise `TimeoutError` itself.
 
     Attributes:
         error: What counts as the failure of the attempt.
@@ -356,7 +380,11 @@ async def _await_within(seconds: float | None, op: Callable[[], Awaitable[T]], a
 
 
 async def _has_ended(call: asyncio.Future[T], seconds: float) -> bool:
-    """Wait for *call* for at most *seconds*, by the real clock; return whether it has ended."""
+    """
+    Wait for *call* for at most *seconds*, and return whether it has ended.
+
+    The seconds are measured by the real clock.
+    """
     import asyncio
 
     timer = asyncio.ensure_future(_concurrency.sleep_async(seconds))
@@ -369,16 +397,17 @@ async def _has_ended(call: asyncio.Future[T], seconds: float) -> bool:
 
 
 def _retrieve_exception(call: asyncio.Future[T]) -> None:
-    """Keep the loop from logging that an exception of a cancelled call was never retrieved."""
+    """Keep the loop from logging an unretrieved exception of a cancelled call."""
     if not call.cancelled():
         call.exception()
 
 
 def default_wait() -> Iterator[float | None]:
     """
-    Return the default pauses: 10 ms at first, then about 5 % of the time waited so far, at most 0.5 s.
+    Return the default pauses between two calls, in seconds.
 
-    A service is noticed soon after it is ready, and a slow one is not called too often.
+    The first one is 10 ms. Later ones are about 5 % of the time waited so far, at most 0.5 s. A service is noticed soon
+    after it is ready, and a slow one is not called too often.
     """
     try:
         import backoff
@@ -394,7 +423,7 @@ class WatchList:
         self._watched = tuple(watch)
 
     def check(self, timeout: float) -> None:
-        """Raise `ContainerExitedError` if one of the containers has ended, with any exit code."""
+        """Raise `ContainerExitedError` if a container has ended, with any exit code."""
         for container in self._watched:
             container.check_alive(timeout)
 
@@ -457,7 +486,9 @@ class Attempts:
 
     def note_failure(self, failure: BaseException | None, *, is_last: bool = False) -> bool:
         """
-        Note a failed call and when to make the next one; return whether the failure is one that no wait can fix.
+        Record a failed call, and return whether no wait can fix its failure.
+
+        If a wait may fix it, also record when to make the next call, if any.
 
         Args:
             failure: What the call raised; `None` if it returned `False`.
@@ -485,7 +516,11 @@ class Attempts:
             raise self._timeout() from self._last
 
     def pause(self) -> float:
-        """Return the seconds until the next call; the time since the last failure counts as part of the pause."""
+        """
+        Return the seconds until the next call.
+
+        The time since the last failure counts as part of the pause.
+        """
         next_at = self._began if self._next_at is None else self._next_at
         return max(0.0, min(next_at - _clock.monotonic(), self.remaining()))
 

@@ -15,7 +15,9 @@ from dockertest._timeline import Timeline
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """
-    The parts of one pool, built once and shared without a reference to the pool itself.
+    The parts of one pool, shared without a reference to the pool itself.
+
+    They are built once.
 
     Attributes:
         engine: The connection to the engine.

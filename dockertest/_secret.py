@@ -1,4 +1,8 @@
-"""Values that may be secret: they work as usual, and tools that show variables show `***` instead of them."""
+"""
+Values that may be secret, which are hidden in their `repr`.
+
+They work as usual, and tools that show variables show `***` instead of them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ T = TypeVar("T")
 
 
 class SecretStr(str):
-    """A string whose `repr` is hidden, since pytest's `--showlocals` and error trackers print variables."""
+    """
+    A string whose `repr` is hidden.
+
+    pytest's `--showlocals` and error trackers print the `repr` of variables.
+    """
 
     __slots__ = ()
 
@@ -26,7 +34,11 @@ class SecretDict(dict[str, T]):
 
 
 class Assignment(str):
-    """A `"K=V"` string of an environment or of build arguments; its `repr` shows the name and hides the value."""
+    """
+    A `"K=V"` string whose `repr` shows the name and hides the value.
+
+    It belongs to an environment or to build arguments.
+    """
 
     __slots__ = ()
 

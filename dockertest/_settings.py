@@ -110,7 +110,7 @@ def parse_image_prefix(name: str, value: str) -> str:
 
 
 def export_run_id(environ: MutableMapping[str, str]) -> None:
-    """Set the variable for the test run, for this process and its children, unless it is set."""
+    """Set the test run's variable for this process and its children, unless set."""
     if not environ.get(RUN_ID):
         environ[RUN_ID] = _process_of_run() or f"random-{secrets.token_hex(16)}"
 
@@ -133,10 +133,11 @@ def parse_endpoints(environ: Mapping[str, str]) -> list[str]:
 
 def placement(environ: Mapping[str, str]) -> int:
     """
-    Return a number that is the same for this process of this run each time, to choose an engine by.
+    Return a number by which this process chooses an engine.
 
-    It is the number of pytest-xdist's worker, else that of a worker of `multiprocessing` plus a hash of the run. A run that
-    has no id by the user is known by its folder, so that the next one meets the containers that it reuses.
+    The number is the same each time for this process of this run. It is the number of pytest-xdist's worker, else that
+    of a worker of `multiprocessing` plus a hash of the run. A run that has no id by the user is known by its folder, so
+    that the next one meets the containers that it reuses.
     """
     worker = _NUMBER.search(environ.get("PYTEST_XDIST_WORKER", ""))
     if worker:
@@ -155,9 +156,10 @@ def placement(environ: Mapping[str, str]) -> int:
 
 def _process_of_run() -> str:
     """
-    Return an id for the process that has begun the run, as far as that can be known; else an empty string.
+    Return an id for the process that began the run, or an empty string.
 
-    Workers of `multiprocessing`, Django's for example, find the same one even if their parent has made no pool.
+    The string is empty if that process cannot be determined. Workers of `multiprocessing`, Django's for example, find
+    the same one even if their parent has made no pool.
     """
     module = sys.modules.get("multiprocessing.process")  # A worker has imported it.
     parent = module.parent_process() if module else None
@@ -186,9 +188,9 @@ def required_reason(environ: Mapping[str, str]) -> str:
 
 def state_folder(environ: Mapping[str, str]) -> Path:
     """
-    Return the private folder for the locks of living sessions, created if it is missing.
+    Return the private folder for the locks of living sessions.
 
-    If no folder is private and writable, a path that does not exist is returned.
+    It is created if it is missing. If no folder is private and writable, a path that does not exist is returned.
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     home = Path(environ.get("XDG_STATE_HOME", ""))
@@ -208,7 +210,9 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 
 def private_text(environ: Mapping[str, str], name: str) -> SecretStr:
     """
-    Return a random text that all processes of this user on this machine share, and that no other user can read.
+    Return a random text that this user's processes on this machine share.
+
+    No other user can read it.
 
     Args:
         name: Which one; it is made when it is read for the first time.
@@ -235,9 +239,10 @@ def private_text(environ: Mapping[str, str], name: str) -> SecretStr:
 
 def _is_private(folder: Path, user: int) -> bool:
     """
-    Return whether only this user can write to *folder*; permissions that are too wide are taken away.
+    Return whether only this user can write to *folder*.
 
-    Another user may have created it, or a link in its place, to read or to plant the locks and records in it.
+    Permissions that are too wide are removed from the folder. Another user may have created it, or a link in its place,
+    to read or to plant the locks and records in it.
     """
     if not hasattr(os, "getuid"):
         return True

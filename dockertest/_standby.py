@@ -1,4 +1,8 @@
-"""Containers that are started ahead of need, so that a test that wants a fresh one does not wait for it."""
+"""
+Containers that are started ahead of need.
+
+A test that wants a fresh container does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -73,11 +77,11 @@ class _Stock:
 @dataclass(eq=False, repr=False)
 class Standby:
     """
-    Fresh containers of one kind that are ready before they are needed, from `Pool.standby`.
+    Fresh containers from `Pool.standby` that are ready before they are needed.
 
-    Spares are removed by `close()`, at the end of a `with`, when the pool is closed, and when the process ends, even by
-    SIGKILL. Until a spare is taken, `Pool.retry` does not watch it, reports of failed tests leave it out, and `keep` does
-    not apply to it.
+    All of them are started with the same options. Spares are removed by `close()`, at the end of a `with`, when the
+    pool is closed, and when the process ends, even by SIGKILL. Until a spare is taken, `Pool.retry` does not watch it,
+    reports of failed tests leave it out, and `keep` does not apply to it.
 
     One thread of this process serves each spare. A forked child has spares of its own, from its first `take` on.
 
@@ -120,7 +124,7 @@ class Standby:
 
     def take(self, *, max_wait: float | None = None) -> Resource:
         """
-        Return a fresh container that is ready, and start the next one in the background.
+        Return a fresh container that is ready, and start the next in the background.
 
         From then on it is a container like those of `Pool.run`: it is removed when it or the pool is closed.
 
@@ -212,7 +216,7 @@ class Standby:
                 self._boot(stock)
 
     def _claim(self, stock: _Stock, deadline: float) -> Resource | None:
-        """Wait for a spare, and remove it from the stock; return `None` if there is none in time."""
+        """Wait for a spare and take it from the stock, or return `None` on a timeout."""
         with stock.changed:
             while not stock.failures and not stock.ready:
                 self._check_open()
@@ -262,7 +266,11 @@ class Standby:
             _close_quietly(spare)
 
     def _boot(self, stock: _Stock) -> Resource | None:
-        """Start a container, wait until it is ready, and add it to the stock, or else its failure."""
+        """
+        Start a container, wait until it is ready, and add it to the stock.
+
+        If that fails, add the failure instead, and return `None`.
+        """
         spare: Resource | None = None
         failure: BaseException | None = None
         try:
@@ -300,7 +308,9 @@ def parse_options(
     options: RunOptions | PreparedImage,
 ) -> tuple[RunOptions | PreparedImage, WaitCondition | None]:
     """
-    Return options whose containers do not conflict with each other, without `wait_for`, and that condition.
+    Return the options without `wait_for`, and the condition of `wait_for`.
+
+    Containers with these options do not conflict with each other.
 
     Raises:
         InvalidOptionError: Two containers could not run at the same time, or would not be fresh.

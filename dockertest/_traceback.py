@@ -1,5 +1,5 @@
 """
-Keep everything but the user's own lines and the error out of pytest's report of a failed test.
+Limit pytest's report of a failed test to the user's own lines and the error.
 
 A failed `retry` passes through a dozen frames of this package, and an engine that cannot be reached through hundreds of
 lines of requests and urllib3. `pytest --full-trace` shows them all.
@@ -33,7 +33,11 @@ class Caught(Protocol):
 
 @contextmanager
 def shortened(error: BaseException) -> Iterator[None]:
-    """Hide frames of this package, and causes inside it, from a report that is made of *error* in the block."""
+    """
+    Hide frames of this package from a report that is made in the block.
+
+    The report is that of *error*. Causes inside the package are hidden too.
+    """
     for name, module in list(sys.modules.items()):
         if _is_ours(name):
             vars(module).setdefault("__tracebackhide__", _is_hidden)
@@ -57,7 +61,11 @@ def shortened(error: BaseException) -> Iterator[None]:
 
 @contextmanager
 def trimmed(error: BaseException) -> Iterator[None]:
-    """Leave frames of this package out of the tracebacks of *error* and those that led to it, in the block."""
+    """
+    Leave frames of this package out of the tracebacks of *error* in the block.
+
+    This includes the errors that led to *error*.
+    """
     with shortened(error):
         tracebacks = [(raised, raised.__traceback__) for raised in _chain(error)]
         try:
@@ -71,7 +79,11 @@ def trimmed(error: BaseException) -> Iterator[None]:
 
 
 def _without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a copy of a traceback without the frames of this package and of the context managers between them."""
+    """
+    Return a copy of a traceback without the frames of this package.
+
+    The frames of the context managers between them are left out too.
+    """
     kept = []
     while traceback is not None:
         module = str(traceback.tb_frame.f_globals.get("__name__", ""))
@@ -90,7 +102,11 @@ def _is_hidden(caught: Caught) -> bool:
 
 
 def _is_bug(error: BaseException) -> bool:
-    """Return whether this package itself has failed; then its frames belong into the bug report."""
+    """
+    Return whether this package itself has failed.
+
+    Its frames then belong in the bug report.
+    """
     return not isinstance(error, DockertestError) and _is_ours(_innermost_module(error))
 
 

@@ -1,5 +1,7 @@
 """
-Parse what people write ("5432/tcp", "src:dst:ro", "64m", "K=V") into typed values. Pure.
+Parse values such as "5432/tcp", "src:dst:ro", "64m" and "K=V" into typed ones.
+
+Parsing has no side effects.
 
 Each `parse_` function takes the name of the field or argument, for messages, and the value. It returns the canonical form
 or raises `InvalidOptionError`. It also accepts its own results, so that options made of other options stay the same.
@@ -53,14 +55,22 @@ _REAL_TIME_SIGNAL = re.compile(r"RTM(?:IN(?:\+[0-9]{1,2})?|AX(?:-[0-9]{1,2})?)",
 
 
 class HasId(Protocol):
-    """Anything with an id that can be used as a network: a `Network`, or the docker SDK's."""
+    """
+    Anything with an id that can be used as a network.
+
+    Examples are a `Network` and a network of the docker SDK.
+    """
 
     @property
     def id(self) -> str | None: ...
 
 
 class HasName(Protocol):
-    """Anything with a name that can be mounted as a volume: a `Volume`, or the docker SDK's."""
+    """
+    Anything with a name that can be mounted as a volume.
+
+    Examples are a `Volume` and a volume of the docker SDK.
+    """
 
     @property
     def name(self) -> str | None: ...
@@ -86,7 +96,11 @@ def parse_optional_str(field: str, value: object) -> str:
 
 
 def unsendable(text: str) -> str:
-    """Return what a string contains that cannot be sent to an engine; empty if nothing."""
+    """
+    Describe a character in a string that cannot be sent to an engine.
+
+    The description is empty if all characters can be sent.
+    """
     if "\0" in text:
         return "a NUL character"
     try:
@@ -97,7 +111,11 @@ def unsendable(text: str) -> str:
 
 
 def parse_strings(field: str, values: object) -> tuple[str, ...]:
-    """Return a sequence of strings as a tuple; a single string is refused, since it would be split into characters."""
+    """
+    Return a sequence of strings as a tuple.
+
+    A single string is refused, since it would be split into characters.
+    """
     if values is None:
         return ()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
@@ -118,14 +136,22 @@ def parse_bool(field: str, value: object) -> bool:
 
 
 def parse_switch(field: str, value: str | None) -> bool | None:
-    """Return the `1` or `0` of an environment variable as a boolean; `None` if it is unset or empty."""
+    """
+    Return the `1` or `0` of an environment variable as a boolean.
+
+    Return `None` if the variable is unset or empty.
+    """
     if value not in (None, "", "0", "1"):  # A typing error must not turn anything on or off.
         raise InvalidOptionError(f"{field}: invalid value {format_value(value)}: expected 1 or 0")
     return value == "1" if value else None
 
 
 def parse_port(field: str, value: str | int) -> str:
-    """Return a container port as engines write it: `5432` and `"5432"` are `"5432/tcp"`."""
+    """
+    Return a container port as engines write it, such as `"5432/tcp"`.
+
+    `5432` and `"5432"` mean `"5432/tcp"`.
+    """
     match = _PORT.fullmatch(_number(value))
     if match and 1 <= int(match[1]) <= 65535:
         return f"{int(match[1])}/{(match[2] or 'tcp').lower()}"
@@ -135,7 +161,7 @@ def parse_port(field: str, value: str | int) -> str:
 
 
 def parse_ports(field: str, values: Iterable[str | int]) -> tuple[str, ...]:
-    """Return container ports in the order given, each of them once; a range is written out."""
+    """Return container ports in the given order, once each, with ranges expanded."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         hint = f"use [{format_value(values)}]" if isinstance(values, (str, int)) else ""
         if isinstance(values, Mapping):
@@ -159,7 +185,7 @@ def parse_host_ports(field: str, values: Iterable[str | int]) -> tuple[int, ...]
 
 
 def parse_port_range(field: str, value: str | int) -> tuple[str, ...]:
-    """Return the container ports that a port or a range such as `"7000-7003/udp"` means."""
+    """Return the container ports of a port or a range such as `"7000-7003/udp"`."""
     match = _PORT_RANGE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         return (parse_port(field, value),)
@@ -193,7 +219,11 @@ def parse_host_port(field: str, value: str | int) -> str:
 
 
 def parse_ip_address(field: str, value: object) -> str:
-    """Return an IP address in its canonical form; `None` and `""` mean the default and return `""`."""
+    """
+    Return an IP address in its canonical form.
+
+    `None` and `""` mean the default and return `""`.
+    """
     if _is_default(value):
         return ""
     with suppress(ValueError):
@@ -215,7 +245,11 @@ def parse_ip_addresses(field: str, values: object) -> tuple[str, ...]:
 
 
 def parse_host(field: str, value: object) -> str:
-    """Return a host name or an IP address without brackets; `None` and `""` mean the default and return `""`."""
+    """
+    Return a host name, or an IP address without brackets.
+
+    `None` and `""` mean the default and return `""`.
+    """
     if _is_default(value):
         return ""
     host = parse_str(field, value)
@@ -230,7 +264,7 @@ def parse_host(field: str, value: object) -> str:
 
 def parse_environment(field: str, value: object) -> tuple[Assignment, ...]:
     """
-    Return an environment, written as a mapping or as `"K=V"` strings, as `"K=V"` strings.
+    Return an environment, written as a mapping or as strings, as `"K=V"` strings.
 
     No message shows a value, since environments contain passwords. Neither does the traceback of an error, which some
     tools print with all variables: it ends here, and this function forgets its argument.
@@ -298,7 +332,11 @@ def parse_labels(field: str, value: Mapping[str, str]) -> dict[str, str]:
 
 
 def parse_name(field: str, value: object) -> str:
-    """Return the name of a container, network or volume; `None` and `""` leave the choice to the engine and return `""`."""
+    """
+    Return the name of a container, network or volume.
+
+    `None` and `""` leave the choice to the engine and return `""`.
+    """
     if _is_default(value):
         return ""
     if isinstance(value, str) and _CONTAINER_NAME.fullmatch(value):
@@ -335,9 +373,9 @@ class Mount:
 
 def parse_mount(field: str, value: MountSpec | Mount) -> Mount:
     """
-    Return the mount that `"source:target[:mode,…]"` or `(volume, target[, mode])` describes.
+    Return the mount that a string or a tuple describes.
 
-    A source may be a path on Windows.
+    The forms are `"source:target[:mode,…]"` and `(volume, target[, mode])`. A source may be a path on Windows.
     """
     if isinstance(value, Mount):
         return value
@@ -391,7 +429,11 @@ def parse_mounts(field: str, values: object) -> tuple[Mount, ...]:
 
 
 def parse_size(field: str, value: int | str | None) -> int | None:
-    """Return a size in bytes: `67108864`, or `"64m"` with a unit of `b`, `k`, `m` or `g`, powers of 1024."""
+    """
+    Return a size such as `67108864` or `"64m"` in bytes.
+
+    The units `b`, `k`, `m` and `g` are powers of 1024.
+    """
     if value is None:
         return None
     match = _SIZE.fullmatch(_number(value))
@@ -433,7 +475,11 @@ def parse_gpus(field: str, value: int | str | None) -> int | str | None:
 
 
 def parse_ulimits(field: str, value: object) -> dict[str, tuple[int, int]]:
-    """Return resource limits, written as a mapping or as `"name=soft:hard"` strings, with the soft and hard limit of each."""
+    """
+    Return the soft and hard limit of each resource.
+
+    The limits are written as a mapping or as `"name=soft:hard"` strings.
+    """
     return {
         name: _parse_ulimit(f"{field}[{name!r}]", name, limits)
         for name, limits in _parse_settings(field, value).items()
@@ -469,7 +515,11 @@ def _limit(value: object) -> str:
 
 
 def parse_sysctls(field: str, value: object) -> dict[str, str]:
-    """Return kernel parameters, written as a mapping or as `"name=value"` strings, as a new dict."""
+    """
+    Return kernel parameters as a new dict.
+
+    The parameters are written as a mapping or as `"name=value"` strings.
+    """
     parsed = {}
     for name, setting in _parse_settings(field, value).items():
         is_number = isinstance(setting, int) and not isinstance(setting, bool)
@@ -539,12 +589,20 @@ def parse_devices(field: str, values: object) -> tuple[Device, ...]:
 
 
 def parse_pid_mode(field: str, value: object) -> str:
-    """Return whose processes a container sees; `None` and `""` mean its own and return `""`."""
+    """
+    Return the PID namespace of a container.
+
+    It determines whose processes the container sees. `None` and `""` mean its own and return `""`.
+    """
     return _parse_namespace(field, value, ("host",))
 
 
 def parse_ipc_mode(field: str, value: object) -> str:
-    """Return whose shared memory a container uses; `None` and `""` mean the engine's default and return `""`."""
+    """
+    Return the IPC namespace of a container.
+
+    It determines whose shared memory the container uses. `None` and `""` mean the engine's default and return `""`.
+    """
     return _parse_namespace(field, value, ("host", "private", "shareable", "none"))
 
 
@@ -560,7 +618,11 @@ def _parse_namespace(field: str, value: object, modes: Sequence[str]) -> str:
 
 
 def parse_restart(field: str, value: object) -> str:
-    """Return when the engine restarts a container: `"no"`, `"always"`, `"on-failure"` or `"on-failure:3"`."""
+    """
+    Return the restart policy of a container.
+
+    It is `"no"`, `"always"`, `"on-failure"`, or one with a limit such as `"on-failure:3"`.
+    """
     if isinstance(value, str) and _RESTART.fullmatch(value):
         return value
     raise InvalidOptionError(
@@ -569,7 +631,7 @@ def parse_restart(field: str, value: object) -> str:
 
 
 def parse_signal(field: str, value: str | int) -> str:
-    """Return the name of a signal without `SIG`, or its number as a string if it has no name."""
+    """Return the name of a signal without `SIG`, or its number if it has no name."""
     name = value.upper().removeprefix("SIG") if isinstance(value, str) else ""
     if name in _SIGNALS[1:] or _REAL_TIME_SIGNAL.fullmatch(name):
         return name
@@ -599,7 +661,7 @@ def check_callable(field: str, value: object, argument: str) -> None:
 
 
 def parse_statuses(field: str, value: object) -> Container[int]:
-    """Return the statuses of an HTTP answer that are expected, from one of them or several."""
+    """Return the expected statuses of an HTTP response, from one or several."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if isinstance(value, Container) and not isinstance(value, (str, bytes)):
@@ -621,7 +683,11 @@ def parse_url_path(field: str, value: object) -> str:
 
 
 def parse_headers(field: str, value: object) -> SecretDict[str]:
-    """Return headers that can be sent in an HTTP request. Errors do not show their values, which may be secret."""
+    """
+    Return headers that can be sent in an HTTP request.
+
+    Errors do not show the values of headers, which may be secret.
+    """
     if not isinstance(value, Mapping):
         raise InvalidOptionError(f"{field} must be a mapping of strings: got {_describe_type(value)}")
     headers: SecretDict[str] = SecretDict()
@@ -635,7 +701,11 @@ def parse_headers(field: str, value: object) -> SecretDict[str]:
 
 
 def parse_duration(field: str, value: str | float) -> float:
-    """Return the duration that an environment variable or argument holds, `"90"` or `"2h"`, in seconds."""
+    """
+    Return a duration such as `90`, `"90"` or `"2h"` in seconds.
+
+    The value comes from an environment variable or an argument.
+    """
     if not isinstance(value, str):
         return parse_seconds(field, value)
     match = _DURATION.fullmatch(value.strip())
@@ -681,7 +751,11 @@ _HEALTHCHECK_KEYS = ("test", "interval", "timeout", "start_period", "retries")
 
 
 def parse_healthcheck(value: Healthcheck) -> HealthcheckSpec:
-    """Return the health check that a shell command, or a mapping of test, times in seconds and retries, describes."""
+    """
+    Return the health check that a shell command or a mapping describes.
+
+    The mapping contains the test, times in seconds and the number of retries.
+    """
     given = {"test": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping) or not set(given) <= set(_HEALTHCHECK_KEYS):
         raise InvalidOptionError(
@@ -876,7 +950,7 @@ def parse_fields(
 
 
 def set_fields(value: object, **changes: object) -> None:
-    """Set fields of a frozen dataclass to their canonical form, in its `__post_init__`."""
+    """Set fields of a frozen dataclass to their canonical form in `__post_init__`."""
     for name, new in changes.items():
         object.__setattr__(value, name, new)
 

@@ -21,10 +21,10 @@ from dockertest.errors import ResourceClosedError
 @dataclass(eq=False, repr=False)
 class Volume:
     """
-    One volume: storage that several containers can share, or that outlives a container.
+    One volume.
 
-    It is removed, with all that is in it, by `close()`, at the end of a `with`, when its pool is closed, and when the
-    interpreter ends.
+    A volume is storage that several containers can share, or that outlives a container. It is removed, with all that is
+    in it, by `close()`, at the end of a `with`, when its pool is closed, and when the interpreter ends.
 
     Attributes:
         name: The volume's name.

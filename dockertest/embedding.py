@@ -1,7 +1,8 @@
 """
-For integrations with test frameworks: skip without an engine, show containers with failures, and sum up a run.
+Functions for integrations with test frameworks.
 
-The pytest plugin and `DockerTestCase` are built on these functions. They cover all pools of this process.
+They skip tests without an engine, show the containers with a failure, and summarize a run. The pytest plugin and
+`DockerTestCase` are built on these functions. They cover all pools of this process.
 
     from dockertest import embedding
 
@@ -54,9 +55,10 @@ def pool_or_skip() -> Pool:
 
 def reports(shown: str = "") -> list[Report]:
     """
-    Return the state and last log lines of all containers that this process has started and not closed.
+    Return the state and last log lines of this process's containers.
 
-    It takes at most ten seconds even if the engine hangs.
+    These are all containers that this process has started and not closed. The call takes at most ten seconds even if
+    the engine hangs.
 
     Args:
         shown: What is shown to the user anyway, such as the text of a failure. Containers whose log command is in it are
@@ -72,18 +74,25 @@ def reports(shown: str = "") -> list[Report]:
 
 
 def timeline() -> list[Step]:
-    """Return what all pools of this process did and when, pools that are closed included."""
+    """Return the steps of all pools of this process, including closed pools."""
     return [step for recorded in registry.timelines for step in recorded.steps()]
 
 
 def kept() -> list[str]:
-    """Return one line for everything that was left running on purpose, with the commands to reach and remove it."""
+    """
+    Return one line for each object that was left running on purpose.
+
+    Each line contains the command that removes the object. The line of a container also contains its ports and the
+    command that shows its log.
+    """
     return list(registry.kept)
 
 
 def timeline_table(steps: Sequence[Step]) -> list[str]:
     """
-    Return the lines of a table with the seconds that each container took, the slowest first.
+    Return the lines of a table with the seconds that each container took.
+
+    The slowest container comes first.
 
     Args:
         steps: From `timeline` or `Pool.timeline`; also those of several processes.
@@ -93,7 +102,9 @@ def timeline_table(steps: Sequence[Step]) -> list[str]:
 
 def timeline_svg(steps: Sequence[Step]) -> str:
     """
-    Return a drawing in SVG with one row for each container and time from left to right.
+    Return an SVG drawing with one row for each container.
+
+    Time runs from left to right.
 
     Args:
         steps: From `timeline` or `Pool.timeline`; also those of several processes.

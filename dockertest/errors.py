@@ -187,7 +187,9 @@ class PortNotPublishedError(DockertestError, LookupError):
 
 class PortNotBoundError(DockertestError, LookupError):
     """
-    The container publishes that port, but the engine has not bound it yet, as while the container restarts.
+    The container publishes that port, but the engine has not bound it yet.
+
+    This happens while the container restarts, for example.
 
     Attributes:
         port: The port asked for, such as `"5432/tcp"`.
@@ -208,7 +210,9 @@ class NotInContainerError(DockertestError):
 
 class RetryTimeoutError(DockertestError, TimeoutError):
     """
-    An operation still failed when the time or the attempts were used up; the last failure is the `__cause__`.
+    An operation still failed when the time or the attempts were used up.
+
+    The last failure is the `__cause__`.
 
     Attributes:
         attempts: The number of attempts.
@@ -366,7 +370,11 @@ class EngineError(DockertestError):
 
 
 def _set_public_module() -> None:
-    """Let tracebacks and pickles use the name that users import, as httpx does; older pickles name this module."""
+    """
+    Let tracebacks and pickles use the name that users import, as httpx does.
+
+    Older pickles name this module.
+    """
     for cls in (DockertestError, *DockertestError.__subclasses__()):
         cls.__module__ = "dockertest"
 

@@ -1,5 +1,5 @@
 """
-The pytest plugin: a pool for the whole run, and reports of the containers when a test fails.
+The pytest plugin: a pool for the run, and container reports with failures.
 
 pytest loads it in every run, so it must cost nothing until it is used: at first it imports `dockertest` alone, and a run
 that starts no container shows nothing of it.
@@ -23,7 +23,11 @@ import dockertest
 
 
 class ProcessSummary(TypedDict):
-    """What one process did during the run, as plain values, because workers of pytest-xdist send theirs."""
+    """
+    The summary of one process at the end of the run.
+
+    It consists of plain values, because workers of pytest-xdist send theirs.
+    """
 
     steps: list[dict[str, Any]]
     kept: list[str]
@@ -60,7 +64,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the variables for every pool of the run, including those that tests make themselves."""
+    """
+    Set the environment variables for every pool of the run.
+
+    This includes the pools that tests make themselves.
+    """
     config.stash[_SUMMARIES] = []
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
@@ -73,9 +81,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _run_id(config: pytest.Config) -> str:
     """
-    Return the run that this process belongs to: the controller's for a worker of pytest-xdist, else the user's or a new one.
+    Return the id of the run that this process belongs to.
 
-    pytest that is started by a test of pytest inherits the variable, but is a run of its own.
+    A worker of pytest-xdist has the id of its controller. Any other process has the id that the user has set, or a new
+    one. pytest that is started by a test of pytest inherits the variable, but is a run of its own.
     """
     worker_input: dict[str, Any] = getattr(config, "workerinput", {})
     given = worker_input.get("dockertest_run_id") or os.environ.get(_RUN_ID, "")
@@ -92,7 +101,11 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.fixture(scope="session")
 def dockertest_pool() -> Iterator[dockertest.Pool]:
-    """Return a connection to the container engine; everything it starts is removed at the end of the run."""
+    """
+    Return a connection to the container engine.
+
+    Everything that it starts is removed at the end of the run.
+    """
     from dockertest import embedding
 
     with embedding.pool_or_skip() as pool:
@@ -104,8 +117,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """
-    Report the user's own lines, the error, and the state and last log lines of all containers of this process.
+    Add the reports of all containers to a failure, and shorten its traceback.
 
+    The report has the user's own lines, the error, and the state and last log lines of all containers of this process.
     `--full-trace` adds the frames of this package and of what it is built on.
     """
     # pytest keeps failures of unittest's tests here until its own hook is called, which comes after this:
@@ -127,7 +141,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Store the summary of this process, or send it to the controller of pytest-xdist."""
+    """Store this process's summary, or send it to the controller of pytest-xdist."""
     if not _is_used():
         return
     from dockertest import embedding
@@ -142,13 +156,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Store the summary of a worker of pytest-xdist; one that crashed has not sent any."""
+    """
+    Store the summary of a worker of pytest-xdist.
+
+    A worker that crashed has not sent a summary.
+    """
     if summary := getattr(node, "workeroutput", {}).get("dockertest"):
         node.config.stash[_SUMMARIES].append(summary)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the number of started containers, the time they took, and how to reach the kept ones."""
+    """Print the started containers, their times, and how to reach the kept ones."""
     summaries = config.stash[_SUMMARIES]
     steps = [dockertest.Step(**step) for summary in summaries for step in summary["steps"]]
     kept = [message for summary in summaries for message in summary["kept"]]
@@ -180,7 +198,11 @@ def _timeline_lines(config: pytest.Config, steps: list[dockertest.Step]) -> list
 
 
 def _describe_started(steps: list[dockertest.Step]) -> str:
-    """Return how many containers of each image were started, and the seconds until they were ready."""
+    """
+    Return the number of containers of each image, and their start-up time.
+
+    The time is the sum of the seconds until they were ready, including pulls.
+    """
     counts = Counter(step.image for step in steps if step.kind == "start" and not step.failed)
     seconds = {
         image: sum(step.seconds for step in steps if step.image == image and step.kind != "close")
@@ -190,14 +212,22 @@ def _describe_started(steps: list[dockertest.Step]) -> str:
 
 
 def _is_used() -> bool:
-    """Return whether this process can have started containers; the module of `Pool` is imported on its first use."""
+    """
+    Return whether this process can have started containers.
+
+    The module of `Pool` is imported on its first use.
+    """
     return "dockertest._pool" in sys.modules
 
 
 def _shortened(
     config: pytest.Config, caught: pytest.ExceptionInfo[BaseException] | None
 ) -> AbstractContextManager[None]:
-    """Shorten a report that is made in the block, unless it does not concern this package."""
+    """
+    Shorten a report that is made in the block.
+
+    A report that does not concern this package is not changed.
+    """
     if caught is None or config.getoption("fulltrace") or "dockertest.errors" not in sys.modules:
         return nullcontext()
     from dockertest import _traceback

@@ -1,5 +1,5 @@
 """
-Known services: the names of their images, the port, a probe and the URL to connect with.
+Known services: image names, port, readiness probe and connection URL.
 
 `Resource.wait_ready`, `url` and `connection` look services up here. Add your own before you use them:
 
@@ -107,7 +107,11 @@ class Connection:
 
 
 class Settings(Mapping[str, str]):
-    """A container's environment and the flags of its command. The `repr` hides the values."""
+    """
+    A container's environment and the flags of its command.
+
+    The `repr` hides the values.
+    """
 
     def __init__(self, values: Mapping[str, str], files: Mapping[str, Content | Path | File] | None) -> None:
         """
@@ -145,7 +149,9 @@ class Settings(Mapping[str, str]):
 
 def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]) -> str:
     """
-    Return the content of a file that a variable names, as the image reads it: without line ends at the end.
+    Return the content of a file that a variable names.
+
+    Line ends at the end are removed, as by the image.
 
     Args:
         name: The variable, such as `"POSTGRES_PASSWORD_FILE"`.
@@ -177,7 +183,9 @@ def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]
 
 def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File] | None = None) -> Settings:
     """
-    Return a container's environment, that of its image included, and the `--name value` pairs of its command.
+    Return a container's environment and the flags of its command.
+
+    The environment includes that of the image. The flags are `--name value` pairs.
 
     Args:
         attrs: The container as the engine describes it: `Resource.container.attrs`.
@@ -195,7 +203,9 @@ def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File
 
 def register(service: Service) -> None:
     """
-    Add a service, for all pools of this process. It comes before those that have an image name in common with it.
+    Add a service for all pools of this process.
+
+    It takes precedence over earlier services that have an image name in common with it.
 
     Args:
         service: The service. Registering an equal one again does nothing.
@@ -216,7 +226,9 @@ def known() -> tuple[Service, ...]:
 
 def find(image: str, settings: Mapping[str, str]) -> Service | None:
     """
-    Return the service that an image contains, by the end of its name; `None` if it is unknown.
+    Return the service that an image contains, `None` if it is unknown.
+
+    The service is recognized by the end of the image's name.
 
     Args:
         image: The image's name.
@@ -341,7 +353,11 @@ def _mongo(settings: Mapping[str, str], address: str) -> str:
 def _login(
     scheme: str, user: str, password: str, *, default: str = ""
 ) -> Callable[[Mapping[str, str], str], str]:
-    """Return a function for the URL of a service whose user and password are in these variables."""
+    """
+    Return a function for the URL of a service with a user and a password.
+
+    *user* and *password* are the names of the variables that contain them.
+    """
 
     def url(settings: Mapping[str, str], address: str) -> str:
         return _url(scheme, address, settings.get(user) or default, settings.get(password, ""))
@@ -382,7 +398,11 @@ def _keycloak(settings: Mapping[str, str], address: str) -> str:
 
 
 def _opensearch_uses_tls(settings: Mapping[str, str]) -> bool:
-    """Return whether the security plugin, which demands TLS and a login, is on; the image's own demo sets it up."""
+    """
+    Return whether the security plugin is on, which requires TLS and a login.
+
+    The image's own demo configuration sets it up.
+    """
     return settings.get("DISABLE_SECURITY_PLUGIN", "").lower() != "true"
 
 

@@ -21,10 +21,11 @@ log = logging.getLogger("dockertest")
 
 def require_docker() -> None:
     """
-    Do nothing if a container engine answers; otherwise skip the test, class or module, or fail in CI.
+    Skip the test, class or module without a container engine, or fail in CI.
 
-    It fails if the variable `CI` is set. `DOCKERTEST_REQUIRED=1` makes it fail and `DOCKERTEST_REQUIRED=0` makes it skip
-    anywhere. To skip is to raise `unittest.SkipTest`, which pytest also understands.
+    This function does nothing if an engine answers. Without one, it fails if the variable `CI` is set.
+    `DOCKERTEST_REQUIRED=1` makes it fail and `DOCKERTEST_REQUIRED=0` makes it skip anywhere. To skip is to raise
+    `unittest.SkipTest`, which pytest also understands.
 
     Raises:
         DockerUnavailableError: No engine answers, and one is required.
@@ -58,7 +59,9 @@ class _ClassPool:
 
 class DockerTestCase(unittest.TestCase):
     """
-    A test case with containers, which are removed after the test or class that started them, even if it fails.
+    A test case whose containers are removed after the test or the class.
+
+    A container is removed after the test or class that started it, even if that fails.
 
     Without an engine it is skipped, or fails in CI, as with `require_docker`. A failure shows the state and the last log
     lines of the containers that are running.
@@ -89,7 +92,9 @@ class DockerTestCase(unittest.TestCase):
         cls, repository: str, tag: str | None = None, env: EnvSpec = (), **options: Unpack[RunFields]
     ) -> Resource:
         """
-        Start a container that runs until all tests of the class have finished; call it in `setUpClass`.
+        Start a container that runs until all tests of the class have finished.
+
+        Call this method in `setUpClass`.
 
         Args:
             repository: The image, `"postgres"` or `"postgres:15"`.
@@ -110,7 +115,9 @@ class DockerTestCase(unittest.TestCase):
         self, repository: str, tag: str | None = None, env: EnvSpec = (), **options: Unpack[RunFields]
     ) -> Resource:
         """
-        Start a container that runs until this test has finished, including its `tearDown` and cleanups.
+        Start a container that runs until this test has finished.
+
+        The container is still running in the test's `tearDown` and cleanups.
 
         Args:
             repository: The image, `"postgres"` or `"postgres:15"`.
@@ -156,7 +163,11 @@ class DockerTestCase(unittest.TestCase):
 
 
 class _ReportingResult:
-    """A proxy of a test result that adds the reports of running containers to each failure, and hides our own frames."""
+    """
+    A proxy of a test result that adds container reports to each failure.
+
+    The reports are those of the running containers. The frames of this package are hidden.
+    """
 
     def __init__(self, result: unittest.TestResult) -> None:
         self._result = result

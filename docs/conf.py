@@ -1,4 +1,8 @@
-"""Configuration of Sphinx, which `make docs` runs. It builds the site without network."""
+"""
+Configuration of Sphinx, which `make docs` runs.
+
+It builds the site without network.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +54,10 @@ html_copy_source = False
 
 def restore_modules() -> None:
     """
-    Name the module that defines each public class, so that autodoc finds its source and keeps the order of the members.
+    Set the module of each public class to the one that defines it.
 
-    Tracebacks show `dockertest.Pool` instead, because `__module__` is changed when the class is created.
+    With it, autodoc finds the source and keeps the order of the members. Tracebacks show `dockertest.Pool` instead,
+    because `__module__` is changed when the class is created.
     """
     for home, names in dockertest._HOMES.items():  # noqa: SLF001 - the only list of them
         module = import_module(f"dockertest.{home}")
@@ -65,7 +70,11 @@ def restore_modules() -> None:
 def convert_markup(
     _app: object, what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
-    """Convert the code spans of docstrings from Markdown to reStructuredText; names become links."""
+    """
+    Convert code spans in docstrings from Markdown to reStructuredText.
+
+    Names become links.
+    """
 
     def convert(match: re.Match[str]) -> str:
         code, following = match["code"], match["following"]
@@ -96,14 +105,22 @@ def show_defaults(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """Replace defaults that are not Python, with which Sphinx cannot parse a signature."""
+    """
+    Replace defaults that are not valid Python.
+
+    Sphinx cannot parse a signature that contains them.
+    """
     if signature:
         signature = re.sub(r"<class '(\w+)'>", r"\1", signature).replace("<factory>", "{}")
     return signature, returns
 
 
 def link_to_repository(_app: object, name: str, source: list[str]) -> None:
-    """Let links to files outside of this folder lead to the repository; on GitHub they are relative."""
+    """
+    Convert links to files outside of this folder to links to the repository.
+
+    The sources have relative links, for GitHub.
+    """
     folder = (HERE / name).parent
 
     def convert(match: re.Match[str]) -> str:
@@ -117,12 +134,20 @@ def link_to_repository(_app: object, name: str, source: list[str]) -> None:
 
 
 def insert_tables(_app: object, _name: str, source: list[str]) -> None:
-    """Insert the generated table of messages. Those of services and engines are in their files."""
+    """
+    Insert the generated table of messages.
+
+    The tables of services and engines are in their files.
+    """
     source[0] = error_messages.insert(source[0])
 
 
 def link_to_pages(app: Sphinx, doctree: nodes.document, name: str) -> None:
-    """Let the links of the README, which are absolute for the package index, lead to the pages of the site."""
+    """
+    Convert the README's links to pages into links within the site.
+
+    They are absolute for the package index.
+    """
     for link in doctree.findall(nodes.reference):
         path, _, anchor = link.get("refuri", "").partition("#")
         page = path.removeprefix(f"{REPOSITORY}/docs/").removesuffix(".md")
@@ -132,7 +157,11 @@ def link_to_pages(app: Sphinx, doctree: nodes.document, name: str) -> None:
 
 
 def inline_diagrams(app: Sphinx, doctree: nodes.document, _name: str) -> None:
-    """Insert the diagrams into the pages, since the colours of an image element cannot follow the theme."""
+    """
+    Insert the diagrams into the pages as SVG elements.
+
+    The colours of an image element cannot follow the theme.
+    """
     if app.builder.format != "html":
         return
     for image in list(doctree.findall(nodes.image)):
@@ -143,7 +172,11 @@ def inline_diagrams(app: Sphinx, doctree: nodes.document, _name: str) -> None:
 
 
 def write_llms_txt(app: Sphinx, failure: Exception | None) -> None:
-    """Write llms.txt, the list of all pages for assistants, and llms-full.txt, their text."""
+    """
+    Write llms.txt and llms-full.txt for assistants.
+
+    llms.txt is the list of all pages, and llms-full.txt is their text.
+    """
     if failure or app.builder.format != "html":
         return
     names = [name for name in app.env.toctree_includes["index"] if name in app.env.titles]
@@ -158,7 +191,11 @@ def write_llms_txt(app: Sphinx, failure: Exception | None) -> None:
 
 
 def page_text(app: Sphinx, name: str) -> str:
-    """Return the text of a page: its source, or if that has directives of the reference, the result."""
+    """
+    Return the text of a page.
+
+    This is its source, or the rendered result if the source has directives of the reference.
+    """
     source = Path(app.env.doc2path(name)).read_text(encoding="utf-8")
     source = error_messages.insert(source)
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """
-A separate database for a test, as in the test suite of Google's Exposure Notifications server, which uses Go's Dockertest.
+A separate database for a test, as in Google's Exposure Notifications server.
+
+The test suite of that server uses Go's Dockertest.
 
 `new_test_database_with_config` would be a helper of the test suite. `main` uses it like a test: it stores and reads
 exposure keys, and prints its progress. Run it with `make demo`, or directly with any engine:
@@ -88,7 +90,7 @@ def new_test_database_with_config(
     cleanup: ExitStack, log: Callable[[str], object] = lambda _line: None
 ) -> tuple[ExposureDatabase, DatabaseConfig]:
     """
-    Start a PostgreSQL server, migrate it, and return the database and its connection settings.
+    Start PostgreSQL, migrate it, and return the database and its settings.
 
     Everything is removed when *cleanup* is closed. A `unittest.TestCase` would use `self.addCleanup`, pytest a fixture.
     """
@@ -170,7 +172,7 @@ def check_database_is_gone(config: DatabaseConfig) -> None:
 
 
 def main() -> None:
-    """Store and read exposure keys in a database that exists only during this function."""
+    """Store and read exposure keys in a database that is removed at the end."""
     with ExitStack() as cleanup:  # also cleans up if a line below fails
         database, config = new_test_database_with_config(cleanup, print)
         row = database.connection.execute("SELECT version()").fetchone()

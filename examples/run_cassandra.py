@@ -1,5 +1,7 @@
 """
-Cassandra with its own driver. Its first start takes half a minute, and it accepts no connections until then.
+Cassandra with its own driver.
+
+Its first start takes half a minute, and it accepts no connections until then.
 
     python examples/run_cassandra.py
 """

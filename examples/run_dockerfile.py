@@ -1,5 +1,7 @@
 """
-Build an image from a Dockerfile with build arguments, run it, and remove it together with its container.
+Build an image from a Dockerfile with build arguments, and run it.
+
+The image is removed together with its container.
 
     python examples/run_dockerfile.py
 """
@@ -14,7 +16,7 @@ CONTEXT = Path(__file__).with_name("dockerfile")
 
 
 def main() -> None:
-    """Build an image that contains a message, and request it from the server in its container."""
+    """Build an image that contains a message, and request it from its server."""
     name = f"greeting-{secrets.token_hex(6)}"
     with dockertest.Pool() as pool:
         server = pool.build_and_run_with_build_options(

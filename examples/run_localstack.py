@@ -1,5 +1,5 @@
 """
-LocalStack, which stands in for Amazon's services: its S3, with the client of MinIO.
+LocalStack, which simulates Amazon's services: its S3, with MinIO's client.
 
 Images since March 2026 need an account; this one does not.
 

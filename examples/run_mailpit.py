@@ -1,5 +1,7 @@
 """
-Mailpit, which receives mail for tests and shows it over HTTP, with the standard library.
+Mailpit with the standard library.
+
+It receives mail for tests and shows it over HTTP.
 
     python examples/run_mailpit.py
 """

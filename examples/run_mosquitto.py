@@ -1,5 +1,7 @@
 """
-Mosquitto, an MQTT broker, with paho-mqtt. Its configuration is copied into the container before it starts.
+Mosquitto, an MQTT broker, with paho-mqtt.
+
+Its configuration is copied into the container before it starts.
 
     python examples/run_mosquitto.py
 """

@@ -1,5 +1,7 @@
 """
-Mountebank, which simulates other servers, controlled through its JSON API with the standard library.
+Mountebank, which simulates other servers, with the standard library.
+
+It is controlled through its JSON API.
 
     python examples/run_mountebank.py
 """

@@ -1,5 +1,7 @@
 """
-MySQL with PyMySQL. The image's setup server accepts no network connections, so the first connection is to the real one.
+MySQL with PyMySQL.
+
+The image's setup server accepts no network connections, so the first connection is to the real one.
 
     python examples/run_mysql.py
 """

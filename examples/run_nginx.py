@@ -1,5 +1,7 @@
 """
-nginx with the standard library's HTTP client. Pages are copied into the container before it starts and while it runs.
+nginx with the standard library's HTTP client.
+
+Pages are copied into the container before it starts and while it runs.
 
     python examples/run_nginx.py
 """

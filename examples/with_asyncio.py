@@ -1,5 +1,7 @@
 """
-A real PostgreSQL with asyncio. Neither the start nor the wait for the server blocks other tasks.
+A real PostgreSQL with asyncio.
+
+Neither the start nor the wait for the server blocks other tasks.
 
     python examples/with_asyncio.py
 """
@@ -12,7 +14,11 @@ import dockertest
 
 
 async def main() -> None:
-    """Start a server in a thread, wait for it with `retry_async`, and use it from several tasks."""
+    """
+    Start a server, wait for it with `retry_async`, and use it in several tasks.
+
+    The start runs in a thread.
+    """
     with dockertest.Pool() as pool:
         postgres = await asyncio.to_thread(pool.run, "postgres", "15", {"POSTGRES_PASSWORD": "secret"})
         url = f"postgresql://postgres:secret@{postgres.get_host_port(5432)}/postgres"

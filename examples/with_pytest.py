@@ -1,5 +1,7 @@
 """
-A real PostgreSQL with pytest and this package's plugin, which provides the fixture `dockertest_pool`.
+A real PostgreSQL with pytest and this package's plugin.
+
+The plugin provides the fixture `dockertest_pool`.
 
     python -m pytest examples/with_pytest.py
 

@@ -1,5 +1,7 @@
 """
-A real PostgreSQL with pytest and your own fixtures; the plugin may be disabled.
+A real PostgreSQL with pytest and your own fixtures.
+
+The plugin may be disabled.
 
     python -m pytest -p no:dockertest examples/with_pytest_alone.py
 """
@@ -14,7 +16,11 @@ import dockertest
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[dockertest.Resource]:
-    """Start one server for this module. Without an engine the tests are skipped, but fail in CI."""
+    """
+    Start one server for this module.
+
+    Without an engine the tests are skipped, but fail in CI.
+    """
     dockertest.require_docker()
     with (
         dockertest.Pool(max_wait=30) as pool,

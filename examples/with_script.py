@@ -10,7 +10,11 @@ import dockertest
 
 
 def main() -> None:
-    """Start a server, wait until it is ready, and store and read a row. Leaving the `with` block removes the server."""
+    """
+    Start a server, wait until it is ready, and store and read a row.
+
+    Leaving the `with` block removes the server.
+    """
     with dockertest.Pool() as pool:
         postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         url = f"postgresql://postgres:secret@{postgres.get_host_port(5432)}/postgres?connect_timeout=5"

@@ -1,5 +1,5 @@
 """
-A real PostgreSQL with `unittest`, using `DockerTestCase` or only the standard library.
+A real PostgreSQL with `unittest`, with and without `DockerTestCase`.
 
     python -m unittest examples/with_unittest.py
 """
@@ -13,7 +13,11 @@ from dockertest.testcase import DockerTestCase
 
 
 class SharedServerTest(DockerTestCase):
-    """One server for the whole class, which is cheaper if the tests do not interfere with each other."""
+    """
+    One server for the whole class.
+
+    This is cheaper if the tests do not interfere with each other.
+    """
 
     connection: psycopg.Connection
 
@@ -57,13 +61,21 @@ class OwnServerTest(DockerTestCase):
 
 
 class StandardLibraryTest(unittest.TestCase):
-    """The same without a base class: each cleanup is registered before the next line can fail."""
+    """
+    The same with only the standard library's `TestCase` as the base class.
+
+    Each cleanup is registered before the next line can fail.
+    """
 
     connection: psycopg.Connection
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Start a server that `addClassCleanup` removes; `tearDownClass` is not called if this method fails."""
+        """
+        Start a server that `addClassCleanup` removes.
+
+        `tearDownClass` is not called if this method fails.
+        """
         dockertest.require_docker()
         pool = dockertest.Pool()
         cls.addClassCleanup(pool.close)

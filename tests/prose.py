@@ -1,5 +1,7 @@
 """
-Find phrases that are not plain technical English in documentation, docstrings, comments, messages and test names.
+Find phrases that are not plain technical English.
+
+It reads documentation, docstrings, comments, messages and test names.
 
     python -m tests.prose [--fail] [FILE…]
 
@@ -70,7 +72,11 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def python_prose(text: str, *, with_strings: bool) -> Iterator[tuple[int, str]]:
-    """Yield comments, docstrings, test names, and with *with_strings* all strings with a space in them."""
+    """
+    Yield comments, docstrings and test names.
+
+    With *with_strings*, also yield all strings with a space in them.
+    """
     is_first = True  # whether a string would be a docstring or another statement of its own
     previous = ""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

@@ -1,9 +1,9 @@
 """
-Write the class `RunFields` in `dockertest/_options.py` from `RunOptions`: `python -m tests.run_fields`.
+Write the class `RunFields` in `dockertest/_options.py` from `RunOptions`.
 
-A type checker needs the keywords of `Pool.run` spelled out in a TypedDict, and editors show a keyword's own docstring. A
-new option is therefore written once, as a field of `RunOptions` with an entry in its docstring; this script adds it to
-`RunFields`.
+Run it as `python -m tests.run_fields`. A type checker needs the keywords of `Pool.run` spelled out in a TypedDict, and
+editors show a keyword's own docstring. A new option is therefore written once, as a field of `RunOptions` with an entry
+in its docstring; this script adds it to `RunFields`.
 """
 
 import ast
@@ -18,7 +18,11 @@ OWN_ARGUMENTS = ("repository", "tag", "env")  # of Pool.run, which has a docstri
 
 HEADER = '''\
 class RunFields(TypedDict, total=False):
-    """The keywords of `Pool.run`, each with the sentences that editors show. Written by `python -m tests.run_fields`."""
+    """
+    The keywords of `Pool.run`, each with the sentences that editors show.
+
+    Written by `python -m tests.run_fields`.
+    """
 '''
 
 

@@ -138,7 +138,11 @@ def test_a_handle_has_exactly_the_documented_members(of: type, documented: list[
 
 
 def test_the_reference_documents_every_method(tmp_path: Path) -> None:
-    """The site that `make docs` builds describes every public name, and every method of pools, resources and networks."""
+    """
+    The site that `make docs` builds describes every public name.
+
+    This includes every method of pools, resources and networks.
+    """
     pytest.importorskip("sphinx")
     docs = Path(__file__).parents[1] / "docs"
     if not docs.is_dir():

@@ -1,4 +1,8 @@
-"""Rules about the source that neither ruff nor import-linter can check. The sources are parsed, not executed."""
+"""
+Rules about the source that neither ruff nor import-linter can check.
+
+The sources are parsed, not executed.
+"""
 
 import ast
 import re
@@ -24,14 +28,22 @@ Definition = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def read(name: str) -> str:
-    """Return a file of the repository; skip the test if only the tests were copied, as when a wheel is tested."""
+    """
+    Return a file of the repository, or skip the test.
+
+    The test is skipped if only the tests were copied, as when a wheel is tested.
+    """
     if not (ROOT / name).is_file():
         pytest.skip(f"{name} was not copied with the tests")
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_diagram_of_the_layers_is_up_to_date() -> None:
-    """CONTRIBUTING.md shows the layers that import-linter checks; `python -m tests.layers` redraws them."""
+    """
+    CONTRIBUTING.md shows the layers that import-linter checks.
+
+    `python -m tests.layers` redraws them.
+    """
     assert layers.draw(read("pyproject.toml")) in read("CONTRIBUTING.md")
 
 
@@ -78,7 +90,11 @@ def test_type_checking_blocks_import_other_packages_only() -> None:
 
 
 def executed_at_import(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes that run while a module is imported, which excludes the bodies of functions."""
+    """
+    Yield the nodes that run while a module is imported.
+
+    The bodies of functions are excluded.
+    """
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
@@ -100,7 +116,11 @@ def test_no_import_reads_the_environment_or_a_file() -> None:
 
 
 def public_definitions(parent: ast.AST, path: str) -> Iterator[tuple[str, str | None]]:
-    """Yield the public classes, functions and methods with their docstrings, without overloads and protocols' methods."""
+    """
+    Yield the public classes, functions and methods with their docstrings.
+
+    Overloads and the methods of protocols are excluded.
+    """
     for node in ast.iter_child_nodes(parent):
         if not isinstance(node, Definition) or node.name.startswith("_"):
             continue
@@ -117,8 +137,24 @@ def test_public_names_have_docstrings() -> None:
     assert [path for path, docstring in definitions if not docstring] == []
 
 
+def test_docstrings_begin_with_a_short_summary() -> None:
+    """The first line has fewer than 80 characters, also that of private names."""
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    summaries = [
+        (module, (ast.get_docstring(node) or "").partition("\n")[0])
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, documented)
+    ]
+    assert [(module, summary) for module, summary in summaries if len(summary) >= 80] == []
+
+
 def test_docstrings_list_existing_errors() -> None:
-    """`Raises:` lists errors of this package, and `OSError` for local files, `BlockingIOError` for locked ones."""
+    """
+    `Raises:` lists errors of this package, and a few built-in ones.
+
+    `OSError` stands for local files, and `BlockingIOError` for locked ones.
+    """
     raised = {
         name
         for module, tree in TREES.items()
@@ -147,7 +183,11 @@ def test_every_test_has_a_sentence_as_its_docstring() -> None:
 
 
 def test_changelog_and_readme_have_the_version_of_the_package() -> None:
-    """The newest release of the changelog is this version, and the README's wheel has its number."""
+    """
+    The newest release of the changelog is this version.
+
+    The README's wheel has the same number.
+    """
     (version,) = re.findall(r'^version = "(.+)"$', read("pyproject.toml"), re.MULTILINE)
     releases = re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), re.MULTILINE)
     assert releases[0] == version
@@ -167,7 +207,11 @@ def test_the_reference_lists_every_environment_variable() -> None:
 
 
 def test_every_stand_in_names_its_image() -> None:
-    """Each image that the tests need has a folder whose Dockerfile names it, and there are no other folders."""
+    """
+    Each image that the tests need has a folder whose Dockerfile names it.
+
+    There are no other folders.
+    """
     first_lines = {
         name: (folder(name) / "Dockerfile").read_text(encoding="utf-8").splitlines()[0] for name in NEEDED
     }

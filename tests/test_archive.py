@@ -1,4 +1,8 @@
-"""Archives: packing and unpacking preserve everything, and a hostile archive cannot write outside the target."""
+"""
+Archives preserve everything, and cannot write outside the target.
+
+This is tested by packing and unpacking, also with hostile archives.
+"""
 
 import io
 import itertools
@@ -59,7 +63,7 @@ def unpack(packed: bytes, target: Path, *, rebase: bool = True) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return everything in a folder: files with their content, links with their target."""
+    """Return all files in a folder with their content, and links with their target."""
     return {
         str(path.relative_to(folder)): f"-> {path.readlink()}"
         if path.is_symlink()
@@ -152,7 +156,11 @@ def test_names_that_begin_with_a_slash_are_below_a_first_member_without_a_name(t
 def test_members_outside_the_target_are_refused(
     target: Path, members: list[Member], refused: list[str]
 ) -> None:
-    """The refusal has the name and the reason; nothing outside changes, and the other members are written."""
+    """
+    The refusal has the name and the reason.
+
+    Nothing outside changes, and the other members are written.
+    """
     top: list[Member] = [(DIR, "d", ""), (REG, "d/good", "good")]
     if members == [(SYM, "d", "outside")]:
         top = []
@@ -167,7 +175,11 @@ def test_members_outside_the_target_are_refused(
 
 
 def test_existing_links_in_the_target_are_never_followed(target: Path) -> None:
-    """A link left in the target by an earlier copy or by the user is replaced or refused."""
+    """
+    A link in the target is replaced or refused.
+
+    An earlier copy or the user may have left it there.
+    """
     target.mkdir()
     (target / "folder").symlink_to(target.parent / "outside")
     (target / "file").symlink_to(target.parent / "outside" / "secret")
@@ -222,7 +234,11 @@ def test_devices_and_pipes_are_skipped(target: Path, caplog: pytest.LogCaptureFi
 
 
 def test_modes_are_preserved_except_dangerous_bits(target: Path) -> None:
-    """Set-uid, set-gid and sticky bits are dropped; files are written into read-only folders too."""
+    """
+    Set-uid, set-gid and sticky bits are dropped.
+
+    Files are written into read-only folders too.
+    """
     assert unpack(tar((DIR, "d", ""), (REG, "d/f", "x"), (DIR, "d/e", ""), mode=0o7444), target) == []
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (target, target / "f", target / "e")}
     assert modes == {"target": 0o555, "f": 0o444, "e": 0o555}
@@ -441,7 +457,11 @@ def pack(source: Path, name: str = "d") -> bytes:
 
 @pytest.fixture
 def deep_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder of 1,100 levels with a file in the last one, deeper than Python's limit of recursion."""
+    """
+    A folder of 1,100 levels with a file in the last one.
+
+    It is deeper than Python's limit of recursion.
+    """
     path = tmp_path / "deep"
     path.mkdir()
     for _ in range(1100):  # `parents=True` is recursive, and so is the removal below in older Pythons
@@ -473,7 +493,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_packing_and_unpacking_preserve_a_folder(folder: Path, target: Path) -> None:
-    """This includes modes, links and empty folders. Links that lead out are packed, but refused when unpacked."""
+    """
+    This includes modes, links and empty folders.
+
+    Links that lead out are packed, but refused when unpacked.
+    """
     refusals = unpack(pack(folder), target)
     assert [refusal.split(":")[0] for refusal in refusals] == ["'d/out'", "'d/way out'"]
     assert contents(target) == {
@@ -487,7 +511,11 @@ def test_packing_and_unpacking_preserve_a_folder(folder: Path, target: Path) -> 
 
 
 def test_no_block_of_an_archive_is_empty(tmp_path: Path) -> None:
-    """An empty block would end a chunked request: versions of requests before 2.29 send it as it is."""
+    """
+    An empty block would end a chunked request.
+
+    Versions of requests before 2.29 send it as it is.
+    """
     (tmp_path / "full").write_bytes(bytes(tarfile.BLOCKSIZE))
     (tmp_path / "empty").touch()
     entries: list[tuple[str, bytes | Path]] = [
@@ -518,7 +546,11 @@ def test_everything_packed_is_owned_by_root(folder: Path) -> None:
 
 
 def test_owners_can_be_changed_and_everything_else_is_kept() -> None:
-    """Ids that are too large for a header are in a record of their own, and so are long names and modification times."""
+    """
+    Long names and modification times are kept.
+
+    They are in a record of their own, and so are ids that are too large for a header.
+    """
     given, expected = io.BytesIO(), []
     with tarfile.open(fileobj=given, mode="w", format=tarfile.PAX_FORMAT) as writer:
         for kind, name, content in (

@@ -1,4 +1,8 @@
-"""The registries of a Dockerfile's images, and the archive of a build context; no engine."""
+"""
+The registries of a Dockerfile's images, and the archive of a build context.
+
+No engine is needed.
+"""
 
 import io
 import os
@@ -41,7 +45,11 @@ DIGEST = "sha256:" + "0" * 64
     ],
 )
 def test_registries_of_the_images_in_a_dockerfile(dockerfile: str, expected: set[str]) -> None:
-    """Arguments are substituted; stages and names that cannot be determined are omitted."""
+    """
+    Arguments are substituted.
+
+    Stages and names that cannot be determined are omitted.
+    """
     parsed = Dockerfile(Path(), Path("Dockerfile"), Path("Dockerfile"), dockerfile.encode())
     assert parsed.registries({"GIVEN": "given.test"}) == expected
 

@@ -139,7 +139,11 @@ class Faked:
 
 @linux
 def test_time_is_the_kernels_under_libfaketime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It changes every clock of the C library, so this clock is read from files. `/proc/stat` has whole seconds."""
+    """
+    Under libfaketime, this clock is read from files.
+
+    libfaketime changes every clock of the C library. `/proc/stat` has whole seconds.
+    """
     monkeypatch.setattr(_clock, "_private", Faked)
     assert _clock.time() == LONG_AGO.timestamp()
     monkeypatch.setenv("FAKETIME", "2001-09-09 00:00:00")
@@ -149,7 +153,11 @@ def test_time_is_the_kernels_under_libfaketime(monkeypatch: pytest.MonkeyPatch) 
 @linux
 @pytest.mark.parametrize("is_left_alone", [False, True])
 def test_monotonic_is_the_kernels_under_libfaketime(*, is_left_alone: bool) -> None:
-    """The command `faketime` changes it for a whole program, python-libfaketime leaves it alone."""
+    """
+    The command `faketime` changes it for a whole program.
+
+    python-libfaketime leaves it alone.
+    """
     program = (
         "from dockertest import _clock; from tests.test_clock import Faked; _clock._private = Faked\n"
         "print(_clock.monotonic(), open('/proc/uptime').read())"

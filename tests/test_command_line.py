@@ -88,7 +88,11 @@ class TestRunArguments:
         assert options.mounts == ("data:/data", f"{tmp_path}/here:/here:ro", "/a:/a")
 
     def test_a_file_of_variables_is_read_as_by_docker_run(self, tmp_path: Path) -> None:
-        """Quotation marks belong to the value, a name alone is copied if it is set, and -e takes precedence."""
+        """
+        Quotation marks belong to the value.
+
+        A name alone is copied if it is set, and -e takes precedence.
+        """
         path = tmp_path / "env"
         path.write_text(
             "\ufeff# comment\n\nA=1\n  B= x y \nC='q'\nSECRET\nUNSET\nD=a=b\nE=\n", encoding="utf-8"
@@ -146,7 +150,11 @@ class TestRunArguments:
     def test_an_invalid_argument_is_reported(
         self, words: str, message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """The usage and the reason are printed to standard error, without values of the environment; the exit code is 2."""
+        """
+        The usage and the reason are printed to standard error; the exit code is 2.
+
+        Values of the environment are not printed.
+        """
         with pytest.raises(SystemExit) as ended:
             parse(*words.split())
         out, err = capsys.readouterr()
@@ -178,7 +186,11 @@ def test_the_package_installs_the_command() -> None:
 
 @pytest.mark.parametrize("word", ["version", "--help"])
 def test_a_closed_pipe_ends_the_program_quietly(word: str) -> None:
-    """`dockertest version | true` prints nothing to standard error and has the exit code of SIGPIPE."""
+    """
+    `dockertest version | true` prints nothing to standard error.
+
+    Its exit code is that of SIGPIPE.
+    """
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(

@@ -158,7 +158,11 @@ def test_the_order_is_fields_then_mappings_then_modifiers() -> None:
 
 
 def test_exposed_ports_are_published_only_if_wanted() -> None:
-    """An image may expose hundreds of ports, and each that is published takes the engine time."""
+    """
+    An image may expose hundreds of ports.
+
+    Each port that is published takes the engine time.
+    """
     changes: dict[str, Any] = {"exposed_ports": [80], "port_bindings": {"90": 9090}}
     assert ports_of(request(image=POSTGRES, **changes)) == ("5432/tcp", "80/tcp", "90/tcp")
     assert ports_of(request(image=POSTGRES, publish_all_ports=False, **changes)) == ("80/tcp", "90/tcp")
@@ -177,7 +181,11 @@ def test_labels_are_merged_with_ours() -> None:
 
 
 def test_our_labels_on_the_image_are_overwritten() -> None:
-    """Engines add an image's labels to those of the container. Our own labels count as absent if they are empty."""
+    """
+    Engines add an image's labels to those of the container.
+
+    Our own labels count as absent if they are empty.
+    """
     inherited = {
         "dockertest.expires": "1",
         "dockertest.session": "old",
@@ -223,7 +231,11 @@ def test_our_labels_on_the_image_are_overwritten() -> None:
 def test_every_exposed_port_is_published(
     changes: "dict[str, Any]", published: "dict[str, list[dict[str, str]]]"
 ) -> None:
-    """Ports come from the image, the options and the bindings; addresses from the binding, the options or the pool."""
+    """
+    Ports come from the image, the options and the bindings.
+
+    Addresses come from the binding, the options or the pool.
+    """
     made = request(**changes)
     assert made.body["HostConfig"]["PortBindings"] == published
     assert made.body["ExposedPorts"] == {port: {} for port in published}
@@ -281,7 +293,11 @@ def test_container_in_the_network_of_another_exposes_nothing() -> None:
     ],
 )
 def test_host_path_is_sent_as_mount(text: str, mount: "dict[str, Any]") -> None:
-    """The engine rejects a path that does not exist; a bind would create a directory owned by root."""
+    """
+    The engine rejects a mount of a path that does not exist.
+
+    A bind would create a directory owned by root.
+    """
     config = host_config(mounts=[text])
     assert config["Mounts"] == [mount]
     assert config["Binds"] == []
@@ -317,7 +333,7 @@ def test_network_without_aliases_has_an_empty_endpoint() -> None:
 
 
 def test_modifiers_run_last_and_in_order() -> None:
-    """Each modifier sees the configuration written by the options and the previous modifiers."""
+    """Each modifier sees the changes by the options and the previous modifiers."""
     seen = []
 
     def first(config: "dict[str, Any]") -> None:
@@ -368,7 +384,11 @@ def test_repr_of_a_request_hides_the_environment() -> None:
 
 
 def test_nothing_is_parsed_again() -> None:
-    """Options are parsed when they are created; the request only writes their typed values."""
+    """
+    Options are parsed when they are created.
+
+    The request only writes their typed values.
+    """
     made = RunOptions(
         repository="postgres",
         env={"A": 1},

@@ -1,4 +1,8 @@
-"""Rules about the README and the pages in docs: links, length, and completeness of the reference."""
+"""
+Rules about the README and the pages in docs.
+
+They concern links, length, and the completeness of the reference.
+"""
 
 import hashlib
 import re
@@ -20,7 +24,11 @@ pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs is not next to t
 
 @pytest.mark.parametrize("name", ["known_services", "engine_tables"])
 def test_generated_tables_are_current(name: str) -> None:
-    """Pages are also read where the site is not built. `python docs/extensions/NAME.py` writes the tables."""
+    """
+    Pages are also read where the site is not built.
+
+    `python docs/extensions/NAME.py` writes the tables.
+    """
     module = runpy.run_path(str(DOCS / "extensions" / f"{name}.py"))
     page = module["PAGE"].read_text(encoding="utf-8")
     assert module["insert"](page) == page
@@ -81,7 +89,11 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 def test_excerpts_are_parts_of_the_examples() -> None:
-    """A block marked `py` is in a file that the tests run; `python` marks blocks that are run on their own."""
+    """
+    A block marked `py` is in a file that the tests run.
+
+    `python` marks blocks that are run on their own.
+    """
     examples = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("examples/**/*.py"))]
     blocks = [
         block

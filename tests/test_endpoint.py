@@ -52,7 +52,11 @@ def certificates(tmp_path: Path) -> Path:
 def test_an_explicit_endpoint_is_the_only_candidate(
     endpoint: "str | None", environ: "dict[str, str]", url: str, why: str
 ) -> None:
-    """The argument takes precedence over `DOCKER_HOST`, and that over `DOCKER_URL`. There is no fallback."""
+    """
+    The argument comes before `DOCKER_HOST`, and that before `DOCKER_URL`.
+
+    There is no fallback.
+    """
     named = only(endpoint, **environ)
     assert (named.url, named.why) == (url, why)
 
@@ -168,7 +172,7 @@ def cli(tmp_path: Path) -> Cli:
 def test_a_context_is_the_only_candidate(
     cli: Cli, current: str, environ: "dict[str, str]", url: str, why: str
 ) -> None:
-    """An endpoint takes precedence over `DOCKER_CONTEXT`, and that over the current context."""
+    """An endpoint comes before `DOCKER_CONTEXT`, and that before the current context."""
     cli.use(current)
     (endpoint,) = cli.endpoints(**environ)
     assert endpoint.url == url
@@ -224,7 +228,11 @@ def test_docker_config_sets_the_configuration_folder(cli: Cli, tmp_path: Path) -
 
 
 def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> None:
-    """The certificates of the environment do not apply to it; an argument overrides them."""
+    """
+    The certificates of the environment do not apply to it.
+
+    An argument overrides them.
+    """
     tls = cli.config / "contexts" / "tls" / cli.meta("büro 1").parent.name / "docker"
     environ = {"DOCKER_CONTEXT": "büro 1", "DOCKER_CERT_PATH": "/nowhere", "DOCKER_TLS_VERIFY": "1"}
     (endpoint,) = cli.endpoints(**environ)
@@ -242,7 +250,11 @@ def test_a_context_has_its_own_certificates(cli: Cli, certificates: Path) -> Non
 def test_the_path_of_certificates_is_absolute(
     cli: Cli, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path is resolved immediately, since the process may change its working directory later."""
+    """
+    A relative path is resolved immediately.
+
+    The process may change its working directory later.
+    """
     monkeypatch.chdir(certificates.parent)
     assert only("tcp://host:2376", certificates.name).cert_path == str(certificates)
     monkeypatch.chdir(cli.home)
@@ -262,7 +274,11 @@ def test_the_path_of_certificates_is_absolute(
 def test_a_context_determines_tls(
     cli: Cli, files: "tuple[str, ...]", skip: bool, cert_path: bool, verify: bool, tls: bool
 ) -> None:
-    """TLS is used if any of the three files exists, or if the context skips the verification."""
+    """
+    TLS is used if a file exists or if the context skips the verification.
+
+    Any of the three files is sufficient.
+    """
     folder = cli.add("it", "tcp://10.0.0.6:2376", *files, SkipTLSVerify=skip)
     (endpoint,) = cli.endpoints(DOCKER_CONTEXT="it")
     assert (endpoint.cert_path, endpoint.verify, endpoint.speaks_tls) == (
@@ -323,7 +339,11 @@ def test_a_context_without_a_host_means_the_default_socket(cli: Cli) -> None:
 
 @pytest.mark.parametrize("value", [b"{", b"\xff\xfe", b"[]"])
 def test_a_broken_configuration_causes_a_remark(cli: Cli, value: bytes) -> None:
-    """The default locations are tried, as the docker CLI does, but the user is informed."""
+    """
+    The default locations are tried, but the user is informed.
+
+    The docker CLI tries them too.
+    """
     (cli.config / "config.json").write_bytes(value)
     endpoint, *_ = cli.endpoints()
     assert endpoint.remark.startswith(
@@ -354,7 +374,11 @@ def test_an_unprotected_engine_causes_a_remark(url: str, expected: bool) -> None
     "url", ["unix:///x", "http://127.0.0.1:2375", "ssh://host", "npipe:////./pipe/x", ""]
 )
 def test_certificates_are_never_silently_ignored(certificates: Path, url: str) -> None:
-    """An argument without effect is an error, and so is `DOCKER_TLS_VERIFY` for an endpoint without TLS."""
+    """
+    An argument without effect is an error.
+
+    So is `DOCKER_TLS_VERIFY` for an endpoint without TLS.
+    """
     with pytest.raises(InvalidOptionError, match=r"^cert_path: .* does not use TLS"):
         endpoints(url, str(certificates))
     with pytest.raises(
@@ -419,7 +443,11 @@ def test_an_ambiguous_endpoint_is_rejected(value: str, reason: str) -> None:
     ],
 )
 def test_an_invalid_endpoint_is_rejected_with_a_suggestion(value: str, suggestion: str) -> None:
-    """The message begins with the option or variable, and shows its value and the expected forms."""
+    """
+    The message begins with the option or variable.
+
+    It shows the value and the expected forms.
+    """
     with pytest.raises(InvalidOptionError) as failure:
         endpoints(value)
     assert str(failure.value) == (
@@ -450,7 +478,11 @@ def test_an_ipv6_address_needs_brackets(value: str, suggestion: str) -> None:
 
 @pytest.mark.parametrize("value", ["unix:///x\r", "unix:///x\n", "tcp://host:2375 ", "tcp://ho\tst:2375"])
 def test_invisible_characters_are_rejected(value: str) -> None:
-    """They come from files with Windows line endings; "no such file" would not explain the failure."""
+    """
+    They come from files with Windows line endings.
+
+    "no such file" would not explain the failure.
+    """
     with pytest.raises(InvalidOptionError) as failure:
         endpoints(DOCKER_HOST=value)
     assert str(failure.value).startswith(f"DOCKER_HOST: invalid endpoint {value!r}: it contains a line break")
@@ -492,7 +524,11 @@ def test_sockets_and_loopback_addresses_are_local(url: str, local: bool, host: s
 
 @pytest.mark.parametrize("url", [f"tcp://me:{SECRET}@host:2375", f"ssh://:{SECRET}@host"])
 def test_a_password_is_never_shown(url: str) -> None:
-    """Engines do not support passwords, and the docker SDK would include it in its own error."""
+    """
+    Engines do not support passwords.
+
+    The docker SDK would include the password in its own error.
+    """
     with pytest.raises(InvalidOptionError, match="it contains a password") as failure:
         only(url)
     assert SECRET not in str(failure.value)
@@ -592,7 +628,11 @@ def test_an_endpoint_can_be_pickled() -> None:
 
 
 def test_certificates_of_one_of_several_engines(tmp_path: Path) -> None:
-    """The folder of its host comes first, then the one for all; other kinds of endpoints have none."""
+    """
+    The folder of its host comes first, then the one for all.
+
+    Other kinds of endpoints have none.
+    """
     for folder in (tmp_path, tmp_path / "a"):
         folder.mkdir(exist_ok=True)
         for name in CERTIFICATE_FILES:

@@ -1,4 +1,8 @@
-"""Translation of errors: users never see an exception of the docker SDK, requests, urllib3 or a socket."""
+"""
+Translation of errors: users never see an exception of another library.
+
+The libraries are the docker SDK, requests, urllib3 and socket.
+"""
 
 import gc
 import http.client
@@ -79,7 +83,11 @@ def name_of(cls: "type[Exception]") -> str:
 
 
 def foreign_classes() -> "list[type[Exception]]":
-    """Return every exception class of these modules, and all subclasses in the same libraries."""
+    """
+    Return the exception classes of these modules and their subclasses.
+
+    Subclasses are those in the same libraries.
+    """
     todo = [
         value
         for module in MODULES
@@ -130,7 +138,11 @@ def test_the_table_of_arguments_has_no_unknown_class() -> None:
 
 @every_class
 def test_every_third_party_error_is_translated(cls: "type[Exception]") -> None:
-    """The message names the operation. The original error is the cause, even if it is wrapped."""
+    """
+    The message names the operation.
+
+    The original error is the cause, even if it is wrapped.
+    """
     wrapped = requests.exceptions.ConnectionError(urllib3.exceptions.MaxRetryError(POOL, "/info", make(cls)))
     for foreign in (make(cls), wrapped):
         ours = translated(foreign)
@@ -257,7 +269,11 @@ def max_retry(reason: Exception) -> Exception:
 def test_kinds_of_failures_are_distinguished(
     foreign: Exception, ours: "type[DockertestError]", reason: str, message: str
 ) -> None:
-    """An engine is unreachable, does not answer, or disconnects; the message is the system's if there is one."""
+    """
+    An engine is unreachable, does not answer, or disconnects.
+
+    The message is the system's if there is one.
+    """
     error = translate(foreign, "do it", limit=7)
     assert type(error) is ours
     assert error.reason == reason
@@ -306,7 +322,11 @@ def test_a_circular_chain_of_errors_is_followed_once() -> None:
 
 @contextmanager
 def listening(answer: "bytes | None") -> "Iterator[str]":
-    """Listen on loopback, and answer every client with these bytes, or never if they are `None`."""
+    """
+    Listen on loopback, and answer every client with these bytes.
+
+    If they are `None`, never answer.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -426,7 +446,11 @@ def test_the_path_of_a_socket_is_too_long(tmp_path: "Any") -> None:
 
 
 def test_the_error_lists_every_attempt(tmp_path: "Any") -> None:
-    """Each line has the endpoint, its origin and the reason of the failure; the last error is the cause."""
+    """
+    Each line has the endpoint, its origin and the reason of the failure.
+
+    The last error is the cause.
+    """
     port = closed_port()
     places = [
         Endpoint(f"unix://{tmp_path}/x", "default socket"),
@@ -472,7 +496,11 @@ def test_an_answer_that_is_not_json_is_translated() -> None:
 
 
 def test_a_refused_connection_leaves_no_socket_open(tmp_path: Path) -> None:
-    """Such as one to an engine that has just ended. The SDK leaves its socket to the garbage collector."""
+    """
+    An engine that has just ended refuses connections.
+
+    The SDK leaves its socket to the garbage collector.
+    """
     path = tmp_path / "engine.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

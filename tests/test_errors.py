@@ -150,7 +150,11 @@ def test_the_docstring_of_the_module_has_the_tree() -> None:
 
 @every_error
 def test_an_error_belongs_to_the_tree(name: str) -> None:
-    """It has one other base class at most, and is exported under the name that tracebacks show."""
+    """
+    It has one other base class at most.
+
+    It is exported under the name that tracebacks show.
+    """
     cls = getattr(errors, name)
     assert cls.__bases__ in [(errors.DockertestError,), (errors.DockertestError, TREE[name][0])]
     assert issubclass(cls, TREE[name][0])
@@ -173,7 +177,11 @@ def test_an_error_can_be_pickled_with_its_attributes(name: str) -> None:
 
 @pytest.mark.parametrize("name", PICKLES)
 def test_a_pickle_of_an_earlier_version_loads(name: str) -> None:
-    """A test report may outlive the version that wrote it; the new attributes are empty then."""
+    """
+    A test report may outlive the version that wrote it.
+
+    The new attributes are then empty.
+    """
     error = pickle.loads(base64.b64decode(PICKLES[name]))
     assert type(error) is getattr(errors, name)
     assert str(error) == "what went wrong: it"

@@ -30,7 +30,11 @@ def options(files: Any, **others: Any) -> RunOptions:
 
 
 def test_files_are_normalized(tmp_path: Path) -> None:
-    """Text becomes bytes, and paths lose redundant parts; normalizing twice changes nothing."""
+    """
+    Text becomes bytes, and paths lose redundant parts.
+
+    Normalizing twice changes nothing.
+    """
     files: dict[str, Any] = {"/a": b"1", "//b/./c": "é", "/d": bytearray(b"2"), "/e": tmp_path}
     made = options(files)
     assert made.files == {"/a": b"1", "/b/c": b"\xc3\xa9", "/d": b"2", "/e": tmp_path}
@@ -115,7 +119,11 @@ def test_a_path_in_memory_is_rejected(path: str) -> None:
 
 @given(st.text("/.ab", min_size=1))
 def test_container_paths_are_normalized(written: str) -> None:
-    """They are absolute and have no redundant parts; normalizing twice changes nothing."""
+    """
+    They are absolute and have no redundant parts.
+
+    Normalizing twice changes nothing.
+    """
     if written.startswith("/"):
         path = _validation.parse_container_path("path", written)
         assert path.startswith("/")

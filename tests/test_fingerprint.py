@@ -36,7 +36,11 @@ class Migration:
 
 
 def test_each_function_and_version_has_its_own_fingerprint() -> None:
-    """Functions, methods, callable objects, partial functions and versions are distinguished."""
+    """
+    Functions, methods and callable objects are distinguished.
+
+    So are partial functions and versions.
+    """
     prints = [
         fingerprint(migrate, ""),
         fingerprint(other, ""),
@@ -72,7 +76,11 @@ def test_the_code_is_part_of_the_fingerprint() -> None:
 
 
 def test_bound_values_are_part_of_the_fingerprint() -> None:
-    """These are default arguments and wrapped functions, but not the mutable state of a decorator."""
+    """
+    These are default arguments and wrapped functions.
+
+    The mutable state of a decorator is not part of it.
+    """
     calls: list[str] = []
 
     def wrap(run: "Callable[[str], object]", folder: str = "a") -> "Callable[[str], object]":
@@ -104,7 +112,11 @@ def test_the_address_of_a_bound_object_is_ignored() -> None:
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    """Workers of a test runner share one template, although the order of sets differs between processes."""
+    """
+    Workers of a test runner share one template.
+
+    The order of sets differs between processes, but the fingerprint does not.
+    """
     code = "from tests.test_fingerprint import fingerprint, migrate; print(fingerprint(migrate, ''))"
     prints = {
         subprocess.run(

@@ -114,7 +114,11 @@ def test_docker_hub_is_called_by_its_name() -> None:
 
 
 def test_the_hint_names_the_missing_part_of_an_image_name() -> None:
-    """It contains the repository without its registry, and mentions the tag or the digest."""
+    """
+    It contains the repository without its registry.
+
+    It mentions the tag or the digest.
+    """
     assert "has no repository 'team/app', or the repository has no such tag" in hint("manifest unknown")
     assert "no such digest" in hint("manifest unknown", f"reg.test/app@{DIGEST}")
 

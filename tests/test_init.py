@@ -25,7 +25,11 @@ HEAVY = (
 
 
 def run(program: str, tmp_path: Path) -> "list[str]":
-    """Run a program in a new interpreter, outside the working tree, and return the words that it prints."""
+    """
+    Run a program in a new interpreter, and return the words that it prints.
+
+    It runs outside the working tree.
+    """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60
     )

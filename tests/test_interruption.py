@@ -1,4 +1,8 @@
-"""Detection of signal handlers that interrupt the package, as opposed to ordinary calls."""
+"""
+Detection of signal handlers that interrupt the package.
+
+Ordinary calls are not detected as interruptions.
+"""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Logs: the position at which an interrupted one continues, and the engine's timestamps."""
+"""Logs: where an interrupted one continues, and the engine's timestamps."""
 
 import pytest
 
@@ -23,7 +23,11 @@ TIME = 1795888800_000000001
     ],
 )
 def test_the_timestamp_of_a_message_is_removed(message: bytes, expected: tuple[int, bytes]) -> None:
-    """Docker writes nanoseconds, Podman seconds; a program's own timestamp is part of the message."""
+    """
+    Docker writes nanoseconds, and Podman seconds.
+
+    A program's own timestamp is part of the message.
+    """
     assert split_timestamp(message) == expected
 
 
@@ -38,7 +42,11 @@ def test_the_timestamp_of_a_message_is_removed(message: bytes, expected: tuple[i
     ],
 )
 def test_a_terminals_line_is_split_into_messages(line: bytes, expected: list[bytes]) -> None:
-    """The engine's timestamps are never earlier than the first one; those of a program may be."""
+    """
+    The engine's timestamps are never earlier than the first one.
+
+    The timestamps of a program may be earlier.
+    """
     assert [message for _, message in split_terminal_line(line)] == expected
 
 
@@ -90,7 +98,11 @@ T = 1_700_000_000_123_456_789  # a precise time
 
 
 def test_messages_repeated_within_a_response_are_not_new() -> None:
-    """Docker sends some lines again after it has rotated the log: a block, or only the last one."""
+    """
+    Docker sends some lines again after it has rotated the log.
+
+    It repeats a block, or only the last line.
+    """
     position = Position()
     first = [(1, T + number, b"tick\n") for number in range(5)]
     assert new(position, [*first, *first[2:], *first[3:], (1, T + 9, b"tick\n")]) == [b"tick\n"] * 6

@@ -67,7 +67,11 @@ INVALID: "dict[str, list[Any]]" = {
     ],
 )
 def test_an_invalid_value_is_rejected_by_the_name_of_its_option(option: str, value: Any) -> None:
-    """No other exception is raised, and the message shows the value or its invalid part."""
+    """
+    No other exception is raised.
+
+    The message shows the value or its invalid part.
+    """
     with pytest.raises(InvalidOptionError) as caught:
         request(**{option: value})
     assert str(caught.value).startswith(option)

@@ -143,7 +143,11 @@ def test_table_of_invalid_values_has_every_field() -> None:
 
 @pytest.mark.parametrize(("field", "value"), EVERY_INVALID)
 def test_invalid_value_is_rejected_by_the_name_of_its_field(field: str, value: Any) -> None:
-    """No other exception is raised, and the message shows the value or its invalid part, unless it may be secret."""
+    """
+    No other exception is raised.
+
+    The message shows the value or its invalid part, unless it may be secret.
+    """
     with pytest.raises(InvalidOptionError) as error:
         options(**{field: value})
     text = str(error.value)
@@ -414,7 +418,11 @@ def test_misspelled_option_raises_type_error() -> None:
 
 
 def test_repr_hides_secrets() -> None:
-    """It shows the names of environment variables, but no values, passwords, tokens or file contents."""
+    """
+    It shows the names of environment variables, but no values.
+
+    It shows no passwords, tokens or file contents either.
+    """
     for shown in (repr(options(**FULL)), str(options(**FULL)), f"{FULL['auth']}", repr([options(**FULL)])):
         assert SECRET not in shown
     assert "'POSTGRES_PASSWORD=***'" in repr(options(**FULL))
@@ -479,7 +487,11 @@ def test_invalid_environment_is_rejected_without_leaking_it(env: Any) -> None:
 def test_port_bindings_have_one_canonical_form(
     ip: Any, port: "str | int", binding: "tuple[str, str]"
 ) -> None:
-    """An empty address means the default of the pool; an empty or zero port means any free port."""
+    """
+    An empty address means the default of the pool.
+
+    An empty or zero port means any free port.
+    """
     made = PortBinding(ip, port)
     assert (made.host_ip, made.host_port) == binding
 
@@ -534,7 +546,11 @@ def test_object_with_an_id_is_a_network() -> None:
 
 
 def test_run_accepts_the_fields_as_keywords() -> None:
-    """Each keyword has the type of the field; the first three are arguments of `run` itself."""
+    """
+    Each keyword has the type of the field.
+
+    The first three fields are arguments of `run` itself.
+    """
     types = get_type_hints(RunOptions)
     own_arguments = ("repository", "tag", "env")
     assert get_type_hints(RunFields) == {
@@ -590,7 +606,11 @@ def test_typed_values_are_not_a_field() -> None:
     "transfer", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
 )
 def test_typed_values_are_copied_and_pickled(transfer: Callable[[Any], Any], tmp_path: Path) -> None:
-    """They are not parsed again, since a local file need not exist in the other process."""
+    """
+    They are not parsed again.
+
+    A local file need not exist in the other process.
+    """
     source = tmp_path / "file"
     source.touch()
     made = options(**{**FULL, "files": {"/etc/here": source}})
@@ -634,7 +654,11 @@ def test_image_to_build_is_named_after_the_repository_or_the_container(
     [{"repository": ""}, {"repository": "", "name": "Upper"}, {"repository": f"a@sha256:{'0' * 64}"}],
 )
 def test_image_to_build_needs_a_valid_name(changes: "dict[str, Any]") -> None:
-    """A container may have a name that an image cannot have, and a digest is the result of a build."""
+    """
+    A container may have a name that an image cannot have.
+
+    A digest is the result of a build.
+    """
     with pytest.raises(InvalidOptionError, match=r"^repository"):
         image_to_build(options(**changes))
 
@@ -784,7 +808,11 @@ def test_values_show_no_secret() -> None:
 
 @pytest.mark.parametrize("field", ["username", "password"])
 def test_missing_credentials_are_rejected(field: str) -> None:
-    """They would be sent as the text "None". The usual cause is an unset environment variable."""
+    """
+    They would be sent as the text "None".
+
+    The usual cause is an unset environment variable.
+    """
     with pytest.raises(InvalidOptionError, match=f"auth: {field} must be a string"):
         AuthConfig(**{field: None})  # type: ignore[arg-type]
 

@@ -39,7 +39,11 @@ def layers_after(*events: dict[str, Any]) -> Layers:
 
 
 def test_layers_and_bytes_are_summed() -> None:
-    """Layers that already exist count as done, and extracting does not count bytes twice."""
+    """
+    Layers that already exist count as done.
+
+    Extracting does not count bytes twice.
+    """
     assert layers_after(*DOCKER[:7]).progress() == PullProgress("app", 1, 3, 45, 150)
     assert layers_after(*DOCKER).progress() == PullProgress("app", 2, 3, 105, 150)
 

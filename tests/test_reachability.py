@@ -31,7 +31,11 @@ class KnownReachability(Reachability):
 def reachability(
     url: str, own: "dict[str, Any] | None" = None, override: str = "", **options: Any
 ) -> Reachability:
-    """Return the reachability of an engine for a process in no container, or in one with these networks."""
+    """
+    Return the reachability of an engine for a process.
+
+    The process is in no container, or in one with these networks.
+    """
     engine = EngineClient(cast(Any, None), Endpoint(url, "a test", **options), 10, owned=False)
     known = KnownReachability(engine, override)
     known.networks = None if own is None else container(networks=own).networks
@@ -39,7 +43,11 @@ def reachability(
 
 
 def container(*bound: "dict[str, str]", networks: "dict[str, Any] | None" = None) -> Inspection:
-    """Return the inspection of a container that exposes port 5432 with these bindings."""
+    """
+    Return the inspection of a container that exposes port 5432.
+
+    The port has these bindings.
+    """
     return Inspection.parse(
         {
             "Name": "/pg",
@@ -113,7 +121,11 @@ def test_a_tcp_endpoint_takes_precedence_over_the_own_container() -> None:
 def test_inside_a_container_a_port_is_reached_in_a_shared_network(
     bound: "list[dict[str, str]]", networks: "dict[str, Any]", address: "tuple[str, int] | None"
 ) -> None:
-    """It need not be published; without a shared network it is reached at the gateway."""
+    """
+    It need not be published.
+
+    Without a shared network, it is reached at the gateway.
+    """
     inspection = container(*bound, networks=networks)
     assert reachability("unix:///x", OURS).address(inspection, "5432/tcp") == address
 

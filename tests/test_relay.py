@@ -1,4 +1,8 @@
-"""The relay behind proxies: what both ends of a connection see, with and without faults."""
+"""
+The relay behind proxies, with and without faults.
+
+The tests observe both ends of a connection.
+"""
 
 import contextlib
 import errno
@@ -77,7 +81,11 @@ def refuses(relay: Relay) -> bool:
 
 
 def is_reset(relay: Relay) -> bool:
-    """Return whether a new connection is reset, which may be seen by `connect` already."""
+    """
+    Return whether a new connection is reset.
+
+    `connect` may already see the reset.
+    """
     try:
         with socket.create_connection(relay.address, 10) as client:
             client.recv(1)
@@ -87,7 +95,11 @@ def is_reset(relay: Relay) -> bool:
 
 
 def echo(listener: socket.socket, is_done: threading.Event) -> None:
-    """Send one message of each connection back, and end the connection for all processes that have a copy."""
+    """
+    Send one message of each connection back, and end the connection.
+
+    It ends for all processes that have a copy.
+    """
     while not is_done.is_set():
         with contextlib.suppress(OSError):
             server, _ = listener.accept()
@@ -115,7 +127,11 @@ def test_data_is_transferred_in_both_directions(connect: Connect) -> None:
 
 
 def test_a_half_closed_connection_still_transfers_the_answer(connect: Connect) -> None:
-    """The server sees the end of the request, and the client all of the answer and then its end."""
+    """
+    The server sees the end of the request.
+
+    The client sees all of the answer, and then its end.
+    """
     client, server = connect()
     client.sendall(b"request")
     client.shutdown(socket.SHUT_WR)
@@ -127,7 +143,11 @@ def test_a_half_closed_connection_still_transfers_the_answer(connect: Connect) -
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["client", "server"])
 def test_a_reset_is_passed_on_after_the_data(connect: Connect, is_up: bool) -> None:
-    """The other side reads the data sent before, then gets a reset rather than an ordinary end."""
+    """
+    The other side reads the data that was sent before the reset.
+
+    It then gets a reset rather than an ordinary end.
+    """
     ends = connect()
     one, other = ends if is_up else ends[::-1]
     one.sendall(b"data")
@@ -138,7 +158,11 @@ def test_a_reset_is_passed_on_after_the_data(connect: Connect, is_up: bool) -> N
 
 
 def test_a_server_that_stops_reading_is_noticed(connect: Connect) -> None:
-    """If the server closes while the client is sending, sending fails, and the server's last words arrive."""
+    """
+    If the server closes while the client is sending, sending fails.
+
+    The last data of the server arrives.
+    """
     client, server = connect()
     server.sendall(b"too large")
     assert read(client, 9) == b"too large"
@@ -148,7 +172,11 @@ def test_a_server_that_stops_reading_is_noticed(connect: Connect) -> None:
 
 
 def test_back_pressure_reaches_the_sender(connect: Connect) -> None:
-    """A sender is blocked if the receiver does not read; it continues as soon as the receiver does."""
+    """
+    A sender is blocked if the receiver does not read.
+
+    It continues as soon as the receiver does.
+    """
     client, server = connect()
     client.setblocking(False)
     sent = 0
@@ -176,7 +204,11 @@ def test_hundreds_of_connections_share_one_thread(relay: Relay, listener: socket
 
 
 def test_a_delay_postpones_answers_alone(connect: Connect, relay: Relay) -> None:
-    """Requests arrive at once, answers later; ending the delay releases those on their way, in order."""
+    """
+    Requests arrive at once, and answers arrive later.
+
+    Ending the delay releases the answers that are on their way, in order.
+    """
     client, server = connect()
     relay.change_faults(delay=0.3)
     began = time.monotonic()
@@ -209,7 +241,11 @@ def test_a_delay_keeps_the_throughput(connect: Connect, relay: Relay) -> None:
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
 def test_bandwidth_is_limited_in_each_direction(connect: Connect, relay: Relay, is_up: bool) -> None:
-    """100 kB take about half a second at 200 kB/s; without the limit they take no time."""
+    """
+    100 kB take about half a second at 200 kB/s.
+
+    Without the limit they take no time.
+    """
     ends = connect()
     one, other = ends if is_up else ends[::-1]
     relay.change_faults(rate=200_000.0)
@@ -225,7 +261,11 @@ def test_bandwidth_is_limited_in_each_direction(connect: Connect, relay: Relay, 
 
 
 def test_frozen_connections_lose_nothing(connect: Connect, relay: Relay, listener: socket.socket) -> None:
-    """Old and new connections stay open without any traffic, and continue after the end of the fault."""
+    """
+    Old and new connections stay open without any traffic.
+
+    They continue after the end of the fault.
+    """
     client, server = connect()
     relay.change_faults(mode=Mode.FROZEN)
     client.sendall(b"old")
@@ -241,7 +281,11 @@ def test_frozen_connections_lose_nothing(connect: Connect, relay: Relay, listene
 
 
 def test_a_cut_resets_and_refuses(connect: Connect, relay: Relay, listener: socket.socket) -> None:
-    """Both sides of a connection get a reset, new ones are refused, and the port stays reserved."""
+    """
+    Both sides of a connection get a reset, and new ones are refused.
+
+    The port stays reserved.
+    """
     for _ in range(3):
         client, server = connect()
         relay.change_faults(mode=Mode.CUT)
@@ -271,7 +315,11 @@ def test_the_port_is_kept_after_a_cut_with_connections_that_ended_before(
 
 
 def test_without_a_target_connections_are_reset(listener: socket.socket) -> None:
-    """That holds if the target refuses connections, cannot be resolved, or cannot be found out."""
+    """
+    The target refuses connections, or its address cannot be determined.
+
+    Its name may not resolve, or the function that returns the address may fail.
+    """
     closed = listener.getsockname()[:2]
     listener.close()
 
@@ -317,7 +365,11 @@ def test_localhost_means_both_addresses_of_loopback() -> None:
 )
 @pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
 def test_an_address_that_does_not_exist_yet_can_be_listened_on(host: str) -> None:
-    """Podman makes a network's gateway with the first container; without that, it is an error."""
+    """
+    Podman makes a network's gateway with the first container.
+
+    Without `is_future`, such an address is an error.
+    """
     target = ("127.0.0.1", 1)
     with contextlib.closing(Relay(host, lambda: target, is_future=True)) as relay:
         port = relay.address[1]
@@ -394,7 +446,11 @@ def test_a_forked_child_holds_nothing_open(connect: Connect, relay: Relay) -> No
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forks_in_the_middle_of_traffic_do_no_harm(relay: Relay, listener: socket.socket) -> None:
-    """Every connection ends for both sides although children that were forked meanwhile still live."""
+    """
+    Every connection ends for both sides.
+
+    Children that were forked meanwhile are still alive.
+    """
     children = []
     asking, answering = os.pipe()
     is_done = threading.Event()
@@ -424,7 +480,11 @@ def test_forks_in_the_middle_of_traffic_do_no_harm(relay: Relay, listener: socke
 
 
 def test_closing_ends_everything(connect: Connect, relay: Relay) -> None:
-    """Both sides get a reset, the port is free, the thread has ended, and closing again does nothing."""
+    """
+    Both sides get a reset, the port is free, and the thread has ended.
+
+    Closing again does nothing.
+    """
     client, server = connect()
     relay.close()
     relay.close()
@@ -454,7 +514,11 @@ def test_an_ipv6_address_can_be_listened_on(listener: socket.socket) -> None:
 
 
 def test_too_many_open_files_are_survived(tmp_path: Path) -> None:
-    """Connections wait until there are descriptors, without a busy loop; a new relay fails with the reason."""
+    """
+    Connections wait until there are descriptors, without a busy loop.
+
+    A new relay fails with the reason.
+    """
     program = tmp_path / "program.py"
     program.write_text(
         """

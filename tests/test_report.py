@@ -70,7 +70,11 @@ def report(attrs: "dict[str, Any]", image: str, logs: str) -> Report:
     ],
 )  # fmt: skip
 def test_the_verdict_describes_the_state(state: "dict[str, Any]", verdict: str) -> None:
-    """Known exit codes are explained; running out of memory is mentioned only if the engine reports it."""
+    """
+    Known exit codes are explained.
+
+    Running out of memory is mentioned only if the engine reports it.
+    """
     actual = report(inspection(**state), "postgres:15", "")
     assert actual.verdict == verdict
     assert str(actual).startswith(f"container 'pg' (3f2a9c1b71de) of postgres:15 {verdict}\n")

@@ -1,4 +1,8 @@
-"""Without an engine, tests are skipped locally and fail in CI. These tests need no engine."""
+"""
+Without an engine, tests are skipped locally and fail in CI.
+
+These tests need no engine.
+"""
 
 import unittest
 from pathlib import Path
@@ -32,7 +36,11 @@ def missing_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_test_is_skipped(
     missing_engine: str, monkeypatch: pytest.MonkeyPatch, environment: "dict[str, str]"
 ) -> None:
-    """The reason contains the endpoint, the failure, and how to make this a failure instead."""
+    """
+    The reason contains the endpoint and the failure.
+
+    It also explains how to make this a failure instead.
+    """
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(unittest.SkipTest) as caught:
@@ -56,7 +64,11 @@ def test_the_test_is_skipped(
 def test_the_test_fails(
     missing_engine: str, monkeypatch: pytest.MonkeyPatch, environment: "dict[str, str]", reason: str
 ) -> None:
-    """The error contains the endpoint, why an engine is required, and how to skip instead."""
+    """
+    The error contains the endpoint and why an engine is required.
+
+    It also explains how to skip instead.
+    """
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(dockertest.DockerUnavailableError) as caught:

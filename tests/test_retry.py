@@ -46,7 +46,11 @@ def in_a_loop(op: Callable[[], object], **options: Any) -> object:
 
 @pytest.fixture(params=[retry, in_a_loop], ids=["retry", "retry_async"])
 def call(request: pytest.FixtureRequest) -> Call:
-    """`retry` and `retry_async`, without pauses by default; `wait=None` selects the package's default pauses."""
+    """
+    `retry` and `retry_async`, without pauses by default.
+
+    `wait=None` selects the package's default pauses.
+    """
 
     def waited(op: Callable[[], object], **options: Any) -> object:
         return request.param(op, **{"wait": no_pause, "max_wait": 5, **options})
@@ -157,7 +161,11 @@ class TestMistakes:
 
 
 def test_a_port_that_is_not_bound_means_not_ready(call: Call) -> None:
-    """While a container restarts, its ports are not bound; a port that was never published is a mistake."""
+    """
+    While a container restarts, its ports are not bound.
+
+    A port that was never published is a mistake.
+    """
     assert call(Service(PortNotBoundError("restarting"))) == "ready"
 
 
@@ -315,7 +323,11 @@ def test_the_duration_of_a_call_counts_towards_max_wait(call: Call) -> None:
     ids=["iterator", "with-none", "constant", "fibo", "expo", "expo-capped", "tuple"],
 )
 def test_wait_determines_the_pauses(call: Call, wait: Any, pauses: "list[float]") -> None:
-    """They are seconds; `None` is skipped, which is the first value of backoff's generators."""
+    """
+    They are seconds, and `None` is skipped.
+
+    `None` is the first value of backoff's generators.
+    """
     service = Service(*[False] * len(pauses))
     call(service, wait=wait, max_wait=60)
     assert len(service.pauses) == len(pauses)
@@ -356,7 +368,11 @@ def test_without_pauses_there_is_one_call(call: Call, pauses: "list[None]") -> N
 
 @pytest.mark.parametrize("op", [None, True, "postgresql://user:secret@host/db"])
 def test_a_value_in_place_of_a_function_is_rejected(op: Any) -> None:
-    """`retry(connect())` would fail for a minute; the value may be a secret, so the message does not contain it."""
+    """
+    `retry(connect())` would fail for a minute.
+
+    The value may be a secret, so the message does not contain it.
+    """
     waits: list[Callable[[], object]] = [lambda: retry(op), lambda: asyncio.run(retry_async(op))]
     for wait in waits:
         with pytest.raises(InvalidOptionError, match=r"^op must be callable: .*retry\(connect\)") as caught:
@@ -424,7 +440,11 @@ def test_other_invalid_options_are_rejected(call: Call, option: str, value: obje
 
 
 def test_the_default_pauses_grow_with_the_elapsed_time() -> None:
-    """The first is 10 ms; later ones are about 5 % of the elapsed time, at most 0.5 s."""
+    """
+    The first is 10 ms.
+
+    Later ones are about 5 % of the elapsed time, at most 0.5 s.
+    """
     waited = 0.0
     pauses = [pause for pause in itertools.islice(default_wait(), 200) if pause is not None]
     assert pauses[0] == 0.01
@@ -572,7 +592,11 @@ class Held:
 
 
 def test_a_success_releases_the_last_failure(call: Call) -> None:
-    """Otherwise a failed connection would stay open until the next garbage collection."""
+    """
+    A failed connection does not stay open.
+
+    Otherwise it would stay open until the next garbage collection.
+    """
     held: list[weakref.ref[Held]] = []
 
     def fails_once() -> str:

@@ -71,7 +71,11 @@ ADDRESS = "127.0.0.1:1"
     ],
 )
 def test_a_known_service_has_a_url(image: str, settings: dict[str, str], url: str) -> None:
-    """It is derived from the variables and flags of the official images; its parts are quoted."""
+    """
+    It is derived from the variables and flags of the official images.
+
+    Its parts are quoted.
+    """
     service = services.find(image, settings)
     assert service is not None
     assert service.url(settings, ADDRESS) == url
@@ -95,7 +99,11 @@ def test_settings_come_from_the_environment_and_the_command() -> None:
 
 
 def test_a_flag_may_contain_its_value() -> None:
-    """`--requirepass=x` is the same as `--requirepass x`, and the `repr` shows neither."""
+    """
+    `--requirepass=x` is the same as `--requirepass x`.
+
+    The `repr` shows neither.
+    """
     found = services.settings({"Config": {"Env": ["TOKEN=hunter2"], "Cmd": ["--requirepass=hunter2", "-d"]}})
     assert found["requirepass"] == found["TOKEN"] == "hunter2"
     assert "hunter2" not in repr(found)
@@ -125,7 +133,11 @@ class TestSecretFiles:
 
     @pytest.mark.parametrize("files", [{}, {"/run/secrets/other": b"x"}, {"/run/secrets": Path("/no/such")}])
     def test_a_missing_file_is_an_error_of_the_url_alone(self, files: dict[str, Any]) -> None:
-        """The error names the variable and the remedy; a probe does not need the password."""
+        """
+        The error names the variable and the remedy.
+
+        A probe does not need the password.
+        """
         found = secret_settings(files, POSTGRES_PASSWORD_FILE="/run/secrets/password")
         with pytest.raises(InvalidOptionError, match=r"POSTGRES_PASSWORD_FILE.*files"):
             services.url_of(services.named("postgres"), found, "h:1")
@@ -257,7 +269,11 @@ TABLE = """\
 
 @pytest.mark.skipif("sys.byteorder != 'little'")
 def test_a_port_is_open_if_something_listens_beyond_loopback() -> None:
-    """A connection that was accepted counts too, since some servers accept only one; a closed one does not."""
+    """
+    An accepted connection counts too, and a closed one does not.
+
+    Some servers accept only one connection.
+    """
     assert [port for port in range(0x1F90, 0x1F99) if _probes.is_listening(TABLE, port)] == [
         0x1F90,
         0x1F92,
@@ -268,7 +284,11 @@ def test_a_port_is_open_if_something_listens_beyond_loopback() -> None:
 
 @contextmanager
 def server(answer: bytes) -> Iterator[tuple[str, int]]:
-    """Answer one connection with the documented or recorded answer of a real server, and close it."""
+    """
+    Answer one connection as a real server does, and close it.
+
+    The answer is documented or recorded.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -326,14 +346,22 @@ ANSWERS: list[tuple[Any, bytes, bool]] = [
 
 @pytest.mark.parametrize(("probe", "answer", "is_ready"), ANSWERS)
 def test_a_probe_detects_whether_the_server_is_ready(probe: Probe, answer: bytes, is_ready: bool) -> None:
-    """A server that asks for a password is ready; one that reports that it is starting is not."""
+    """
+    A server that asks for a password is ready.
+
+    One that reports that it is starting is not.
+    """
     with server(answer) as address:
         assert probe(address, {}) is is_ready
 
 
 @pytest.mark.parametrize("service", services.SERVICES, ids=lambda service: str(service.images[0]))
 def test_a_closed_connection_is_not_an_answer(service: services.Service) -> None:
-    """The engine's proxy accepts and closes connections until something listens in the container."""
+    """
+    The engine's proxy accepts and closes connections at first.
+
+    It does so until something listens in the container.
+    """
     with server(b"") as address:
         try:
             is_ready = service.probe(address, {})

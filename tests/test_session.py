@@ -1,4 +1,4 @@
-"""Parallel calls, the resources that a process owns, and the container that it may run in."""
+"""Parallel calls, a process's own resources, and the container it may run in."""
 
 import os
 import re
@@ -100,7 +100,11 @@ class TestRunInParallel:
 
 
 def run(program: str, tmp_path: Path) -> "list[str]":
-    """Run a program in a new interpreter, outside the working tree, and return the lines that it prints."""
+    """
+    Run a program in a new interpreter, and return the lines that it prints.
+
+    It runs outside the working tree.
+    """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60
     )
@@ -109,7 +113,11 @@ def run(program: str, tmp_path: Path) -> "list[str]":
 
 
 def test_open_objects_are_closed_at_exit(tmp_path: Path) -> None:
-    """The newest is closed first; a failure is logged; a forked child leaves them to its parent."""
+    """
+    The newest is closed first, and a failure is logged.
+
+    A forked child leaves them to its parent.
+    """
     program = """
 import logging, os, sys
 from dockertest._cleanup.registry import registry
@@ -146,7 +154,11 @@ print("end", flush=True)
 
 
 def test_the_state_folder_is_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is in the home directory if that is writable, else in the temporary directory; it is never a relative path."""
+    """
+    It is in the home directory if that is writable.
+
+    Otherwise it is in the temporary directory. It is never a relative path.
+    """
     temporary, home = tmp_path / "tmp", tmp_path / "home"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -266,7 +278,11 @@ class TestMembers:
         assert closed == []
 
     def test_handles_of_one_container_are_untracked_one_by_one(self) -> None:
-        """Two threads may reuse the same container; once it is removed, all its handles are untracked."""
+        """
+        Two threads may reuse the same container.
+
+        Once it is removed, all its handles are untracked.
+        """
         members = Members()
         handles = [Thing([], "a"), Thing([], "a"), Thing([], "a")]
         for handle in handles:
@@ -347,7 +363,11 @@ MOUNTS = """
 def test_the_container_of_this_process_is_detected(
     mountinfo: "str | None", cgroup: "str | None", hostname: str, ids: "list[str]", tmp_path: Path
 ) -> None:
-    """Its id comes from mounts by the engine, cgroup v1 or the host name, but not from other containers' mounts."""
+    """
+    Its id comes from mounts by the engine, cgroup v1 or the host name.
+
+    It does not come from other containers' mounts.
+    """
     for name, text in (("mountinfo", mountinfo), ("cgroup", cgroup)):
         if text is not None:
             written = text.replace("{one}", ONE).replace("{two}", TWO)

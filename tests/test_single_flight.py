@@ -34,7 +34,11 @@ class Calls:
             self.results.append(error)
 
     def run(self) -> None:
-        """Call the function in four threads; the others start after the first has entered it."""
+        """
+        Call the function in four threads.
+
+        The others start after the first has entered it.
+        """
         threads = [threading.Thread(target=self.call) for _ in range(4)]
         threads[0].start()
         assert self.started.wait(10)
@@ -54,7 +58,11 @@ def test_threads_share_a_result() -> None:
 
 
 def test_threads_share_an_error_with_its_attributes() -> None:
-    """Each raises a separate exception object, since a traceback belongs to one thread."""
+    """
+    Each raises a separate exception object.
+
+    A traceback belongs to one thread.
+    """
     calls = Calls(ImagePullError("no", hint="try"))
     threads = [threading.Thread(target=calls.call) for _ in range(4)]
     threads[0].start()

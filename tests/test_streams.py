@@ -35,7 +35,11 @@ def test_frames_do_not_depend_on_the_chunks(frames: list[Frame], sizes: list[int
 
 @given(FRAMES)
 def test_missing_never_exceeds_the_current_frame(frames: list[Frame]) -> None:
-    """A connection may block until all requested bytes arrive, so only one header or payload is read at a time."""
+    """
+    Only one header or payload is read at a time.
+
+    A connection may block until all requested bytes arrive.
+    """
     encoded, decoder, decoded, start = encode(frames), FrameDecoder("read"), [], 0
     while start < len(encoded):
         size = decoder.missing
@@ -58,7 +62,11 @@ def test_a_truncated_frame_is_an_error(length: int) -> None:
 
 
 def test_output_that_is_not_multiplexed_is_an_error() -> None:
-    """Text parsed as a header would announce gigabytes, for which the reader would wait."""
+    """
+    Text parsed as a header would announce gigabytes.
+
+    The reader would wait for them.
+    """
     decoder = FrameDecoder("read the log")
     with pytest.raises(EngineError, match="not in Docker's multiplexed format"):
         decoder.feed(b"plain text of a terminal\r\n")
@@ -67,7 +75,11 @@ def test_output_that_is_not_multiplexed_is_an_error() -> None:
 @pytest.mark.parametrize("size", [1, 8, 30, 1000])
 @pytest.mark.parametrize(("cause", "status"), [("no such container", 404), ("disk full", 500)])
 def test_an_error_in_the_place_of_a_frame(size: int, cause: str, status: int) -> None:
-    """Podman reports what happens after it has sent the status of its response as a line of JSON."""
+    """
+    Podman reports a late error as a line of JSON.
+
+    The error occurs after Podman has sent the status of its response.
+    """
     line = f'{{"cause":"{cause}","message":"cannot read \'pg\': {cause}","response":500}}\n'.encode()
     encoded, decoder, decoded = encode([(1, b"data")]) + line, FrameDecoder("read the log"), []
 

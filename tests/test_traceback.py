@@ -1,4 +1,8 @@
-"""A failed test shows only the user's code and the error, unless `--full-trace` is set."""
+"""
+A failed test shows only the user's code and the error.
+
+`--full-trace` shows everything.
+"""
 
 import os
 import subprocess
@@ -73,7 +77,11 @@ def report(file: Path, test: str, *options: str) -> str:
     "test", ["test_retry", "test_callback", "test_unavailable", "test_option", "test_case"]
 )
 def test_a_failed_test_shows_only_its_own_code(file: Path, test: str) -> None:
-    """The traceback used to show up to 700 lines of this package, requests and urllib3."""
+    """
+    The traceback used to have up to 700 lines.
+
+    They were those of this package, requests and urllib3.
+    """
     text = report(file, test)
     assert [frame for frame in FRAMES if frame in text] == []
     assert "> " in text
@@ -175,7 +183,11 @@ class TestCase(DockerTestCase):
     ],
 )
 def test_a_docker_test_case_shows_only_its_own_code(tmp_path: Path, test: str, message: str) -> None:
-    """This includes unittest's own runner; the frames of a bug in this package are kept."""
+    """
+    This includes unittest's own runner.
+
+    The frames of a bug in this package are kept.
+    """
     (tmp_path / "case.py").write_text(CASE, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "unittest", f"case.TestCase.{test}"],

@@ -222,7 +222,11 @@ def test_invalid_environment_is_rejected_without_showing_it(value: Any) -> None:
     ],
 )
 def test_mount_is_parsed(value: str, expected: Mount) -> None:
-    """It has a source, a target and modes; the colon of a drive letter does not separate them."""
+    """
+    It has a source, a target and modes.
+
+    The colon of a drive letter does not separate them.
+    """
     assert _validation.parse_mount("the field", value) == expected
     assert str(expected) == value
 
@@ -329,7 +333,11 @@ def test_second_tag_is_rejected(repository: str) -> None:
     ],
 )
 def test_registry_is_parsed_from_the_name(value: str, registry: str) -> None:
-    """The first component is a registry if it has a dot, a port or capitals, or is localhost."""
+    """
+    The first component is a registry if it has a dot, a port or capitals.
+
+    `localhost` is a registry too.
+    """
     assert _image_name.parse_image_name("the field", value).registry == registry
 
 
@@ -349,7 +357,11 @@ def test_registry_is_parsed_from_the_name(value: str, registry: str) -> None:
     ],
 )
 def test_hexadecimal_name_may_be_the_id_of_an_image(value: str, may_be_id: bool) -> None:
-    """`docker images` prints ids of twelve digits; a whole id with its prefix is not a name."""
+    """
+    `docker images` prints ids of twelve digits.
+
+    A whole id with its prefix is not a name.
+    """
     assert _image_name.parse_image_name("the field", value).may_be_id is may_be_id
 
 
@@ -687,7 +699,11 @@ PROPERTIES: "list[tuple[st.SearchStrategy[Any], Callable[[Any], None]]]" = [
 
 
 def draw(examples: int, **profile: Any) -> "Counter[tuple[str, bool]]":
-    """Try random inputs with each property; return how many were accepted and rejected."""
+    """
+    Try random inputs with each property.
+
+    The result is how many were accepted and rejected.
+    """
     outcomes: Counter[tuple[str, bool]] = Counter()
 
     @settings(max_examples=examples, **profile)

@@ -1,5 +1,7 @@
 """
-Test the built wheel without the sources next to it: `make test-wheel`, `make test-pythons`.
+Test the built wheel without the sources next to it.
+
+`make test-wheel` and `make test-pythons` run it.
 
     python -m tests.wheel [--all] dist/….whl
 
@@ -116,7 +118,11 @@ def main() -> int:
 
 
 def find_pythons() -> list[Python]:
-    """Return one CPython of each supported minor version on this machine, the oldest first."""
+    """
+    Return one CPython of each supported minor version on this machine.
+
+    The oldest comes first.
+    """
     on_path = [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30)]
     candidates = [
         Path(sys.executable).resolve(),
@@ -132,7 +138,11 @@ def find_pythons() -> list[Python]:
 
 
 def add_missing(pythons: list[Python]) -> list[Python]:
-    """Return the supported versions, those that this machine lacks from Debian unstable."""
+    """
+    Return a Python of each supported version.
+
+    Versions that this machine lacks come from Debian unstable.
+    """
     from tests.engines import others, start
 
     supported = re.findall(r"Python :: 3\.(\d+)", (ROOT / "pyproject.toml").read_text())
@@ -151,7 +161,11 @@ def add_missing(pythons: list[Python]) -> list[Python]:
 
 
 def probe(executable: Path) -> tuple[int, int] | None:
-    """Return an interpreter's version, or `None` if it cannot be tested with, such as a shim without a target."""
+    """
+    Return an interpreter's version, or `None` if it cannot be tested with.
+
+    A shim without a target is an example.
+    """
     done = subprocess.run([executable, "-c", PROBE], capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         return None
@@ -160,7 +174,11 @@ def probe(executable: Path) -> tuple[int, int] | None:
 
 
 def run_in_parallel(pythons: Sequence[Python], step: Callable[[Python], str]) -> list[Python]:
-    """Run a step with every Python, as many at a time as there are cores, and return those that failed."""
+    """
+    Run a step with every Python in parallel, and return those that failed.
+
+    As many run at a time as there are cores.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         succeeded = list(threads.map(lambda python: succeeds(python, step), pythons))
     return [python for python, success in zip(pythons, succeeded, strict=True) if not success]
@@ -197,7 +215,11 @@ def oldest_dependencies() -> list[str]:
 
 
 def run_tests(copies: Path, arguments: Sequence[str], python: Python, *, has_old: bool) -> str:
-    """Run pytest in a copy without the sources of the package, and return its last line."""
+    """
+    Run pytest in a copy, and return its last line.
+
+    The copy does not contain the sources of the package.
+    """
     kind = "pure" if arguments is PURE else "engine"
     copy = copies / f"{python.name} {kind}"
     for name in COPIED:

@@ -28,7 +28,9 @@ Standing = Callable[[str, Mapping[str, str], bool], str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryItem:
     """
-    A container, network, volume or prepared image that dockertest has made, in this process or another one.
+    A container, network, volume or prepared image that dockertest has created.
+
+    This process or another one may have created it.
 
     Attributes:
         kind: `"container"`, `"network"`, `"volume"` or `"image"`.
@@ -64,7 +66,9 @@ class InventoryItem:
 
 def list_items(engine: EngineClient, standing: Standing, records: Records, owner: str) -> list[InventoryItem]:
     """
-    Return the containers, networks and volumes with our labels, then the prepared images, as the engine orders them.
+    Return the containers, networks, volumes and prepared images with our labels.
+
+    The kinds are in this order, and the items of each kind in the engine's order.
 
     Args:
         standing: Called with the `record_name`, its labels and whether it is a container that was never started; returns the value

@@ -1,5 +1,7 @@
 """
-The user's side of the reaper: who this process is, the locks that prove that it is alive, and the socket to the reaper.
+The user's side of the reaper: identity, locks and the socket to the reaper.
+
+The identity is that of this process. The locks prove that it is alive.
 
 `reaper` describes what the reaper does. The socket is written to before the reaper has started, so that the first
 session is in it before the first create request leaves. What depends on the reaper, such as a deadline, is confirmed
@@ -69,7 +71,11 @@ def identity(folder: Path) -> str:
 
 
 def _machine_id(folder: Path) -> str:
-    """Return the system's own id of the machine, else a network card's address, else an id that is made up once."""
+    """
+    Return the id of this machine.
+
+    It is the system's own id, else a network card's address, else a random id that is generated once.
+    """
     written = _first_line("/etc/machine-id")
     if written and written != "uninitialized":  # systemd writes that on a first boot.
         return written
@@ -167,7 +173,11 @@ class Channel:
         return True
 
     def _write(self, data: bytes) -> bool:
-        """Write as much as fits into the buffer and remember the rest; return `False` if nothing fits."""
+        """
+        Write as much as fits into the buffer; return `False` if nothing fits.
+
+        The rest is kept, and sent before the next message.
+        """
         self._check()
         if self._socket is None:
             return os.write(self._near.number, data) > 0
@@ -181,7 +191,7 @@ class Channel:
 
     def answers(self, timeout: float) -> Iterator[dict[str, Any]]:
         """
-        Yield the reaper's answers; stop when there has been none for *timeout* seconds.
+        Yield the reaper's answers, and wait for at most *timeout* seconds in total.
 
         Raises:
             OSError: The reaper has ended, or this process has closed the descriptor.
@@ -258,7 +268,7 @@ class ReaperClient:
 
     @property
     def identity(self) -> str:
-        """The identity of this process as far as this engine is concerned; see `reaper.Evidence.is_dead`."""
+        """The identity of this process for this engine; see `reaper.Evidence.is_dead`."""
         if self._is_engine_here is None:
             self._is_engine_here = reaper.is_engine_behind(self._url)
         return identity(self._records.folder) + ("" if self._is_engine_here else reaper.ELSEWHERE)
@@ -284,7 +294,7 @@ class ReaperClient:
         return str((self._address or {}).get("url", self._engine_name))
 
     def warn_of_obstacle(self) -> None:
-        """Log once if a reaper could not reach the engine as the client of this process does."""
+        """Log once if a reaper could not reach the engine as this process's client does."""
         if self._obstacle and not self.failure:
             self._fail(
                 "does not work", f"it cannot reach {self._engine_name} as the client does: {self._obstacle}"
@@ -345,7 +355,7 @@ class ReaperClient:
 
     def ensure_listening(self) -> bool:
         """
-        Return whether the reaper confirms that it works; one that has ended is replaced first.
+        Return whether the reaper responds; one that has ended is replaced first.
 
         This waits for up to `CONFIRM_SECONDS`.
         """
@@ -359,7 +369,11 @@ class ReaperClient:
             )
 
     def check_start(self) -> None:
-        """Log a warning if the reaper is known to have failed at its start; this does not wait for it."""
+        """
+        Log a warning if the reaper is known to have failed to start.
+
+        This does not wait for the reaper.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 code = self._process.returncode
@@ -372,7 +386,7 @@ class ReaperClient:
 
     def hold(self, session: str, hold: Hold, timeout: float) -> None:
         """
-        Hold a container for a session that has begun, so that no other session removes it.
+        Hold a container for a begun session, so that no other session removes it.
 
         Args:
             timeout: Seconds that another process may take to remove it just now.
@@ -407,7 +421,9 @@ class ReaperClient:
 
     def let_go(self, engine: EngineClient, session: str, timeout: float) -> list[Exception]:
         """
-        End the holds of a session, and remove what no living session holds any more; return the failures.
+        End the holds of a session, and return the failures.
+
+        A container that no living session holds any more is removed once its idle time has passed.
 
         Args:
             timeout: Seconds to wait for other processes that change their holds at this moment.
@@ -480,7 +496,9 @@ class ReaperClient:
     @contextmanager
     def ends(self, process: int) -> Iterator[None]:
         """
-        Let the reaper end a program if this process is killed within the body, before it looks for leftovers.
+        Let the reaper end a program if this process is killed within the body.
+
+        It does so before it looks for leftovers.
 
         Args:
             process: The id of the program's first process, which leads a session of its own.
@@ -529,9 +547,9 @@ class ReaperClient:
 
     def mark_kept(self, container: str, *, needed: Iterable[str] = ()) -> bool:
         """
-        Write down that a container, with its networks and volumes, is to stay until a person removes it.
+        Keep a container, its networks and its volumes until a person removes them.
 
-        No reaper and no later session of this user removes it, not even when `DOCKERTEST_TTL` or a deadline has passed.
+        No reaper and no later session of this user removes them, not even when `DOCKERTEST_TTL` or a deadline has passed.
 
         Args:
             container: Its whole id; or that of a network, or of a session if all that it makes is to stay.
@@ -551,7 +569,11 @@ class ReaperClient:
         return all(is_written)
 
     def is_kept(self, thing: str) -> bool:
-        """Return whether a container, network, session or, by its `reaper.record_name`, volume was marked as kept."""
+        """
+        Return whether a container, network, volume or session was marked as kept.
+
+        *thing* is its id, or the `reaper.record_name` of a volume.
+        """
         return self._records.is_kept({"Id": thing})
 
     # Other sessions
@@ -569,11 +591,15 @@ class ReaperClient:
         return reaper.recover(_request(engine), evidence, reused=reused, prepared=prepared, unused=unused)
 
     def sweep(self, engine: EngineClient, session: str) -> list[str]:
-        """Remove everything with the label of a session, except for what the user keeps; return the ids."""
+        """
+        Remove everything with the label of a session, and return the ids.
+
+        What the user keeps stays, and so do containers that were handed over. See `reaper.remove_sessions`.
+        """
         return reaper.remove_sessions(_request(engine), [session], self._records)
 
     def is_dead_or_expired(self, labels: Mapping[str, str]) -> bool:
-        """Return whether the session that wrote these labels has provably ended, or they have expired."""
+        """Return whether these labels have expired or their session has provably ended."""
         return reaper.is_expired(labels) or self._evidence().is_dead(labels)
 
     def standing(self, labels: Mapping[str, str], *, is_created: bool = False) -> str:
@@ -599,7 +625,11 @@ class ReaperClient:
         return "living" if self._records.lock_path(labels[reaper.SESSION]).exists() else "kept"
 
     def _standing_of_shared(self, labels: Mapping[str, str]) -> str:
-        """Return the status of a test run, which lives as long as one of its sessions that hold the container."""
+        """
+        Return the status of a test run.
+
+        It lives as long as one of its sessions that hold the container.
+        """
         if self.is_kept(labels[reaper.SESSION]):
             return "kept"
         if reaper.is_expired(labels) or self._evidence().sees_holders(labels):
@@ -607,7 +637,11 @@ class ReaperClient:
         return "elsewhere"
 
     def _evidence(self, engine: EngineClient | None = None) -> Evidence:
-        """Return the evidence; without an engine to ask, only its socket can prove that it runs on this boot."""
+        """
+        Return the evidence about the engine.
+
+        Without *engine*, only the engine's socket can prove that it runs on this boot.
+        """
         request = _request(engine) if engine else _unanswered
         return reaper.gather_evidence(self.identity, self._records, self._url, request)
 
@@ -619,7 +653,11 @@ class ReaperClient:
             self._stop()
 
     def _start(self) -> bool:
-        """Start the reaper, with all that it has to know waiting for it; return whether that worked so far."""
+        """
+        Start the reaper, and return whether that worked so far.
+
+        All that it has to know is already waiting for it in the channel.
+        """
         if self._address is None:
             self.warn_of_obstacle()
             return False
@@ -687,7 +725,7 @@ class ReaperClient:
             )
 
     def _tell(self, message: Mapping[str, Any]) -> bool:
-        """Send a message to the reaper if there is one; return whether it is in the socket."""
+        """Send a message to the reaper, if any; return whether it is in the socket."""
         if self._channel is None:
             return False
         try:
@@ -714,7 +752,7 @@ class ReaperClient:
         return False
 
     def _read_answers(self, timeout: float, until: int | None = None) -> bool:
-        """Read what the reaper has answered; return whether the message of that number is confirmed."""
+        """Read the reaper's answers; return whether message number *until* is confirmed."""
         if self._channel is None:
             return False
         try:
@@ -731,7 +769,11 @@ class ReaperClient:
         return UNRESPONSIVE_SECONDS if self._is_unresponsive else CONFIRM_SECONDS
 
     def _warn_unresponsive(self) -> None:
-        """Log once that the reaper is stopped. The socket stays open: its end would mean that this process is gone."""
+        """
+        Log once that the reaper is not responding.
+
+        The socket stays open, because its end would mean that this process is gone.
+        """
         if not self._is_unresponsive:
             self.failure = "the reaper is not responding"
             log.warning(
@@ -750,7 +792,11 @@ class ReaperClient:
         self._stop()
 
     def _stop(self) -> None:
-        """Hang up, and wait for the process that was started, which ends as soon as it has forked the reaper."""
+        """
+        Hang up, and wait for the process that was started.
+
+        It ends as soon as it has forked the reaper.
+        """
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -759,7 +805,11 @@ class ReaperClient:
             self._process = None
 
     def _take_lock(self, session: str) -> Descriptor | None:
-        """Lock the file that proves that this session is alive. The system unlocks it when this process ends."""
+        """
+        Lock the file that proves that this session is alive.
+
+        The system unlocks it when this process ends.
+        """
         path = self._records.lock_path(session)
         fresh = path.with_suffix(f".{os.getpid()}")
         try:
@@ -778,7 +828,11 @@ class ReaperClient:
         return lock
 
     def _release_in_child(self) -> None:
-        """In a forked child, neither keep the reaper from acting nor the locks from being free."""
+        """
+        Close a forked child's copies of the locks and of the channel.
+
+        Otherwise they would keep the locks from being free and the reaper from acting.
+        """
         self._lock = threading.RLock()
         for lock in self._locks.values():
             if lock is not None:
@@ -793,7 +847,11 @@ class ReaperClient:
 
 
 def reaper_client(engine: EngineClient, environ: Mapping[str, str]) -> ReaperClient:
-    """Return this process's client for the reaper of an engine: one for all pools with the same state folder."""
+    """
+    Return this process's client for the reaper of an engine.
+
+    All pools with the same state folder share it.
+    """
     key = f"{engine.address() or engine.endpoint} {environ.get('XDG_STATE_HOME', '')}"
     client = registry.reaper_clients.get(key)
     if not isinstance(client, ReaperClient):
@@ -802,7 +860,11 @@ def reaper_client(engine: EngineClient, environ: Mapping[str, str]) -> ReaperCli
 
 
 def _program() -> list[str]:
-    """Return Python's arguments that run the reaper: its file, or its text if this package is in an archive."""
+    """
+    Return the Python arguments that run the reaper.
+
+    They are its file, or its source text if this package is in an archive.
+    """
     file = Path(reaper.__file__ or "")
     if file.is_file():
         return [str(file.resolve())]

@@ -157,7 +157,11 @@ class Members:
         ]
 
     def _close_all(self, listed: Callable[[], Sequence[Closable]], workers: int) -> list[Exception]:
-        """Close as long as it helps: an engine may refuse to remove what another container still needs."""
+        """
+        Close everything, repeat that as long as it helps, and return the failures.
+
+        An engine may refuse to remove something that another container still needs.
+        """
         calls = [one.close for one in reversed(listed())]
         failures = [result for result in run_in_parallel(calls, workers) if isinstance(result, Exception)]
         is_refused = any(getattr(failure, "status", None) is not None for failure in failures)
@@ -213,7 +217,7 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The random id of this process's session, which is in the labels of all that it makes."""
+        """The random id of this process's session, in the labels of all that it makes."""
         return self.members.session
 
     @property
@@ -251,7 +255,9 @@ class Session:
 
     def hold(self, hold: Hold, timeout: float) -> None:
         """
-        Keep others from removing a container until this session is closed; only then look for the container.
+        Keep others from removing a container until this session is closed.
+
+        Callers look for the container only after this returns.
 
         Args:
             timeout: Seconds that another process may take to remove it just now.
@@ -336,11 +342,15 @@ class Session:
         return owned
 
     def untrack(self, owned: Owned, *, is_gone: bool) -> None:
-        """Drop a closed container or network; if it is gone from the engine, drop other handles of it too."""
+        """
+        Drop a closed container or network; if it is gone, drop its other handles too.
+
+        It is gone if it no longer exists on the engine.
+        """
         self.members.untrack(owned, is_gone=is_gone)
 
     def containers(self) -> list[OwnedContainer]:
-        """Return the containers in use that are not closed yet, oldest first; spares are left out."""
+        """Return the containers in use that are not closed, oldest first, without spares."""
         return [one for one in self.members.containers if not one.is_spare]
 
     def owns_network(self, network: str) -> bool:
@@ -348,11 +358,15 @@ class Session:
         return self.members.owns_network(network)
 
     def ends(self, process: int) -> AbstractContextManager[None]:
-        """Let the reaper end a program, which leads a session of its own, if this process is killed within the body."""
+        """
+        Let the reaper end a program if this process is killed within the body.
+
+        The program leads a session of its own.
+        """
         return self._reaper.ends(process)
 
     def ensure_reaper(self) -> bool:
-        """Return whether the reaper runs and responds; one that has ended is replaced first."""
+        """Return whether the reaper responds; one that has ended is replaced first."""
         return self._reaper.ensure_listening()
 
     def check_reaper_start(self) -> None:
@@ -361,7 +375,7 @@ class Session:
 
     def expire(self, container: str, seconds: float | None) -> None:
         """
-        Schedule the removal of a container by the reaper in *seconds*; `None` cancels it.
+        Schedule a container's removal by the reaper in *seconds*; `None` cancels it.
 
         Raises:
             InvalidOptionError: The reaper is turned off, or does not work.
@@ -381,7 +395,9 @@ class Session:
 
     def keep(self, container: str, networks: Iterable[str], volumes: Iterable[str]) -> None:
         """
-        Protect a container, and those of its *networks* and *volumes* that are ours, from every removal by this library.
+        Protect a container from every removal by this library.
+
+        The protection includes those of its *networks* and *volumes* that belong to this session.
 
         Args:
             container: The container's id.
@@ -399,7 +415,11 @@ class Session:
         self.members.volumes = [volume for volume in self.members.volumes if volume not in kept_volumes]
 
     def postpones(self, pool: Closable, failure: BaseException) -> bool:
-        """Return whether to close *pool* later because a `with` body has failed; see `PoolRegistry.postpones`."""
+        """
+        Return whether to close *pool* later because a `with` body has failed.
+
+        See `PoolRegistry.postpones`.
+        """
         return self._defaults.keep_failed and registry.postpones(pool, failure, self.containers())
 
     def forget_deadline(self, container: str) -> None:
@@ -412,7 +432,7 @@ class Session:
         return self._prepared
 
     def is_dead_or_expired(self, labels: Mapping[str, str]) -> bool:
-        """Return whether the session that wrote *labels* has provably ended, or their time is up."""
+        """Return whether *labels* have expired or their session has provably ended."""
         return self._reaper.is_dead_or_expired(labels)
 
     def inventory(self) -> list[InventoryItem]:
@@ -510,6 +530,10 @@ def new_session() -> str:
 
 
 def labels(session: str, identity: str, ttl: float | None = None) -> dict[str, str]:
-    """Return the labels for what a session makes; only something with the first three is ours to remove."""
+    """
+    Return the labels for what a session makes.
+
+    Only something with the first three is ours to remove.
+    """
     owner = {MANAGED: "true", SESSION: session, IDENTITY: identity}
     return owner if ttl is None else {**owner, EXPIRES: str(math.ceil(_clock.time() + ttl))}

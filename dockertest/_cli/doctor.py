@@ -1,4 +1,8 @@
-"""`dockertest doctor`: whether dockertest works here. It starts at most one small container, and removes it again."""
+"""
+`dockertest doctor`: check whether dockertest works here.
+
+It starts at most one small container, and removes it again.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +73,9 @@ class CheckResult:
 
 def examine(console: Console, endpoints: Sequence[str] = ()) -> int:
     """
-    Make all checks and print their results; the exit code is 1 if there is a problem.
+    Make all checks, print their results, and return the exit code.
+
+    The exit code is 1 if there is a problem, otherwise 0.
 
     Args:
         endpoints: The engines to check; the usual one if empty.
@@ -154,7 +160,7 @@ def _failed(name: str, error: DockertestError) -> CheckResult:
 
 
 class Examination:
-    """The checks that look below the public API: at what it is built on, and how that came about."""
+    """The checks that look below the public API, at the engine and the session."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -209,7 +215,11 @@ class Examination:
         return CheckResult(name="engine", ok=True, text=text, facts=facts)
 
     def disk(self) -> CheckResult:
-        """Return how much space is left for images and containers, if their folder is on this machine."""
+        """
+        Return how much space is left for images and containers.
+
+        This is unknown unless the engine's data folder is accessible on this machine.
+        """
         folder = str(self._info().get("DockerRootDir") or "")
         try:
             if not self._engine.endpoint.is_local or not folder:
@@ -225,7 +235,12 @@ class Examination:
         return CheckResult(name="disk", ok=is_enough, text=text, facts={"folder": folder, "free_bytes": free})
 
     def find_harmless_image(self) -> tuple[str, Service] | None:
-        """Return the most harmless local image that runs without configuration, and how it answers."""
+        """
+        Return the most harmless local image that runs without configuration.
+
+        The second part of the result describes how the image answers. The result is `None` if no such image is
+        available.
+        """
         candidates = []
         for image in self._engine.get("/images/json", what="list images"):
             for tag in image.get("RepoTags") or ():
@@ -237,7 +252,7 @@ class Examination:
         return tag, service
 
     def reaper_start(self) -> CheckResult:
-        """Return whether the reaper starts; without a container, there is nothing that it could remove."""
+        """Check that the reaper starts, without a container that it could remove."""
         if not self._pool.reaper:
             return _reaper_disabled()
         self._session.begin()
@@ -253,7 +268,11 @@ class Examination:
 
 
 def check_leftovers(pool: Pool) -> CheckResult:
-    """Return how many containers, networks and volumes there are, by the state of their sessions."""
+    """
+    Return how many objects dockertest has made, by the state of their sessions.
+
+    The objects are containers, networks, volumes and prepared images.
+    """
     counts = Counter(item.standing for item in pool.inventory())
     text = ", ".join(f"{count} {standing}" for standing, count in sorted(counts.items())) or "none"
     if counts["dead"]:

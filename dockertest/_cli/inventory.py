@@ -1,4 +1,8 @@
-"""`dockertest ps` and `dockertest prune`: what dockertest has made on all engines in use, and its removal."""
+"""
+The commands `dockertest ps` and `dockertest prune`.
+
+`ps` lists everything that dockertest has made on all engines in use, and `prune` removes what dead sessions left.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +86,7 @@ def _ask_each(
     pools: Sequence[Pool], console: Console, ask: Callable[[Pool], list[T]]
 ) -> list[tuple[Pool, list[T]]]:
     """
-    Return what the engines answer, and report those that fail, unless it is the only one.
+    Return the engines' answers, and report the engines that fail.
 
     Raises:
         DockertestError: The one engine failed.

@@ -69,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Discard the rest of Python's buffer; otherwise the interpreter reports an error when it ends."""
+    """
+    Discard the rest of Python's output buffer.
+
+    Otherwise the interpreter reports an error when it ends.
+    """
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -128,7 +132,11 @@ def _parse(argv: list[str], environ: Mapping[str, str]) -> argparse.Namespace:
 
 
 def _run_options(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Return a parser of the options of `run`, which may come before or after the image."""
+    """
+    Return a parser of the options of `run`.
+
+    The options may come before or after the image.
+    """
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add = options.add_argument
     add("-e", "--env", metavar="K=V", action="append", default=[], type=_argument(_assignment(environ)),
@@ -202,7 +210,11 @@ def _finish_run(
 
 
 def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Return *parse* for argparse, which otherwise prints the value, although it may be a secret."""
+    """
+    Wrap *parse* so that argparse prints the error instead of the value.
+
+    The value may be a secret.
+    """
 
     def parse_argument(value: str) -> T:
         try:
@@ -227,7 +239,11 @@ def _assignment(environ: Mapping[str, str]) -> Callable[[str], str]:
 
 def _env_file(environ: Mapping[str, str]) -> Callable[[str], list[str]]:
     def parse(path: str) -> list[str]:
-        """Return the variables in a file, as docker run reads it: without quotation marks, and with lines of comments."""
+        """
+        Return the variables in a file, which is read as by docker run.
+
+        Quotation marks are part of a value, and the file may have lines of comments.
+        """
         try:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`dockertest run`: a server for trying something out, removed when it is no longer wanted."""
+"""`dockertest run`: start a server, and remove it when it is no longer wanted."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ class Readiness:
 
 def run(request: RunRequest, console: Console, endpoints: Sequence[str] = ()) -> int:
     """
-    Start a container, print where it listens, and stay until it exits or is no longer wanted.
+    Start a container, print its addresses, and wait until it exits.
+
+    The wait also ends when the container is no longer wanted: when its time is up, on Ctrl-C, or when the reader of the
+    output is gone. With `RunRequest.detach` there is no wait.
 
     Args:
         request: What to do.
@@ -182,7 +185,11 @@ def _print_addresses(
 
 
 def _detach(pool: Pool, resource: Resource, deadline: float | None, console: Console) -> None:
-    """Leave the container running; the reaper removes it at its deadline, if it has one."""
+    """
+    Leave the container running.
+
+    The reaper removes it at its deadline, if it has one.
+    """
     if deadline is None:
         resource.keep()
         return
@@ -201,9 +208,10 @@ def _stay(
     resource: Resource, deadline: float | None, request: RunRequest, console: Console, removal: ExitStack
 ) -> int:
     """
-    Wait until the container exits, its time is up, Ctrl-C is pressed or the reader of our output is gone.
+    Wait until the container exits or is no longer wanted, and remove it.
 
-    Then remove the container, before the thread that reads its log is waited for.
+    It is no longer wanted when its time is up, Ctrl-C is pressed or the reader of the output is gone. It is removed
+    before the thread that reads its log is waited for.
     """
     if os.isatty(0):
         left = "" if deadline is None else format_duration(_seconds_left(deadline))
@@ -234,7 +242,7 @@ def _pause(deadline: float | None) -> float:
 
 
 def _exit_code(resource: Resource, watcher: Watcher, request: RunRequest, console: Console) -> int:
-    """Return our exit code for a container that has exited or was removed by another program."""
+    """Return this program's exit code for a container that exited or was removed."""
     if isinstance(watcher.failure, OSError):  # The log cannot be printed.
         raise watcher.failure
     report = resource.report()

@@ -1,4 +1,4 @@
-"""Where a command writes: its result to standard output, and messages about its progress to standard error."""
+"""Write results to standard output, and messages to standard error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ class Console:
                 reconfigure(errors="backslashreplace")
 
     def print(self, *parts: str | Styled) -> None:
-        """Print one line of the result, and flush it, because a program may be waiting for it."""
+        """
+        Print one line of the result, and flush it.
+
+        A program may be waiting for the line.
+        """
         print("".join(map(self._render, parts)), flush=True)
 
     def print_json(self, value: object) -> None:
@@ -84,7 +88,11 @@ class Console:
             left = left[os.write(sys.stdout.fileno(), left) :]
 
     def is_reader_gone(self) -> bool:
-        """Return whether the other end of the output is closed, if the system can find out."""
+        """
+        Return whether the other end of the output is closed.
+
+        The result is `False` where the system cannot find out.
+        """
         with suppress(AttributeError, OSError, ValueError):
             poll = select.poll()
             poll.register(sys.stdout.fileno(), 0)

@@ -1,9 +1,10 @@
 """
-Tar archives of local files, packed and unpacked as a stream. Independent of containers.
+Tar archives of local files, packed and unpacked as a stream.
 
-An archive from an engine is not trusted: members that would be written outside of the target are refused. The checks are
-our own, since `tarfile` writes a link before later members that could lead through it, and its filters could be bypassed
-that way: https://github.com/python/cpython/issues/135034. Here links are made last.
+This module does not depend on containers. An archive from an engine is not trusted: members that would be written outside
+of the target are refused. The checks are our own, since `tarfile` writes a link before later members that could lead
+through it, and its filters could be bypassed that way: https://github.com/python/cpython/issues/135034. Here links are made
+last.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _INVALID_ON_WINDOWS = re.compile(
 
 def pack(entries: Entries, mode: int = 0o644, *, dated: bool = True) -> Generator[bytes, None, None]:
     """
-    Yield an archive in pieces. Everything in it is owned by root, except for a `File` of another owner.
+    Yield an archive in pieces.
+
+    Everything in it is owned by root, except for a `File` of another owner.
 
     Args:
         entries: Paths in the archive and what to store there: bytes, a `File`, or a local file, folder or link as it is, without
@@ -61,7 +64,11 @@ def pack(entries: Entries, mode: int = 0o644, *, dated: bool = True) -> Generato
 
 
 def tree(source: Path, name: str, *, with_top: bool = True) -> Iterator[tuple[str, Path]]:
-    """Yield a local file or folder and everything in it as entries for `pack`; links are not followed."""
+    """
+    Yield a local file or folder and everything in it as entries for `pack`.
+
+    Links are not followed.
+    """
     pending = [(source, name)]  # no recursion: a folder may be deeper than Python's stack
     while pending:
         path, name = pending.pop()
@@ -78,7 +85,7 @@ def empty_file(name: str) -> bytes:
 
 
 def empty_folder(name: str, mode: int, owner: tuple[int, int]) -> bytes:
-    """Return an archive with an empty folder that belongs to *owner*, a user's and a group's id."""
+    """Return an archive with an empty folder of *owner*, a user id and a group id."""
     info = tarfile.TarInfo(name)
     info.type, info.mode, (info.uid, info.gid) = tarfile.DIRTYPE, mode, owner
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + bytes(2 * tarfile.BLOCKSIZE)
@@ -119,7 +126,7 @@ def _header(
 
 
 def _read_exactly(size: int, file: IO[bytes]) -> Iterator[bytes]:
-    """Yield as many bytes of *file* as its header announced, even if the file grows meanwhile."""
+    """Yield *size* bytes of *file*, as its header announced, even if it grows."""
     while size:
         block = file.read(min(size, BLOCK_BYTES))
         if not block:
@@ -129,13 +136,23 @@ def _read_exactly(size: int, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _padding(size: int) -> Iterator[bytes]:
-    """Yield what fills up the last block of a file, but never an empty block: requests before 2.29 ends the body there."""
+    """
+    Yield the zero bytes that fill up the last block of a file.
+
+    Never yield an empty block: requests before 2.29 ends the body there.
+    """
     if missing := -size % tarfile.BLOCKSIZE:
         yield bytes(missing)
 
 
 class Archive:
-    """An archive read with *read*, which returns up to as many bytes as it is asked for; *what* is for error messages."""
+    """
+    An archive that is read as a stream.
+
+    Args:
+        read: Returns up to as many bytes as it is asked for.
+        what: The operation, for error messages.
+    """
 
     def __init__(self, read: Callable[[int], bytes], what: str) -> None:
         self._read = read
@@ -159,7 +176,11 @@ class Archive:
                 raise EngineError(f"cannot {self._what}: the engine sent a truncated archive")
 
     def blocks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
-        """Yield the content of the file that `members` yielded last, at most as many bytes as the archive contains."""
+        """
+        Yield the content of the file that `members` yielded last.
+
+        It has at most as many bytes as the archive contains.
+        """
         if member.issparse():
             raise EngineError(
                 f"cannot {self._what}: {member.name!r} is a sparse file, which engines never send"
@@ -185,7 +206,11 @@ def _open(
 def with_owners(
     archive: Archive, change: Callable[[int, int], tuple[int, int]]
 ) -> Generator[bytes, None, None]:
-    """Yield *archive* in pieces, with other owners: *change* returns them for the ids of a user and a group."""
+    """
+    Yield *archive* in pieces, with the owners that *change* returns.
+
+    *change* receives the ids of a user and a group, and returns the new ones.
+    """
     with closing(archive.members()) as members:
         for member in members:
             member.uid, member.gid = change(member.uid, member.gid)
@@ -202,11 +227,11 @@ def with_owners(
 
 def unpack(archive: Archive, target: Path, *, rebase: bool = True) -> list[str]:
     """
-    Write the first member of *archive* as *target*, and the members inside of it below *target*.
+    Unpack *archive* so that its first member becomes *target*.
 
-    Nothing is written anywhere else. Names that lead out are refused. Links that may lead out are refused too; the others
-    are made last, so that nothing is written through a link. Set-uid, set-gid and sticky bits are dropped. Devices and
-    pipes are skipped with a warning.
+    The members inside of the first one are written below *target*. Nothing is written anywhere else. Names that lead out
+    are refused. Links that may lead out are refused too; the others are made last, so that nothing is written through a
+    link. Set-uid, set-gid and sticky bits are dropped. Devices and pipes are skipped with a warning.
 
     Args:
         target: A path whose parent exists, and that is not a link.
@@ -265,7 +290,11 @@ class _Unpacking:
             self.refusals.append(f"{member.name!r}: {reason}")
 
     def finish(self) -> None:
-        """Make the links, now that nothing more can be written through them, and set the modes of folders."""
+        """
+        Make the links, and set the modes of folders.
+
+        This is done last, so that nothing can be written through a link.
+        """
         for name, parts, link in self._links:
             try:
                 path = self._path(parts)
@@ -338,12 +367,20 @@ class _Unpacking:
 
 
 def local_name(name: str) -> str:
-    """Return a name in an archive, which is UTF-8, in the encoding of the file system; with the locale C that is ASCII."""
+    """
+    Return a name in an archive in the encoding of the file system.
+
+    Archives use UTF-8. With the locale C, the encoding of the file system can be ASCII.
+    """
     return name if os.name == "nt" else os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def checked_name(name: str, *, windows: bool = os.name == "nt") -> tuple[str, ...]:
-    """Return the parts of a member's name; refuse a name that could be anything but a path below the target."""
+    """
+    Return the parts of a member's name, or refuse an unsafe name.
+
+    A name is unsafe if it could be anything but a path below the target.
+    """
     if name.startswith("/"):
         raise _RefusedError("its name is absolute")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
@@ -356,10 +393,11 @@ def checked_name(name: str, *, windows: bool = os.name == "nt") -> tuple[str, ..
 
 def checked_link(link: str, depth: int, *, windows: bool = os.name == "nt") -> str:
     """
-    Return *link*, or refuse it if it could lead out of the target from a folder *depth* levels below it.
+    Return *link*, or refuse it if it could lead out of the target.
 
-    It may go up only at its beginning, where it starts from a real folder. After a name, which may be another link, it is
-    unknown where `..` leads until all links are made. So no link leads out, and no combination of links does.
+    The link is in a folder *depth* levels below the target. It may go up only at its beginning, where it starts from a real
+    folder. After a name, which may be another link, it is unknown where `..` leads until all links are made. So no link
+    leads out, and no combination of links does.
     """
     parts = [part for part in link.split("/") if part not in ("", ".")]
     names = [part for part in parts if part != ".."]
@@ -371,7 +409,11 @@ def checked_link(link: str, depth: int, *, windows: bool = os.name == "nt") -> s
 
 
 def _clear(path: Path) -> None:
-    """Remove an existing file or link: writing into it could follow the link, or change the file's other names."""
+    """
+    Remove an existing file or link.
+
+    Writing into it could follow the link, or change the file's other names.
+    """
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif os.path.lexists(path):

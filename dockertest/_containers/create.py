@@ -103,7 +103,7 @@ def create_request(
 
 def check_for_podman(request: CreateRequest) -> None:
     """
-    Refuse what Podman does not support and does not report in words that a user could understand.
+    Refuse options that Podman neither supports nor reports clearly.
 
     Raises:
         InvalidOptionError: The engine would have to choose a free port of a range.

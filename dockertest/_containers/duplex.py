@@ -32,7 +32,11 @@ class Reader(Protocol):
 
 
 class DeadlineExceeded(Exception):
-    """A deadline has passed. Used within the package only; users get an error of their own."""
+    """
+    A deadline has passed.
+
+    This is used within the package only. Users get an error of their own.
+    """
 
 
 class Deadline:
@@ -42,14 +46,22 @@ class Deadline:
         self._end = None if seconds is None else _clock.monotonic() + seconds
 
     def remaining(self) -> float | None:
-        """Return the seconds that remain, or `None` without a limit; raise `DeadlineExceeded` if none remain."""
+        """
+        Return the seconds that remain, or `None` without a limit.
+
+        If none remain, `DeadlineExceeded` is raised.
+        """
         remaining = None if self._end is None else self._end - _clock.monotonic()
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded
         return remaining
 
     def next_check(self, interval: float) -> float | None:
-        """Return the seconds to wait before the engine is asked whether it still answers; `None` for ever."""
+        """
+        Return the seconds to wait before checking whether the engine still answers.
+
+        `None` means to wait without a limit.
+        """
         remaining = self.remaining()
         seconds = interval if remaining is None else min(remaining, interval)
         return seconds if math.isfinite(seconds) else None
@@ -57,9 +69,10 @@ class Deadline:
 
 class Duplex:
     """
-    Send what a feed contains and receive at the same time; otherwise both ends could wait for each other forever.
+    Send the content of a feed and receive data at the same time.
 
-    One thread does both, since a TLS connection must not be used by two at once.
+    Otherwise both ends could wait for each other forever. One thread does both, since a TLS connection must not be used by
+    two at once.
     """
 
     def __init__(
@@ -92,9 +105,10 @@ class Duplex:
         self, early: Callable[[int], bytes | None], deadline: Deadline, check_interval: float
     ) -> Iterator[bytes]:
         """
-        Yield what arrives, beginning with what *early* returns: the bytes that were buffered before.
+        Yield the received bytes, beginning with those that *early* returns.
 
         Args:
+            early: Returns the bytes that were buffered before.
             check_interval: Seconds of silence after which the engine is asked whether it still answers.
         """
         yield self._receive(early) or b""
@@ -128,7 +142,7 @@ class Duplex:
         return bool(events & selectors.EVENT_READ), can_take, bool(events & selectors.EVENT_WRITE)
 
     def _receive(self, receive: Callable[[int], bytes | None]) -> bytes | None:
-        """Return the bytes that have arrived; `None` if there are none yet, and `b""` at the end."""
+        """Return the received bytes, `None` if there are none yet, or `b""` at the end."""
         with self._guard():
             try:
                 return receive(CHUNK_BYTES)
@@ -162,7 +176,9 @@ class Duplex:
 
 class Feed:
     """
-    The content of a stream as a socket that can be polled: a thread reads the stream, since that may block.
+    The content of a stream, readable from a socket that can be polled.
+
+    A thread reads the stream, since that may block.
 
     Attributes:
         outlet: A socket that is readable when there is data to take.
@@ -229,7 +245,11 @@ class Feed:
         return True
 
     def _wait_for_data(self) -> bool:
-        """Wait until the stream has data, if the system supports it; return false if the other end is closed first."""
+        """
+        Wait for data, and return false if the other end is closed first.
+
+        Return true immediately if the system cannot wait for this stream.
+        """
         raw = getattr(self._stream, "raw", self._stream)
         # Other streams may have read ahead, which cannot be known, so reading them may block.
         if not isinstance(raw, io.FileIO) or not hasattr(select, "poll"):
@@ -242,7 +262,7 @@ class Feed:
 
 
 def _buffered(stream: Any, descriptor: int) -> set[int]:
-    """Return the descriptor of a pipe if its stream has read more from it than it has returned."""
+    """Return a set with a pipe's descriptor if its stream has buffered data."""
     if not isinstance(stream, io.BufferedReader) or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return set()  # files are always readable, and terminals are read line by line
     is_blocking = os.get_blocking(descriptor)
@@ -264,13 +284,14 @@ def _end(connection: socket.socket) -> None:
 
 def _close_notify(connection: ssl.SSLSocket) -> None:
     """
-    Close the sending direction of a TLS connection, as Go's `CloseWrite` does, and leave the receiving one open.
+    Close the sending direction of a TLS connection, as Go's `CloseWrite` does.
 
-    Python cannot do this. `unwrap` sends the alert, but then waits for the peer's, and data that arrives instead breaks
-    the connection: https://github.com/python/cpython/issues/84132#issuecomment-1093865737. `SSLSocket.shutdown` ends TLS altogether:
-    https://github.com/python/cpython/issues/124618. So `unwrap` gets another socket under the connection's descriptor,
-    on which nothing arrives, and the alert that it wrote there is sent on. This relies on OpenSSL reading and writing by
-    the descriptor's number (`SSL_set_fd` in https://github.com/python/cpython/blob/v3.11.7/Modules/_ssl.c).
+    The receiving direction stays open. Python cannot do this. `unwrap` sends the alert, but then waits for the peer's, and
+    data that arrives instead breaks the connection: https://github.com/python/cpython/issues/84132#issuecomment-1093865737.
+    `SSLSocket.shutdown` ends TLS altogether: https://github.com/python/cpython/issues/124618. So `unwrap` gets another
+    socket under the connection's descriptor, on which nothing arrives, and the alert that it wrote there is sent on. This
+    relies on OpenSSL reading and writing by the descriptor's number (`SSL_set_fd` in
+    https://github.com/python/cpython/blob/v3.11.7/Modules/_ssl.c).
     """
     if os.name == "nt":
         # Sockets are not descriptors there. Docker accepts the end of the TCP stream, other engines may not.

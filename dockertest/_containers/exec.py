@@ -98,10 +98,10 @@ class ExecResult(Generic[AnyStr]):
 
 def hide_secrets(options: ExecOptions) -> None:
     """
-    Parse the options that may be secret, and replace them in place by values whose `repr` hides them.
+    Parse the options that may be secret, and replace their values in place.
 
-    Called first of all, on the caller's own dictionary: pytest reports the arguments of functions in a traceback, and
-    with `--showlocals` all variables.
+    The `repr` of the new values hides them. This is called first of all, on the caller's own dictionary: pytest reports the
+    arguments of functions in a traceback, and with `--showlocals` all variables.
 
     Raises:
         InvalidOptionError: One of them is invalid.
@@ -119,7 +119,11 @@ def run(
     text: bool = True,
     **options: Unpack[ExecOptions],
 ) -> ExecResult[str] | ExecResult[bytes]:
-    """Run *cmd* in *container*, which error messages call *label*; `Resource.exec` describes it."""
+    """
+    Run *cmd* in *container*; `Resource.exec` describes the options.
+
+    Error messages call the container *label*.
+    """
     hide_secrets(options)
     source = cast("Reader | None", options.get("stdin"))
     max_bytes = _validation.parse_size("max_bytes", options.get("max_bytes", streams.MAX_OUTPUT_BYTES))
@@ -155,7 +159,7 @@ def run(
 
 
 class _Output:
-    """One stream of a command's output: passed to the user's writer as it arrives, or else kept."""
+    """One stream of output, passed to the user's writer as it arrives, or kept."""
 
     def __init__(self, field: str, writer: Writer | None, max_bytes: int | None) -> None:
         if isinstance(writer, io.TextIOBase) or not (writer is None or hasattr(writer, "write")):
@@ -173,7 +177,11 @@ class _Output:
             data = data[count:] if isinstance(count, int) and 0 < count < len(data) else b""
 
     def kept(self) -> bytes:
-        """Return the output that was not passed to a writer, or the last part of it if it is longer than *max_bytes*."""
+        """
+        Return the output that was not passed to a writer.
+
+        If it is longer than *max_bytes*, return the last part of it.
+        """
         return self._kept.getvalue()
 
 
@@ -217,7 +225,11 @@ class _Command:
         return response
 
     def _receive(self, response: Any, deadline: Deadline) -> Iterator[bytes]:
-        """Yield output as it arrives. A command may be silent for any time, but the engine has to answer."""
+        """
+        Yield output as it arrives.
+
+        A command may be silent for any time, but the engine has to answer.
+        """
         connection = self._connection(response)
         while True:
             seconds = deadline.next_check(self._engine.timeout)
@@ -328,7 +340,7 @@ def _result(code: int, outputs: Sequence[_Output], *, text: bool) -> ExecResult[
 
 
 def _evidence(outputs: Sequence[_Output]) -> str:
-    """Return the last lines of the error output, or else of the output, for an error message."""
+    """Return the last lines of stderr, or else of stdout, for an error message."""
     out, err = (
         output.kept()[-streams.CHUNK_BYTES :].decode("utf-8", "replace").strip("\r\n") for output in outputs
     )

@@ -76,7 +76,7 @@ def write(engine: EngineClient, inspection: Inspection, path: str, data: bytes |
 
 
 def copy_in(engine: EngineClient, inspection: Inspection, src: str | os.PathLike[str], path: str) -> None:
-    """Copy a local file or folder into a container; `Resource.copy_in` describes the rules."""
+    """Copy a local file or folder into a container, as `Resource.copy_in` describes."""
     what = f"copy {os.fspath(src)!r} to {path!r} of {_label(inspection)}"
     source = _source(src)
     target, is_folder = _resolve(engine, inspection, path, what)
@@ -90,7 +90,7 @@ def copy_in(engine: EngineClient, inspection: Inspection, src: str | os.PathLike
 
 
 def copy_out(engine: EngineClient, inspection: Inspection, path: str, dst: str | os.PathLike[str]) -> None:
-    """Copy a file or folder out of a container; `Resource.copy_out` describes the rules."""
+    """Copy a file or folder out of a container, as `Resource.copy_out` describes."""
     what = f"copy {path!r} out of {_label(inspection)}"
     with closing(_download(engine, inspection, path, what)) as download:
         if download.mode & _SPECIAL:
@@ -150,10 +150,10 @@ def place(
 
 def transfer(engine: EngineClient, inspection: Inspection, path: str, container: str, folder: str) -> None:
     """
-    Copy a folder of one container into a folder of another one, with owners, modes and times; it keeps its name.
+    Copy a folder of one container into a folder of another one.
 
-    What the other container has in its place is replaced, also where a tmpfs would hide it, as the engine writes below
-    that.
+    The copy has the same name, owners, modes and times. What the other container has in its place is replaced, also where a
+    tmpfs would hide it, as the engine writes below that.
 
     Args:
         inspection: The container to copy from.
@@ -180,10 +180,11 @@ def transfer(engine: EngineClient, inspection: Inspection, path: str, container:
 
 def _first_remapped_ids(engine: EngineClient) -> tuple[int, int] | None:
     """
-    Return the host's ids of the user and group that are root in containers; `None` without user namespaces.
+    Return the host's ids of the user and group that are root in containers.
 
-    A Docker whose root is remapped sends archives with the ids of the host, and accepts them with those of the container. Its
-    data folder is named after the first ones: https://docs.docker.com/engine/security/userns-remap/
+    Without user namespaces, return `None`. A Docker whose root is remapped sends archives with the ids of the host, and
+    accepts them with those of the container. Its data folder is named after the first ones:
+    https://docs.docker.com/engine/security/userns-remap/
     """
     info = engine.info()
     first = _REMAPPED.search(str(info.get("DockerRootDir") or ""))
@@ -192,7 +193,11 @@ def _first_remapped_ids(engine: EngineClient) -> tuple[int, int] | None:
 
 
 def _ids_in_container(remapped: tuple[int, int], user: int, group: int) -> tuple[int, int]:
-    """Return the ids in a container for those of the host; ids that are not remapped stay as they are."""
+    """
+    Return the ids in a container for those of the host.
+
+    Ids that are not remapped stay as they are.
+    """
     first_user, first_group = remapped
     return (
         user - first_user if user >= first_user else user,
@@ -209,7 +214,7 @@ def make_folder(
     mode: int,
     owner: tuple[int, int] = (0, 0),
 ) -> None:
-    """Create a folder in an existing one, or set the mode and owner of one that exists."""
+    """Create *name* in an existing *folder*, or set its mode and owner if it exists."""
     body = _archive.empty_folder(name, mode, owner)
     _unpack(engine, container, folder, body, f"create folder {posixpath.join(folder, name)!r}")
 
@@ -242,7 +247,11 @@ def is_empty_folder(engine: EngineClient, inspection: Inspection, path: str) -> 
 
 
 def digest(files: Mapping[str, bytes | Path | File]) -> str:
-    """Return a hash of what `place` would put into a container: names, modes, links and contents, without times."""
+    """
+    Return a hash of the files that `place` would put into a container.
+
+    It covers names, modes, owners, links and contents, but not times.
+    """
     entries: list[tuple[str, bytes | Path | File]] = []
     for path, content in sorted(files.items()):
         entries.extend(
@@ -277,7 +286,9 @@ def volume_of(inspection: Inspection, path: str) -> str:
 
 def volume_for(inspection: Inspection, target: str, source: Path) -> str:
     """
-    Return the mount point that *target* lies in, like `volume_of`, for a copy of *source*.
+    Return the mount point that *target* lies in, for a copy of *source*.
+
+    Like `volume_of`, return "/" if there is none.
 
     Raises:
         InvalidOptionError: *target* is in memory, or part of *source* would be.
@@ -303,10 +314,10 @@ def _in_memory(inspection: Inspection) -> set[str]:
 
 def end_interrupted_transfers(container: str) -> None:
     """
-    End the transfers into and out of a container that the caller, for instance a signal handler, has interrupted.
+    End the interrupted transfers into and out of a container.
 
-    An engine keeps a container locked until it has received or sent the whole archive, which cannot happen before the handler
-    returns. A removal would wait for that.
+    The caller, for instance a signal handler, has interrupted them. An engine keeps a container locked until it has
+    received or sent the whole archive, which cannot happen before the handler returns. A removal would wait for that.
 
     Args:
         container: Its id.
@@ -379,7 +390,11 @@ def _resolve(engine: EngineClient, inspection: Inspection, path: str, what: str)
 
 
 def _download(engine: EngineClient, inspection: Inspection, path: str, what: str) -> _Download:
-    """Request a file or folder. If *path* is a link, it is followed within the container."""
+    """
+    Request a file or folder.
+
+    If *path* is a link, it is followed within the container.
+    """
     path = _validation.parse_container_path("path", path)
     volume_of(inspection, path)
     response = engine.send(

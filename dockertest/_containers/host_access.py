@@ -1,5 +1,7 @@
 """
-Lets a container reach servers of this process's host that listen on loopback only: `RunOptions.host_access_ports`.
+Connect containers to the host's loopback: `RunOptions.host_access_ports`.
+
+A container can then reach servers of this process's host, even if they listen on loopback only.
 
 The name `host.docker.internal` leads to the gateway of the container's network, which is an address of the host, or, if this
 process runs in a container, to that container. There a relay listens on the same port. Every other container, and every
@@ -93,8 +95,9 @@ class HostAccess:
 
     def verify(self, container: Container) -> None:
         """
-        Check that the container, which runs, can connect to the address. Without a program for that in its image, nothing is
-        known.
+        Check that the running container can connect to the address.
+
+        If its image has no program for that, nothing is known, and no error is raised.
 
         A port of its own is used, since a server of the user's may count its connections.
 
@@ -120,7 +123,7 @@ class HostAccess:
         )
 
     def _is_reached(self, container: Container, listener: socket.socket) -> bool | None:
-        """Return whether a program in the container can connect; `None` if that cannot be found out."""
+        """Return whether a program in the container can connect, or `None` if unknown."""
         arrived = threading.Event()
 
         def accept() -> None:
@@ -176,7 +179,11 @@ class Forwarder:
     is_reachable: bool = False
 
     def peers(self) -> Collection[str]:
-        """Return the addresses that are served now; after a restart, a container may have another one."""
+        """
+        Return the addresses that are served now.
+
+        After a restart, a container may have another one.
+        """
         peers = set()
         for container, runtime in list(self.granted.items()):
             with contextlib.suppress(DockertestError):
@@ -188,7 +195,9 @@ class Forwarder:
 
 def plan(runtime: Runtime, body: dict[str, Any], ports: tuple[int, ...]) -> HostAccess:
     """
-    Find out where a container reaches this process, and add the name for it to the body of the create request.
+    Find out where a container reaches this process.
+
+    Add the name for it to *body*, the body of the create request, unless the engine defines that name by itself.
 
     Raises:
         InvalidOptionError: The engine is on another host, or the container's network does not lead to this one.
@@ -269,7 +278,9 @@ def _own_address(network: dict[str, Any], own: Networks) -> str:
 
 def _gateway(network: dict[str, Any]) -> tuple[str, str]:
     """
-    Return the host's address in a network, IPv4 if there is one, and the network's own.
+    Return the host's address in a network, and the network's subnet.
+
+    An IPv4 address is preferred.
 
     Raises:
         InvalidOptionError: It has none.
@@ -288,7 +299,11 @@ def _gateway(network: dict[str, Any]) -> tuple[str, str]:
 
 
 def _open_forwarder(address: str, port: int, container: Container, runtime: Runtime) -> None:
-    """Let a container connect, through a forwarder that all containers of this process share."""
+    """
+    Let a container connect through a forwarder.
+
+    All containers of this process share the forwarder of an address and port.
+    """
     key = (address, port)
     forwarder: Forwarder = registry.forwarders.get(key) or Forwarder()
     forwarder.relay = forwarder.relay or _listen(address, port, forwarder, is_future=runtime.engine.is_podman)
@@ -308,7 +323,9 @@ def _open_forwarder(address: str, port: int, container: Container, runtime: Runt
 
 def _listen(address: str, port: int, forwarder: Forwarder, *, is_future: bool) -> Relay | None:
     """
-    Return a relay to a port of this machine's loopback; `None` if something listens on all addresses.
+    Return a relay to a port of this machine's loopback.
+
+    Return `None` if a server already listens on this port of all addresses.
 
     Args:
         is_future: Whether the engine makes the address with the first container of a network, as Podman does.
@@ -346,7 +363,7 @@ def _listening_failed(address: str, port: int, error: OSError) -> HostAccessErro
 
 
 def _is_taken_everywhere(port: int) -> bool:
-    """Return whether a server listens on a port of all addresses, and not only of a single one."""
+    """Return whether a server listens on a port of all addresses, not of only one."""
     try:
         with socket.socket() as probe:
             probe.bind(("127.77.77.77", port))  # an unusual address of loopback

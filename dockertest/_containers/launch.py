@@ -1,4 +1,8 @@
-"""Start one container, or take one that is reused. After a failure nothing half-made is left."""
+"""
+Start one container, or take one that is reused.
+
+After a failure, no partly created container is left.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +95,7 @@ def take_or_launch(
     runtime: Runtime, request: CreateRequest, options: RunOptions, image: Image, *, image_name: str
 ) -> Container:
     """
-    Take the running container that the same options would start, or start it for others to take.
+    Take a running container with the same options, or start one for others.
 
     The engine lets only one process have the container's name, so that one of many creates it. How long the container
     stays is described at the top of `_cleanup.reaper`.

@@ -1,4 +1,4 @@
-"""Find the running container that the same options would start, for reuse or shared by a test run."""
+"""Find a running container with the same options, reused or shared by a test run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ def key(options: RunOptions, request: CreateRequest, image: Image, owner: Sequen
 
 
 def owner_of_reused(reuse: Reuse, identity: str, folder: Path) -> list[object]:
-    """Return who may take a reused container: a group, or a user on a host; for one with an end, see `owner_of_shared`."""
+    """
+    Return who may take a reused container: a group, or a user on a host.
+
+    For a container with an idle time, the state folder matters too: see `owner_of_shared`.
+    """
     if reuse.group is not None:
         return ["group", reuse.group]
     user_and_machine = identity.split(".")[:2]
@@ -87,7 +91,7 @@ def take(
     make: Callable[[], T],
 ) -> Inspection | T:
     """
-    Return the inspection of the container called *name*, or else what *make* returns.
+    Return the inspection of the container *name*, or else the result of *make*.
 
     Args:
         hold: What the session holds already; it has the container's label.

@@ -16,7 +16,7 @@ from dockertest.errors import ContainerExitedError, DockertestError
 
 
 class LivenessMonitor:
-    """Watches all containers of a session for a failing exit, and reports each exit once."""
+    """Watches all containers of a session, and reports each failing exit once."""
 
     def __init__(self, engine: EngineClient, session: Session) -> None:
         self._engine = engine
@@ -24,10 +24,10 @@ class LivenessMonitor:
 
     def check(self, timeout: float) -> None:
         """
-        Raise an error if a container has ended with a failure; trouble with the engine does not count.
+        Raise an error if a container has ended with a failure.
 
-        One list takes the engine 2 to 3 ms for any number of containers. Only those that have ended or are gone are
-        inspected.
+        Errors of the engine are ignored. One list takes the engine 2 to 3 ms for any number of containers. Only those that
+        have ended or are gone are inspected.
 
         Args:
             timeout: Seconds that each request may take.
@@ -60,7 +60,11 @@ class LivenessMonitor:
                     raise
 
     def reports(self) -> tuple[Report, ...]:
-        """Return the reports of all containers; all are asked at once, since each waits for a frozen engine."""
+        """
+        Return the reports of all containers.
+
+        All are asked at once, since each waits for a frozen engine.
+        """
         results = run_in_parallel([one.report for one in self._containers()])
         return tuple(report for report in results if not isinstance(report, Exception))
 
@@ -68,7 +72,11 @@ class LivenessMonitor:
         return [one for one in self._session.containers() if isinstance(one, Container)]
 
     def _list(self, watched: Sequence[Container], timeout: float) -> list[dict[str, Any]]:
-        """List what may be watched; a reused or shared container may have been made by another session."""
+        """
+        List the containers that may be watched.
+
+        A reused or shared container may have been created by another session.
+        """
         labels = []
         ownerships = {one.ownership for one in watched}
         if ownerships - {Ownership.REUSED, Ownership.SHARED}:
@@ -81,6 +89,10 @@ class LivenessMonitor:
 
 
 def waited_for(containers: Iterable[object]) -> Container | None:
-    """Return the one container that has not been ready yet; `None` if there are several or none."""
+    """
+    Return the one container that has not been ready yet.
+
+    Return `None` if there are several or none.
+    """
     pending = [one for one in containers if isinstance(one, Container) and not one.was_ready]
     return pending[0] if len(pending) == 1 else None

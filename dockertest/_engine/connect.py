@@ -1,4 +1,8 @@
-"""Connect to the first engine that answers, agree with it on an API version, and say what to do if none does."""
+"""
+Connect to the first engine that answers and agree with it on an API version.
+
+If no engine answers, the error states what to do.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +138,11 @@ def adopt(client: _sdk.DockerClient, timeout: float) -> EngineClient:
 
 
 def probe_socket(path: str, timeout: float) -> None:
-    """Fail at once if nothing listens: the SDK would take 0.2 s to import, and leave a socket open."""
+    """
+    Raise an error immediately if nothing listens on a socket.
+
+    Without this check, the SDK would take 0.2 s to import, and leave a socket open.
+    """
     path = path if path.startswith("/") else f"/{path}"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise DockerUnavailableError(
@@ -162,9 +170,10 @@ def ping_now(client: _sdk.DockerClient, timeout: float) -> None:
 
 def ping_in_time(client: _sdk.DockerClient, timeout: float) -> None:
     """
-    Do the same in a thread, and wait for that only so long: the resolution of a name has no timeout of its own.
+    Agree on an API version in a thread, and stop waiting for it after a limit.
 
-    A thread that is left behind closes the client.
+    The limit is necessary because the resolution of a name has no timeout of its own. A thread that is left behind closes
+    the client.
     """
     limit = timeout + NETWORK_SECONDS
     failure: list[BaseException] = []
@@ -285,7 +294,7 @@ def _hint_certificate(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -
 
 
 def _hint_not_an_engine(_error: DockertestError, endpoint: Endpoint) -> str:
-    """Return what to do about a peer that accepts connections, but does not behave like an engine."""
+    """Return a hint about a listening peer that does not behave like an engine."""
     if endpoint.speaks_tls:
         return _REJECTED.format(endpoint.cert_path or "cert_path")
     if endpoint.is_socket:

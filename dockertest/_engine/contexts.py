@@ -1,4 +1,8 @@
-"""The docker CLI's contexts, its names for engines, read from its configuration folder."""
+"""
+The docker CLI's contexts, read from its configuration folder.
+
+A context is the docker CLI's name for an engine.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,11 @@ def folder(environ: Mapping[str, str], home: str) -> Path:
 
 
 def current(config: Path) -> tuple[str, str]:
-    """Return the name of the current context, empty for the default one, and why it could not be read."""
+    """
+    Return the current context's name, and why it could not be read.
+
+    The name is empty for the default context. The reason is empty if nothing failed.
+    """
     try:
         settings = _read(config / "config.json")
     except FileNotFoundError:

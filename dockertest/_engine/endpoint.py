@@ -1,7 +1,8 @@
 """
-Choose the endpoint of the engine from arguments, environment variables and files. Contacts nothing.
+Choose the engine's endpoint from arguments, environment variables and files.
 
-An endpoint that the user named is never replaced by another one. The usual places are tried only if none is named.
+No endpoint is contacted. An endpoint that the user named is never replaced by another one. The usual places are tried
+only if none is named.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether ports that are published on the engine's loopback can be reached from here."""
+        """Whether ports published on the engine's loopback can be reached from here."""
         return self.is_socket or _is_loopback(self.host)
 
     @property
@@ -73,12 +74,20 @@ class Endpoint:
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether its host is reached by IPv6 only, where ports that are published for IPv4 are not bound."""
+        """
+        Whether its host is reached by IPv6 only.
+
+        Ports that are published for IPv4 are not bound to such an address.
+        """
         return self.has_only_ipv6 or ":" in self.host
 
     @property
     def cli(self) -> str:
-        """The beginning of a shell command for this engine, such as `"docker"` where Docker's CLI finds it by itself."""
+        """
+        The beginning of a shell command for this engine.
+
+        It is `"docker"` alone where Docker's CLI finds the engine by itself.
+        """
         if self.why in ("Podman", "rootless Podman"):
             return "podman"
         if self.why.startswith(_FOUND_BY_CLI):
@@ -232,7 +241,7 @@ def _named(url: str, why: str, cert_path: str | None, environ: Mapping[str, str]
 
 
 def _complete(url: str, certificates: str) -> str:
-    """Return a tcp:// address with the host and port that the docker CLI assumes if they are missing."""
+    """Return a tcp:// address, completed with the docker CLI's default host and port."""
     parts = urlsplit(url)
     if parts.scheme != "tcp" or (parts.hostname and parts.port):
         return url
@@ -278,7 +287,11 @@ def _check(url: str, why: str) -> str:
 
 
 def _bracketed(url: str) -> str:
-    """Return an endpoint with brackets around its IPv6 address; empty if it has no such address without them."""
+    """
+    Return an endpoint with brackets around its IPv6 address.
+
+    The result is empty if the endpoint has no IPv6 address without brackets.
+    """
     scheme, _, rest = url.rpartition("://")
     if scheme not in ("", "tcp", "http", "https"):
         return ""
@@ -319,7 +332,7 @@ def _remarked(endpoint: Endpoint) -> Endpoint:
 
 
 def _check_tls(option: str, url: str) -> None:
-    """Reject certificates for an endpoint without TLS, where they would have no effect."""
+    """Reject certificates for an endpoint without TLS, where they have no effect."""
     if not url.startswith(("tcp:", "https:")):
         raise InvalidOptionError(
             f"{option}: {url} does not use TLS", hint="remove the certificates, or use a tcp:// endpoint"
@@ -327,7 +340,11 @@ def _check_tls(option: str, url: str) -> None:
 
 
 def _certificates(folder: str, home: str, option: str) -> str:
-    """Return the absolute path of *folder*, which must have all three files: the docker SDK's error does not name them."""
+    """
+    Return the absolute path of *folder*, which must contain all three files.
+
+    The docker SDK's own error does not name these files.
+    """
     path = _expanded(folder, home)
     try:
         missing = [name for name in CERTIFICATE_FILES if not (path / name).is_file()]
@@ -345,7 +362,11 @@ def _certificates(folder: str, home: str, option: str) -> str:
 
 
 def _has_some(folder: str, home: str) -> bool:
-    """Return whether a folder has any of the files, or cannot be read, which must not be mistaken for none."""
+    """
+    Return whether a folder has any certificate files, or cannot be read.
+
+    A folder that cannot be read must not be mistaken for one without these files.
+    """
     try:
         return any((_expanded(folder, home) / name).is_file() for name in CERTIFICATE_FILES)
     except OSError:
@@ -357,7 +378,7 @@ def _expanded(folder: str, home: str) -> Path:
 
 
 def _is_url(url: str) -> bool:
-    """Return whether host and port can be parsed; the path of a socket is taken as it is."""
+    """Return whether host and port can be parsed; a socket's path is not checked."""
     try:
         return urlsplit(url).port != -1
     except ValueError:

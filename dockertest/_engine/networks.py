@@ -64,15 +64,20 @@ def list_named(engine: EngineClient, name: str) -> list[dict[str, Any]]:
 
 
 def is_special_mode(mode: str) -> bool:
-    """Return whether a network mode names no network: `host`, `none` or another container's."""
+    """
+    Return whether a network mode is `host`, `none` or another container's.
+
+    Such a mode does not name a network.
+    """
     return mode in ("host", "none") or mode.startswith("container:")
 
 
 def resolve_host_gateway(engine: EngineClient, host_config: dict[str, Any]) -> None:
     """
-    Replace `host-gateway` in the additional hosts of a container by the gateway of its network, on Podman before 5.
+    Replace `host-gateway` in a container's additional hosts on Podman before 5.
 
-    These versions write the word itself to `/etc/hosts`, where no program understands it.
+    The replacement is the gateway of the container's network. These versions write the word itself to `/etc/hosts`, where no
+    program understands it.
 
     Raises:
         InvalidOptionError: The container has no gateway that leads to the engine's host.
@@ -100,7 +105,11 @@ def resolve_host_gateway(engine: EngineClient, host_config: dict[str, Any]) -> N
 
 
 def are_internal(engine: EngineClient, names: Iterable[str]) -> bool:
-    """Return whether there is at least one network and none has a way out, so that no port is published."""
+    """
+    Return whether there is at least one network and all of them are internal.
+
+    Such networks have no way out, so that no port is published.
+    """
     try:
         answers = [
             engine.get(f"/networks/{quote_path(name)}", what=f"inspect network {name!r}") for name in names
@@ -111,7 +120,7 @@ def are_internal(engine: EngineClient, names: Iterable[str]) -> bool:
 
 
 def name_of(engine: EngineClient, network: str) -> str:
-    """Return the name of a network given by its id; *network* itself if there is no such network."""
+    """Return the name of the network with id *network*; the id if it is not found."""
     try:
         return str(
             engine.get(f"/networks/{quote_path(network)}", what=f"inspect network {network!r}")["Name"]
@@ -133,7 +142,11 @@ def disconnect(engine: EngineClient, network: str, container: str) -> None:
 
 
 def remove(engine: EngineClient, network: str, name: str) -> None:
-    """Remove a network after disconnecting its containers; succeed if it no longer exists."""
+    """
+    Remove a network after disconnecting its containers.
+
+    It is not an error if the network no longer exists.
+    """
     path, what = f"/networks/{quote_path(network)}", f"remove network {name!r}"
     try:
         # Podman removes a network that is in use, and its containers still believe that they are connected. Its default

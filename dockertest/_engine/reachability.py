@@ -1,4 +1,8 @@
-"""Where a container's port can be reached: from the engine's host, from another host, or from inside a container."""
+"""
+The address at which a container's port can be reached.
+
+It depends on whether this process runs on the engine's host, on another host, or inside a container.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,10 @@ class Reachability:
 
     def address(self, inspection: Inspection, port: str) -> tuple[str, int] | None:
         """
-        Return the host and port at which a container's port can be reached, `None` if it is not published.
+        Return the host and port at which a container's port can be reached.
+
+        The result is `None` if the port is not published, unless it is exposed and this process runs in a container that
+        shares a network with the other one.
 
         Args:
             inspection: The container.
@@ -69,12 +76,16 @@ class Reachability:
         return self._host(binding, own, inspection), binding.host_port
 
     def network(self) -> str:
-        """Return the network that new containers have to join to be reachable; empty if the default one will do."""
+        """
+        Return the network that new containers have to join to be reachable.
+
+        The result is empty if the default network is sufficient.
+        """
         names = list(self._own_networks() or ())
         return names[0] if names and not set(names) & set(DEFAULT_NETWORKS) else ""
 
     def _host(self, binding: BoundPort, own: Networks | None, inspection: Inspection) -> str:
-        """Return the address at which a port that is bound on the engine's host can be reached."""
+        """Return the address at which a port bound on the engine's host can be reached."""
         endpoint, bound_ip = self._engine.endpoint, binding.host_ip
         if self._override:
             return self._override
@@ -92,9 +103,9 @@ class Reachability:
 
     def own_networks(self) -> Networks | None:
         """
-        Return the networks of the container that this process runs in, also with an override for ports.
+        Return the networks of the container that this process runs in.
 
-        `None` outside of a container, and in one that uses the host's network.
+        An override for published ports is ignored. `None` outside of a container, and in one that uses the host's network.
         """
         return self._lookup() if self._engine.endpoint.is_socket else None
 
@@ -129,7 +140,11 @@ def _unreachable(inspection: Inspection, bound_ip: str, own: Networks) -> NotInN
 
 
 def _networks(engine: EngineClient, inspection: Inspection) -> Networks | None:
-    """Return a container's networks, of another container if it uses that one's; `None` for those of the host."""
+    """
+    Return a container's networks; `None` for those of the host.
+
+    If the container uses the network of another one, these are the networks of the other one.
+    """
     mode = inspection.network_mode
     if mode.startswith("container:"):
         return _networks(engine, engine.inspect(mode.partition(":")[2]))
@@ -137,7 +152,7 @@ def _networks(engine: EngineClient, inspection: Inspection) -> Networks | None:
 
 
 def own_container(engine: EngineClient) -> Inspection | None:
-    """Return the container that this process runs in; `None` if the engine does not know one."""
+    """Return this process's own container; `None` if the engine does not know one."""
     for container in own_container_ids():
         try:
             return engine.inspect(container)
@@ -149,7 +164,7 @@ def own_container(engine: EngineClient) -> Inspection | None:
 
 def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
     """
-    Return possible ids of the container that this process runs in, likeliest first.
+    Return possible ids of the container of this process, likeliest first.
 
     The mounts of three files, which every engine makes, contain it. cgroup v2 does not, and a host's list of mounts
     contains the ids of other containers. Next comes cgroup v1, then the host name unless it was changed.

@@ -1,5 +1,7 @@
 """
-The docker SDK and its transport: the only module that imports docker, requests or urllib3.
+The docker SDK and its transport.
+
+This is the only module that imports docker, requests or urllib3.
 
 Two things are concentrated here. One is every use of a private part of these libraries, each with its reason. The other is
 the translation of their errors into those of `dockertest.errors`.
@@ -86,7 +88,9 @@ def client(
 
 def _client(**options: Any) -> Any:
     """
-    Return the docker SDK's client; if the docker CLI's configuration is unusable, one that ignores that file.
+    Return the docker SDK's client.
+
+    If the docker CLI's configuration is unusable, the client ignores that file.
 
     The constructor reads the file whether it is needed or not, fails on unexpected values, and has no argument against it:
     https://github.com/docker/docker-py/blob/7.1.0/docker/api/client.py#L121
@@ -112,7 +116,11 @@ def _client(**options: Any) -> Any:
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
-    """Reject headers here: requests would show their values in its error, and they may be tokens."""
+    """
+    Reject headers that cannot be sent.
+
+    requests would show their values in its error, and they may be tokens.
+    """
     from docker.utils.config import find_config_file
 
     for name, value in headers.items():
@@ -124,13 +132,15 @@ def _check_headers(headers: Mapping[str, str]) -> None:
 
 
 def _is_header(text: str) -> bool:
-    """Return whether *text* can be sent: HTTP has headers in Latin-1, without line breaks."""
+    """Return whether *text* can be in an HTTP header: Latin-1, without line breaks."""
     return text.isprintable() and text == text.strip() and all(ord(letter) < 256 for letter in text)
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
     """
-    Return the certificates of an endpoint, read once so that their folder need not last; `None` without TLS.
+    Return a context with an endpoint's certificates; `None` without TLS.
+
+    The files are read once. The context does not need their folder afterwards.
 
     Raises:
         InvalidOptionError: A file cannot be read, or contains something else.
@@ -164,7 +174,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
 
 
 def certificate_files(endpoint: Endpoint) -> list[str]:
-    """Return the paths of CA, certificate and key; empty for a file that does not exist."""
+    """Return the paths of CA, certificate and key; empty for a missing file."""
     folder = Path(endpoint.cert_path) if endpoint.cert_path else None
     return [str(folder / name) if folder and (folder / name).is_file() else "" for name in CERTIFICATE_FILES]
 
@@ -193,7 +203,7 @@ def _load(load: Callable[[], None], file: str) -> None:
 
 def _use_connector(api: Any, connector: Connector) -> None:
     """
-    Let the docker SDK's transport for sockets take its connections from *connector*.
+    Make the docker SDK's socket transport take connections from *connector*.
 
     The SDK has no way to pass a transport, and its own for ssh:// loses output:
     https://github.com/docker/docker-py/issues/2806
@@ -215,8 +225,9 @@ def _use_connector(api: Any, connector: Connector) -> None:
 
 def _close_failed_sockets(api: Any) -> None:
     """
-    Close the socket of a connection that was refused; the SDK leaves that to the garbage collector.
+    Make the docker SDK close the socket of a failed connection.
 
+    The SDK itself leaves that to the garbage collector:
     https://github.com/docker/docker-py/blob/7.1.0/docker/transport/unixconn.py#L26
     """
     from docker.transport import unixconn
@@ -246,7 +257,7 @@ def _close_failed_sockets(api: Any) -> None:
 
 def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
     """
-    Let requests connect within a limit for all addresses of a name, with the given certificates.
+    Make requests use *tls* and one connect limit for all addresses of a name.
 
     Both need the class of connections, which urllib3 lets a pool manager choose, but requests does not pass on:
     https://urllib3.readthedocs.io/en/stable/advanced-usage.html
@@ -279,13 +290,17 @@ def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
 
 
 def has_only_ipv6(sdk_client: DockerClient) -> bool:
-    """Return whether the host that a client of this package has connected to has IPv6 addresses only."""
+    """
+    Return whether the host of a connected client has IPv6 addresses only.
+
+    The result is `False` for a client that this package did not create.
+    """
     return getattr(sdk_client.api, "dockertest_families", None) == {socket.AF_INET6}
 
 
 def _new_connection(usual: Any, connection: Any, families: set[int]) -> socket.socket:
     """
-    Connect to the first address of a name that accepts, with one limit for all of them.
+    Connect to the first address of a name that accepts, with one limit for all.
 
     The families of its addresses are added to *families*.
 
@@ -422,14 +437,22 @@ def header_of_refusal(error: EngineError, name: str) -> str:
 
 
 def use_api_version(sdk_client: DockerClient, version: str) -> None:
-    """Set the API version, which a client of the docker SDK can otherwise only be made with."""
+    """
+    Set the API version of a client.
+
+    The docker SDK itself sets it only when a client is created.
+    """
     api: Any = sdk_client.api
     api._version = version
 
 
 @contextmanager
 def suppress_request_log() -> Iterator[None]:
-    """Keep this thread's requests out of urllib3's log, which has URLs with some secrets in them."""
+    """
+    Keep this thread's requests out of urllib3's log.
+
+    That log contains URLs, and some of them contain secrets.
+    """
     here = threading.get_ident()
 
     def is_of_another_thread(_: logging.LogRecord) -> bool:
@@ -444,13 +467,21 @@ def suppress_request_log() -> Iterator[None]:
 
 
 def end_connection(connection: http.client.HTTPConnection) -> None:
-    """End the request that is in progress on a connection: the engine and the sender see that it is lost."""
+    """
+    End the request that is in progress on a connection.
+
+    The engine and the sender see that the connection is lost.
+    """
     with suppress(AttributeError, OSError):  # There is no socket, or it is closed.
         connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def end_stream(response: Any) -> None:
-    """End a streamed response from another thread or a signal handler: its reader sees the end, and so does the engine."""
+    """
+    End a streamed response from another thread or a signal handler.
+
+    Its reader and the engine see the end.
+    """
     from docker.types.daemon import CancellableStream
 
     connection = getattr(getattr(response.raw._fp.fp, "raw", None), "_sock", None)
@@ -489,11 +520,11 @@ def endpoint_of(sdk_client: object) -> Endpoint:
 
 def address(sdk_client: DockerClient) -> dict[str, Any]:
     """
-    Return what another process needs to send the same requests with the standard library alone.
+    Return the details that another process needs to send the same requests.
 
-    The result has `url`, `api` and `headers`, with TLS also `verify`, `ca`, `cert` and `key`. If another process cannot send
-    the same requests, `obstacle` is the reason. The headers may contain credentials: they must not appear in a command line, an
-    environment or a log.
+    The other process needs only the standard library. The result has `url`, `api` and `headers`, with TLS also `verify`, `ca`,
+    `cert` and `key`. If another process cannot send the same requests, `obstacle` is the reason. The headers may contain
+    credentials: they must not appear in a command line, an environment or a log.
     """
     api: Any = sdk_client.api
     url = str(api.base_url)
@@ -529,13 +560,21 @@ def _transport_problem(api: Any, url: str) -> str:
 
 
 def _settings(api: Any, url: str) -> dict[str, Any]:
-    """Return the proxies and certificates that requests uses for *url*, those of the environment included."""
+    """
+    Return the proxies and certificates that requests uses for *url*.
+
+    Those of the environment are included if the client uses them.
+    """
     settings: dict[str, Any] = api.merge_environment_settings(url, {}, False, None, None)
     return settings
 
 
 def _tls_files(api: Any, url: str) -> dict[str, Any]:
-    """Return the certificates by absolute paths: the other process runs in another folder."""
+    """
+    Return `verify` and the absolute paths of the certificates.
+
+    The paths are absolute because the other process runs in another folder.
+    """
     if not url.startswith("https:"):
         return {"verify": True}
     import requests.utils
@@ -561,7 +600,11 @@ _OWN_HEADERS = {"accept", "accept-encoding", "connection", "content-length", "co
 
 
 def _common_headers(api: Any, url: str) -> dict[str, str] | None:
-    """Return the headers of every request, with login and cookies; `None` if they differ from request to request."""
+    """
+    Return the headers of every request, with login and cookies.
+
+    The result is `None` if they differ from request to request.
+    """
     from requests import Request
 
     common = []
@@ -582,7 +625,9 @@ def _common_headers(api: Any, url: str) -> dict[str, str] | None:
 
 class translate_errors:  # noqa: N801 - used as a function; a generator would leave a frame of contextlib in tracebacks
     """
-    Replace errors of the docker SDK, requests, urllib3 and sockets by ours, with the original one as cause.
+    Replace errors of the docker SDK, requests, urllib3 and sockets by ours.
+
+    The original error becomes the cause, unless its message contains the value of a header.
 
     Only calls to the engine belong into the block. A callback of the user does not, since its errors are the user's. An
     error with a file name is about a local file and passes unchanged, and so does what a signal handler raises.
@@ -624,7 +669,11 @@ class translate_errors:  # noqa: N801 - used as a function; a generator would le
 
 
 def _local_error(chain: Iterator[BaseException]) -> OSError | None:
-    """Return the error about a local file that is behind an error, unless there are too many open files."""
+    """
+    Return the error about a local file that is behind an error.
+
+    Errors about too many open files are ignored.
+    """
     for error in chain:
         if isinstance(error, OSError) and error.filename is not None and error.errno not in _TOO_MANY_FILES:
             return error
@@ -689,7 +738,7 @@ def translate(
 
 
 def _connect_limit(chain: list[BaseException], limit: float | None) -> float | None:
-    """Return the seconds that connecting could take, which are fewer than those for an answer."""
+    """Return the connect limit in seconds, which may be less than *limit*."""
     limits = (vars(link)["connect_seconds"] for link in chain if "connect_seconds" in vars(link))
     return next(limits, limit)
 
@@ -720,7 +769,7 @@ _ALLOW_SOCKETS = (
 
 
 def _trouble_of_this_process(chain: list[BaseException], failed: str) -> EngineError | None:
-    """Return an error for a problem of this process, which has nothing to do with the engine."""
+    """Return the error for a problem of this process rather than of the engine."""
     for link in chain:
         if isinstance(link, OSError) and link.errno in _TOO_MANY_FILES:
             whose = "this process has" if link.errno == errno.EMFILE else "this machine has"
@@ -741,9 +790,10 @@ def _trouble_of_this_process(chain: list[BaseException], failed: str) -> EngineE
 
 def open_socket(connect: Callable[[], T]) -> T:
     """
-    Call *connect*, and mark an error that is not the system's: something in this process blocks connections.
+    Call *connect*, and mark an error that is not the system's.
 
-    What pytest-socket raises depends on its version and on Python's filter of warnings.
+    Such an error means that something in this process blocks connections. The type that pytest-socket raises
+    depends on its version and on Python's filter of warnings.
     """
     try:
         return connect()
@@ -775,7 +825,7 @@ _LINKED_MOUNT = re.compile(r"\bmkdirat .*: (path escapes from parent|file exists
 
 
 def _refusal(foreign: Any, failed: str, error: type[DockertestError]) -> DockertestError:
-    """Return the error for an answer with a status of 400 or more, in the engine's own words."""
+    """Return the error for a status of 400 or more, in the engine's own words."""
     response, hint = foreign.response, ""
     words = foreign.explanation or (response.reason if response is not None else str(foreign))
     if response is not None and response.headers.get("Content-Type", "").startswith("text/html"):
@@ -799,7 +849,11 @@ def _refusal(foreign: Any, failed: str, error: type[DockertestError]) -> Dockert
 
 
 def error_chain(foreign: BaseException, outer: BaseException | None = None) -> Iterator[BaseException]:
-    """Yield an error and its causes, which requests and urllib3 keep in `args`, in `reason` or as context."""
+    """
+    Yield an error and its causes.
+
+    requests and urllib3 keep causes in `args`, in `reason` or as context.
+    """
     todo, seen = [foreign], {id(outer)}
     while todo:
         link = todo.pop(0)

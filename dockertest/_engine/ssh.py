@@ -1,5 +1,5 @@
 """
-Connections to an engine through the system's ssh, which the docker CLI uses too.
+Connections to an engine through the system's ssh, as in the docker CLI.
 
 So the user's configuration applies: host names, keys, agents, jump hosts. The docker SDK's own transport, based on
 paramiko, loses output of commands, and no longer works during the interpreter's last cleanup.
@@ -86,11 +86,15 @@ class SSHConnector:
         return connection
 
     def renewed(self) -> SSHConnector:
-        """Return a new one for a forked child, in which no thread may be left to release the semaphore."""
+        """
+        Return a new connector for a forked child.
+
+        The child may have no thread left to release the semaphore.
+        """
         return SSHConnector(self._url, self._timeout)
 
     def hostname(self) -> str:
-        """Return the name that ssh's configuration has for the host; empty if that is unknown."""
+        """Return the host's name in ssh's configuration; empty if it is unknown."""
         result = subprocess.run(  # noqa: S603 - ssh, with the host that the user named
             [self.argv[0], "-G", *self.argv[1:]],
             capture_output=True,
@@ -109,13 +113,13 @@ def _ssh_error(line: str) -> DockerUnavailableError:
 
 
 def _host(url: str) -> str:
-    """Return the host as it is written, since ssh's configuration distinguishes capitals."""
+    """Return the host as written, since ssh's configuration is case-sensitive."""
     match = re.fullmatch(r"\[(.*)\](?::\d*)?|(.*?)(?::\d*)?", urlsplit(url).netloc.rpartition("@")[2])
     return (match[1] or match[2]) if match else ""
 
 
 def test_command(url: str) -> str:
-    """Return a command for a shell with which a person checks whether an engine can be reached."""
+    """Return a shell command with which a user checks that an engine is reachable."""
     remote = shlex.join([*_remote_docker(url), "version"])
     return shlex.join(["ssh", "-o", "BatchMode=yes", *_login(url), "--", _host(url), remote])
 
@@ -127,7 +131,11 @@ def _login(url: str) -> list[str]:
 
 
 def _remote_docker(url: str) -> list[str]:
-    """Return the docker CLI's name and options on the engine's host, where a path is that of the engine's socket."""
+    """
+    Return the docker CLI's name and options on the engine's host.
+
+    A path in *url* is that of the engine's socket.
+    """
     path = urlsplit(url).path.rstrip("/")
     return ["docker", "--host", f"unix://{path}"] if path else ["docker"]
 
@@ -172,7 +180,11 @@ class SubprocessSocket(socket.socket):
             super().__init__(fileno=near.detach())
 
     def ping(self, timeout: float | None) -> None:
-        """Check that an engine answers, before a request is lost that must not be sent twice."""
+        """
+        Check that an engine answers.
+
+        Without this check, a request that must not be sent twice could be lost.
+        """
         self.settimeout(timeout)
         self.sendall(b"HEAD /_ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
@@ -184,7 +196,9 @@ class SubprocessSocket(socket.socket):
 
     def _real_close(self) -> None:
         """
-        End the command with the last user of the socket, since a response is still read after the socket is closed.
+        End the command with the last user of the socket.
+
+        It must not end earlier because a response is still read after the socket is closed.
 
         `socket.socket` calls this when the last file that was made from it is closed, too:
         https://github.com/python/cpython/blob/3.11/Lib/socket.py#L493

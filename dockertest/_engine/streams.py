@@ -1,5 +1,7 @@
 """
-Streamed responses of an engine: their bytes as they arrive, and the frames that carry stdout and stderr.
+Streamed responses of an engine, as bytes and as frames.
+
+The bytes are returned as they arrive. The frames carry stdout and stderr.
 
 The only module that reaches below a `requests.Response`. Its public interface cannot return available bytes without
 waiting for more, and the docker SDK, which reads the socket instead, loses what Python has buffered already:
@@ -33,7 +35,9 @@ Frame = tuple[int, bytes]
 
 class FrameDecoder:
     """
-    Split multiplexed output into frames, wherever the chunks that it arrives in begin and end.
+    Split multiplexed output into frames.
+
+    The chunks that the output arrives in may begin and end anywhere.
 
     A frame is a header of eight bytes and a payload. The header's first byte is the stream, its last four are the
     payload's length: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
@@ -42,7 +46,12 @@ class FrameDecoder:
     """
 
     def __init__(self, what: str) -> None:
-        """Decode output; *what* is being done with it, for error messages: "read the log of container 'pg'"."""
+        """
+        Create a decoder for one stream of output.
+
+        Args:
+            what: What is done with the output, for error messages: "read the log of container 'pg'".
+        """
         self._what = what
         self._buffer = bytearray()
 
@@ -104,9 +113,10 @@ class FrameDecoder:
 
 def parse_error(line: bytes | bytearray, what: str) -> EngineError | None:
     """
-    Return the error in a line that Podman writes into a response whose status it has sent already.
+    Return the error in a line that Podman writes into a response.
 
-    See https://github.com/containers/podman/blob/v4.3.1/pkg/api/handlers/utils/errors.go
+    Podman does this if it has sent the status already. See
+    https://github.com/containers/podman/blob/v4.3.1/pkg/api/handlers/utils/errors.go
     """
     if not line.startswith(_ERROR_START):
         return None
@@ -148,7 +158,11 @@ class TailBuffer:
             self._forget(len(self._blocks.popleft()))
 
     def getvalue(self) -> bytes:
-        """Return the bytes that are kept; if some were omitted, the first line states how many."""
+        """
+        Return the bytes that are kept.
+
+        If some were omitted, the first line states how many.
+        """
         self._trim()
         if not self.omitted:
             return b"".join(self._blocks)
@@ -182,13 +196,17 @@ def frames(response: Any, what: str) -> Iterator[Frame]:
 
 
 def can_read_available(response: Any) -> bool:
-    """Return whether `read_available` works; it does not on the docker SDK's own ssh connections, made with paramiko."""
+    """
+    Return whether `read_available` works for a response.
+
+    It does not work on the docker SDK's own ssh connections, made with paramiko.
+    """
     return hasattr(_body(response).fp, "read1")
 
 
 def read_available(response: Any) -> bytes:
     """
-    Return the available bytes of a response's body, or wait for the next ones; `b""` at its end.
+    Return a response's available bytes, or wait for some; `b""` at its end.
 
     Only urllib3 2.1 and later have such a method, and we support older ones: https://github.com/urllib3/urllib3/pull/3186
     """
@@ -197,14 +215,14 @@ def read_available(response: Any) -> bytes:
 
 
 def read_line(response: Any) -> bytes:
-    """Return the next line of a response's body as soon as it is complete; nothing at the end."""
+    """Return the next line of a response once it is complete; `b""` at its end."""
     line: bytes = _body(response).readline()
     return line
 
 
 def buffered_reader(response: Any) -> Callable[[int], bytes | None]:
     """
-    Return the function that reads what follows the headers of an upgraded connection.
+    Return the function that reads an upgraded connection after its headers.
 
     `http.client` reads headers through a buffer, so the first output may be in it already:
     https://github.com/python/cpython/blob/v3.11.7/Lib/http/client.py#L263
@@ -215,7 +233,9 @@ def buffered_reader(response: Any) -> Callable[[int], bytes | None]:
 
 def connection(response: Any) -> Any:
     """
-    Return the socket below a response, or the docker SDK's object in its place for a named pipe of Windows.
+    Return the socket below a response.
+
+    For a named pipe of Windows, it is the docker SDK's object instead of a socket.
 
     It is `_sock` of Python's own `socket.SocketIO`, `sock` of the SDK's:
     https://github.com/docker/docker-py/blob/7.2.0/docker/transport/npipesocket.py#L206-L208
@@ -226,7 +246,11 @@ def connection(response: Any) -> Any:
 
 
 def enable_keepalive(connection: Any) -> None:
-    """Let a TCP connection survive firewalls that forget silent ones; any other is left alone."""
+    """
+    Make a TCP connection survive firewalls that forget silent ones.
+
+    Other connections are not changed.
+    """
     if getattr(connection, "family", None) not in (socket.AF_INET, socket.AF_INET6):
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -236,9 +260,10 @@ def enable_keepalive(connection: Any) -> None:
 
 def continue_after_timeout(response: Any) -> None:
     """
-    Let a response be read again after a time-out; else `socket.SocketIO` refuses that.
+    Allow a response to be read again after a timeout.
 
-    See https://github.com/python/cpython/blob/v3.11.7/Lib/socket.py#L702-L707
+    Otherwise `socket.SocketIO` refuses that. See
+    https://github.com/python/cpython/blob/v3.11.7/Lib/socket.py#L702-L707
     """
     reader = _body(response).fp
     raw = getattr(reader, "raw", reader)

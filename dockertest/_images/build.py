@@ -1,4 +1,8 @@
-"""Build an image from a Dockerfile: with the engine's classic builder, or with BuildKit through `docker buildx`."""
+"""
+Build an image from a Dockerfile.
+
+Version 1 uses the engine's classic builder, version 2 uses BuildKit through `docker buildx`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,9 @@ def build(
     environ: Mapping[str, str],
 ) -> str:
     """
-    Build an image, name it *name*, and return its id, since its name may soon refer to another image.
+    Build an image, name it *name*, and return its id.
+
+    The id is returned because the name may soon refer to another image.
 
     Args:
         engine: The engine that builds.
@@ -84,7 +90,12 @@ def build(
 
 
 class _Output:
-    """The output of a builder: logged, and its last lines kept as evidence, without the values of build arguments."""
+    """
+    The output of a builder, without secrets.
+
+    Each line is logged, and the last lines are kept as evidence for an error. The values of build arguments, proxies
+    and build secrets are masked.
+    """
 
     def __init__(self, name: ImageName, secrets: Sequence[str]) -> None:
         self._name = name
@@ -96,7 +107,12 @@ class _Output:
         self._unfinished = ""
 
     def add(self, text: str) -> None:
-        """Add output, which need not end with a whole line: only in a whole line are all secrets recognized."""
+        """
+        Add output, which need not end with a whole line.
+
+        A line is logged when it is complete, because secrets can only be recognized in a complete line. A line that is
+        too long is logged in parts.
+        """
         text = self._unfinished + text
         *lines, self._unfinished = text.replace("\r", "\n").split("\n")
         for line in lines:
@@ -214,7 +230,11 @@ class _Build:
         return {key: value for key, value in parameters.items() if value}
 
     def _proxies(self) -> SecretDict[str]:
-        """Return the proxies by their keys in the docker CLI's configuration; build arguments take precedence."""
+        """
+        Return the proxies by their keys in the docker CLI's configuration.
+
+        Build arguments take precedence.
+        """
         proxies = SecretDict(self._configured_proxies)
         for key, name in PROXY_VARIABLES.items():
             for variant in (name, name.lower()):
@@ -223,7 +243,11 @@ class _Build:
         return proxies
 
     def _proxy_arguments(self) -> dict[str, str]:
-        """Return the build arguments for the configured proxies, as the docker CLI adds them in both cases."""
+        """
+        Return the build arguments for the configured proxies.
+
+        Each name is set in upper case and in lower case, as by the docker CLI.
+        """
         proxies = self._proxies()
         names = {key: PROXY_VARIABLES[key] for key in self._configured_proxies}
         return {variant: proxies[key] for key, name in names.items() for variant in (name, name.lower())}
@@ -277,7 +301,11 @@ class _Build:
             raise self._failure(f"`docker buildx build` printed nothing for {silence:g} s") from None
 
     def _cli_arguments(self) -> list[str]:
-        """Return the command's arguments: of the build arguments only the names, as their values go by the environment."""
+        """
+        Return the command's arguments, with only the names of build arguments.
+
+        The values of build arguments are passed in the environment.
+        """
         options = self._options
         # Absolute paths cannot be taken for anything else, such as a URL or standard input.
         context = Path(options.context_dir).absolute()
@@ -294,7 +322,11 @@ class _Build:
         return [*arguments, "--", str(context)]
 
     def _cli_secrets(self, folder: Path) -> list[str]:
-        """Write the secrets to *folder*, which only this user can read, and return the arguments that name their files."""
+        """
+        Write the secrets to files, and return the arguments that name the files.
+
+        The files are in *folder*, which only this user can read.
+        """
         arguments = []
         for number, (name, content) in enumerate(self._secrets.items()):
             file = folder / f"secret-{number}"
@@ -304,7 +336,12 @@ class _Build:
         return arguments
 
     def _cli_environ(self, folder: Path) -> SecretDict[str]:
-        """Return the command's environment: the pool's engine, the build arguments, and a configuration in *folder*."""
+        """
+        Return the environment of the docker CLI.
+
+        It selects the pool's engine, contains the build arguments without proxies, and names a configuration that is
+        written to *folder*.
+        """
         for name in self._arguments:
             if _CLI_VARIABLES.fullmatch(name):
                 raise InvalidOptionError(
@@ -322,12 +359,16 @@ class _Build:
         return environ
 
     def _cli_arguments_by_name(self) -> dict[str, str]:
-        """Return the build arguments without proxies, which would affect the docker CLI's own connections."""
+        """
+        Return the build arguments without proxies.
+
+        Proxies would affect the docker CLI's own connections.
+        """
         names = PROXY_VARIABLES.values()
         return {name: value for name, value in self._arguments.items() if name.upper() not in names}
 
     def _cli_hint(self) -> str:
-        """Return what to do if the docker CLI failed because it does not send requests as the client does."""
+        """Return a hint if the docker CLI does not send requests as the client does."""
         problem = self._engine.address_obstacle()
         if headers := (self._engine.address() or {}).get("headers"):
             problem = f"it adds headers ({', '.join(headers)})"

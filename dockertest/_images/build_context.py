@@ -1,4 +1,8 @@
-"""The build context: the Dockerfile, the files that `.dockerignore` leaves in, and the archive for the engine."""
+"""
+The build context, and the archive that is sent to the engine.
+
+The context contains the Dockerfile and the files that `.dockerignore` does not exclude.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,9 @@ class Dockerfile:
     @classmethod
     def read(cls, options: BuildOptions) -> Dockerfile:
         """
-        Read the Dockerfile. If it is a link, its target counts, as for the docker CLI: that may be outside or ignored.
+        Read the Dockerfile.
+
+        A link is followed, as by the docker CLI. Its target may be outside of the context or ignored.
 
         Raises:
             ImageBuildError: A local file cannot be read.
@@ -86,15 +92,20 @@ class Dockerfile:
 
     @property
     def path_for_buildx(self) -> Path:
-        """The path for the docker CLI, which does not follow a link that leads out of its own folder."""
+        """
+        The path to pass to the docker CLI.
+
+        A link that leads out of its own folder is replaced by its target, since the docker CLI does not follow such a
+        link.
+        """
         is_followed = self.path.is_relative_to(os.path.realpath(self.link.parent))
         return self.link if is_followed else self.path
 
     def registries(self, arguments: Mapping[str, str]) -> set[str]:
         """
-        Return the registries of the images that the Dockerfile names, `""` for Docker Hub.
+        Return the registries of the images that the Dockerfile names.
 
-        Images whose names depend on more than *arguments*, the build arguments, are left out.
+        Docker Hub is `""`. Images whose names depend on more than *arguments*, the build arguments, are left out.
         """
         known: dict[str, str] = {}
         stages = {"scratch"}
@@ -116,7 +127,9 @@ class Dockerfile:
 @contextmanager
 def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
     """
-    Provide the build context as a tar archive, in a temporary file that exists until the end of the block.
+    Provide the build context as a tar archive in a temporary file.
+
+    The file exists until the end of the block.
 
     Raises:
         ImageBuildError: A local file cannot be read, or the archive cannot be written.
@@ -146,7 +159,9 @@ def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
 
 def pack(context: Path, paths: Iterable[str], extra: Mapping[str, bytes]) -> Iterator[bytes]:
     """
-    Yield a tar archive, block by block; everything in it is owned by root, as in the docker CLI's.
+    Yield a tar archive, block by block.
+
+    Everything in it is owned by root, as in the docker CLI's archives.
 
     Args:
         context: The folder that contains the files.
@@ -203,12 +218,12 @@ def _header(
 
 
 def _as_utf8(name: str) -> str:
-    """Return a file's name so that its encoding in UTF-8 has the same bytes as on disk, in every locale."""
+    """Return a name whose UTF-8 bytes are those on disk, in every locale."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _content(file: IO[bytes], size: int) -> Iterator[bytes]:
-    """Yield as many bytes of a file as are in its header, even if the file grows meanwhile."""
+    """Yield the *size* bytes that the header announces, even if the file grows."""
     while size:
         block = file.read(min(size, _BLOCK))
         if not block:
@@ -279,7 +294,7 @@ def parse_rules(lines: Iterable[str]) -> list[Rule]:
 
 def included(context: Path, rules: Sequence[Rule], always: set[str]) -> Iterator[str]:
     """
-    Yield the paths of the files and folders that the rules leave in the context, relative to it.
+    Yield the paths of the included files and folders, relative to the context.
 
     Args:
         context: The folder to walk through.
@@ -339,10 +354,11 @@ def _parse_rule(line: str) -> Rule:
 
 def _join(parts: list[str]) -> str:
     """
-    Return one regular expression, whose time does not grow with the power of the number of stars.
+    Join the parts into one regular expression that limits backtracking.
 
-    Between two stars, the first place where the text matches is as good as a later one, as the second star can match
-    the difference. An atomic group prevents the expression from trying the later ones.
+    Its running time does not grow exponentially with the number of stars. Between two stars, the first place where the
+    text matches is as good as a later one, as the second star can match the difference. An atomic group prevents the
+    expression from trying the later ones.
     """
     expression = ""
     while parts:

@@ -1,4 +1,8 @@
-"""The docker CLI's configuration: its file, and the variable that CI systems set instead. Only reads."""
+"""
+The docker CLI's configuration, from its file and from a variable.
+
+CI systems set the variable instead of the file. This module never writes a configuration.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,11 @@ class CliConfig:
         self._warned: set[str] = set()
 
     def sources(self) -> Iterator[tuple[str, SecretDict[Any]]]:
-        """Yield each configuration with the name of its file or variable; the file comes first and takes precedence."""
+        """
+        Yield each configuration with the name of its file or variable.
+
+        The file comes first and takes precedence.
+        """
         file = self._file()
         for source, text in (
             (str(file), self._read(file) if file else ""),
@@ -58,7 +66,11 @@ class CliConfig:
                 self.warn(source, "it is not a JSON object")
 
     def for_buildx(self) -> dict[str, Any]:
-        """Return the file's settings for a docker CLI that gets its engine and its credentials in another way."""
+        """
+        Return the file's settings without the engine and the credentials.
+
+        The docker CLI that runs buildx gets those in another way. The user's own plugin folder is added.
+        """
         settings = {key: value for key, value in self._from_file().items() if key not in _NOT_FOR_BUILDX}
         if file := self._file():
             extra = settings.get("cliPluginsExtraDirs")
@@ -68,7 +80,7 @@ class CliConfig:
 
     def proxies(self, daemon_host: str) -> SecretDict[str]:
         """
-        Return the proxies that the docker CLI sets in a build, by their keys in the configuration.
+        Return the proxies that the docker CLI sets in a build, by configuration key.
 
         Args:
             daemon_host: The engine's address in the docker CLI's form, as there may be proxies for one engine.
@@ -80,7 +92,11 @@ class CliConfig:
         )
 
     def warn(self, source: str, problem: str) -> None:
-        """Log a problem, but only the first one of each source; *problem* must not quote anything that is in it."""
+        """
+        Log a problem, but only the first one of each source.
+
+        *problem* must not quote the content of the source.
+        """
         if source not in self._warned:
             self._warned.add(source)
             log.warning("ignoring registry credentials from %s: %s", source, problem)

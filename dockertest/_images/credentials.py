@@ -1,7 +1,7 @@
 """
-Registry credentials as the docker CLI keeps them: in its configuration and in credential helpers, which are programs.
+Registry credentials from the docker CLI's configuration and helpers.
 
-Contacts no engine and no registry.
+Credential helpers are programs that the configuration names. This module contacts neither an engine nor a registry.
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ class Credentials:
         self._helpers = _Helpers(SecretDict(environ), helper_timeout)
 
     def find(self, registry: str) -> Login | None:
-        """Return the credentials for a registry, `""` for Docker Hub; this may run a credential helper."""
+        """
+        Return the credentials for a registry, `""` for Docker Hub.
+
+        This may run a credential helper.
+        """
         host = hostname(registry)
         for source, config in self.config.sources():
             login = self._from_helper(source, config, host) or self._from_entries(source, config, host)
@@ -80,7 +84,7 @@ class Credentials:
         self, registries: Set[str], auth: AuthConfig | Mapping[str, AuthConfig] | None = None
     ) -> dict[str, AuthConfig]:
         """
-        Return the credentials to send with a build, by the name of the registry's server.
+        Return the credentials to send with a build, by the registry's server.
 
         Credential helpers are only asked about *registries*: each may take seconds, and there may be many.
 
@@ -99,7 +103,7 @@ class Credentials:
         return auths | {server(hostname(registry)): own for registry, own in (auth or {}).items()}
 
     def _configured(self, hosts: Set[str]) -> dict[str, Login]:
-        """Return the entries of all registries, and for those in *hosts* also what credential helpers know."""
+        """Return the credentials from all entries, and from helpers for *hosts* only."""
         logins: dict[str, Login] = {}
         for source, config in reversed(list(self.config.sources())):
             for host in {hostname(key) for key in mapping(config.get("auths"))} - hosts:
@@ -127,7 +131,7 @@ class Credentials:
         return None
 
     def _from_helper(self, source: str, config: Mapping[str, Any], host: str) -> Login | None:
-        """Ask the helper that the configuration names for *host*, or else the one for all registries."""
+        """Ask the configured helper for *host*, or else the one for all registries."""
         helpers = {hostname(key): value for key, value in mapping(config.get("credHelpers")).items()}
         helper = helpers.get(host) or config.get("credsStore")
         if not helper:
@@ -145,11 +149,15 @@ class Credentials:
 
 
 class _HelperError(Exception):
-    """Why a helper cannot be used; the text contains nothing that the helper has printed."""
+    """A helper cannot be used; the message contains none of its output."""
 
 
 class _Helpers:
-    """The credential helpers on the PATH. One that does not answer in time is not asked again."""
+    """
+    The credential helpers on the PATH.
+
+    A helper that does not answer in time is not run again.
+    """
 
     def __init__(self, environ: Mapping[str, str], timeout: float) -> None:
         self._environ = environ
@@ -159,7 +167,11 @@ class _Helpers:
         self._hanging: set[str] = set()
 
     def ask(self, name: str, host: str) -> AuthConfig | None:
-        """Return the credentials that the helper *name* has for a registry; it raises `_HelperError` for any failure."""
+        """
+        Return the credentials that the helper *name* has for a registry.
+
+        Any failure is a `_HelperError`.
+        """
         # A dozen pulls that start together ask once.
         return self._calls.call((name, host), lambda: self._recent(name, host) or self._ask(name, host))
 
@@ -185,7 +197,11 @@ class _Helpers:
         return auth
 
     def _run(self, name: str, host: str) -> tuple[int, _Answer]:
-        """Return a helper's exit code and output. Its standard error is discarded, since it may contain secrets."""
+        """
+        Return a helper's exit code and output.
+
+        Its standard error is discarded, since it may contain secrets.
+        """
         program = shutil.which(name, path=self._environ.get("PATH", ""))
         if not program:
             raise _HelperError("it was not found on PATH")
@@ -222,7 +238,11 @@ class _Answer:
 
 
 def hostname(registry: str) -> str:
-    """Return the host, with its port if there is one, in the ways that people write a registry; `""` is Docker Hub."""
+    """
+    Return the host of a registry, with its port if there is one.
+
+    The registry may be written as a URL or with a path. `""` is Docker Hub.
+    """
     host = registry.strip().lower().rpartition("://")[2].partition("/")[0]
     return HUB if host in _HUB_NAMES else host
 
@@ -233,7 +253,11 @@ def server(host: str) -> str:
 
 
 def _only(registries: Set[str]) -> str:
-    """Return the one registry that credentials without a server are for: another one must not receive them."""
+    """
+    Return the one registry that credentials without a server are for.
+
+    The credentials must not be sent to another registry.
+    """
     named = sorted(registries - {""})
     if len(named) > 1 or not registries:
         problem = f"several registries ({', '.join(named)})" if named else "no registry"
@@ -250,12 +274,12 @@ def pull_header(auth: AuthConfig) -> SecretStr:
 
 
 def build_header(auths: Mapping[str, AuthConfig]) -> SecretStr:
-    """Return the value of `X-Registry-Config` for a build, from credentials by server."""
+    """Return the value of `X-Registry-Config`, from credentials by server."""
     return _encode({name: _for_engine(auth) for name, auth in auths.items()})
 
 
 def config_entry(auth: AuthConfig) -> dict[str, str]:
-    """Return credentials in the form of an entry of `auths` in the docker CLI's configuration."""
+    """Return credentials as an entry of `auths` in the docker CLI's configuration."""
     if auth.identity_token:
         return {"identitytoken": auth.identity_token}
     return {"auth": base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()}
@@ -276,7 +300,11 @@ def _for_engine(auth: AuthConfig) -> SecretDict[str]:
 
 
 def _parse_entry(entry: object, host: str) -> AuthConfig | None:
-    """Return the credentials in an entry of `auths`, `None` if it only refers to a helper."""
+    """
+    Return the credentials in an entry of `auths`.
+
+    The result is `None` if the entry only refers to a helper.
+    """
     if not isinstance(entry, dict):
         raise ValueError("not an object")
     values = [entry.get(key) or "" for key in ("auth", "username", "password", "identitytoken")]
@@ -292,7 +320,11 @@ def _parse_entry(entry: object, host: str) -> AuthConfig | None:
 
 
 def _parse_answer(answer: bytes, host: str) -> AuthConfig | None:
-    """Return the credentials that a helper has printed, `None` if they are empty; anything else is a `ValueError`."""
+    """
+    Return the credentials that a helper printed, `None` if they are empty.
+
+    Any other output is a `ValueError`.
+    """
     fields = mapping(json.loads(answer))
     user, secret = fields.get("Username"), fields.get("Secret")
     if not isinstance(user, str) or not isinstance(secret, str):

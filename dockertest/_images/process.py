@@ -30,9 +30,10 @@ def run_program(
     on_start: Callable[[int], object] | None = None,
 ) -> int:
     """
-    Run a program in a session of its own, and end its whole process group when this returns or raises.
+    Run a program in its own session, then end its whole process group.
 
-    A program that cannot be started is an `OSError`, one that takes too long a `subprocess.TimeoutExpired`.
+    The process group is ended when this function returns or raises. A program that cannot be started is an `OSError`,
+    one that takes too long a `subprocess.TimeoutExpired`.
 
     Args:
         command: The program, by its path, and its arguments.
@@ -133,7 +134,11 @@ def _read(process: subprocess.Popen[bytes], events: queue.SimpleQueue[bytes | No
 
 
 def _await_exit(process: subprocess.Popen[bytes], events: queue.SimpleQueue[bytes | None]) -> None:
-    """Report the exit without reaping the process: its id stays reserved until its group has been killed."""
+    """
+    Report the exit of the process, without reaping it where possible.
+
+    The id of a process that is not reaped stays reserved until its group has been killed.
+    """
     with suppress(ChildProcessError):  # where SIGCHLD is ignored, the system has reaped it
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -1,4 +1,8 @@
-"""The progress of a pull: read from the engine's messages, and passed to the caller, the log or a terminal."""
+"""
+The progress of a pull, read from the engine's messages.
+
+It is passed to the caller, the log or a terminal.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +84,11 @@ class Layers:
         return True
 
     def finish(self) -> bool:
-        """Mark all layers as done, which not every engine reports, and return whether there are any."""
+        """
+        Mark all layers as done, and return whether there are any.
+
+        Not every engine reports that each layer is done.
+        """
         for layer in self._layers.values():
             layer.current = layer.total = max(layer.current, layer.total)
             layer.done = True
@@ -99,7 +107,11 @@ class Layers:
 
 
 def _bytes(value: object) -> int:
-    """Return a number of bytes, 0 if it is missing or invalid: that must not stop a pull."""
+    """
+    Return a number of bytes, 0 if it is missing or invalid.
+
+    An invalid number must not stop a pull.
+    """
     return value if isinstance(value, int) and value > 0 else 0
 
 
@@ -118,7 +130,7 @@ _STATUSES = (
 @contextmanager
 def default_display(image: str) -> Iterator[OnProgress]:
     """
-    Provide a callback that shows the progress of a pull where the user has set none.
+    Provide the default callback, which shows the progress of a pull.
 
     It logs a line every few seconds. On a terminal it also draws a bar, or prints lines if tqdm is not installed.
     """
@@ -183,9 +195,10 @@ def _bar(image: str) -> Iterator[OnProgress]:
 @cache
 def _without_thread(tqdm: type, _process: int) -> Any:
     """
-    Return tqdm without its thread, which stays and makes every later fork warn, and without its lock for processes.
+    Return tqdm without its thread and without its lock for processes.
 
-    A forked child has a lock of its own: a thread of its parent may hold the other.
+    The thread would keep running, and each later fork would cause a warning. A forked child has a lock of its own: a
+    thread of its parent may hold the other.
     """
     return type("Bar", (tqdm,), {"monitor_interval": 0, "_lock": threading.RLock()})
 

@@ -1,4 +1,4 @@
-"""Let several threads that need the same thing at the same time share one attempt to get it."""
+"""Let concurrent threads that need the same thing share one attempt to get it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SingleFlight(Generic[T]):
 
     def call(self, key: Hashable, function: Callable[[], T]) -> T:
         """
-        Return what *function* returns, or wait for another thread that is calling it for the same *key*.
+        Return the result of *function*, or of a call in progress for the same key.
 
         An exception is raised in all threads. But if the calling thread was interrupted, the others try again.
         """

@@ -1,5 +1,7 @@
 """
-The tables of tested engines, generated from the results of `make test-engines`, which runs this program.
+The tables of tested engines, generated from the results of test runs.
+
+`make test-engines` writes the results and then runs this program, which updates the tables.
 
     python docs/extensions/engine_tables.py
 
@@ -24,7 +26,7 @@ def insert(page: str) -> str:
 
 
 def markdown() -> str:
-    """Return a table of the engines, and one of the reasons for which tests were skipped."""
+    """Return a table of the engines, and one of the reasons for skipped tests."""
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
     if not rows:
         return "There are no results of this version yet."

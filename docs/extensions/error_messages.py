@@ -1,4 +1,8 @@
-"""The page with all error messages, generated from the calls that create errors in the source code."""
+"""
+The page with all error messages, generated from the source code.
+
+The messages are those of the calls that create errors.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,11 @@ def insert(page: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return the cell of a table in HTML, which Markdown accepts; placeholders are emphasized."""
+    """
+    Return the cell of a table in HTML, which Markdown accepts.
+
+    Placeholders are emphasized.
+    """
     text = escape(" ".join(text.replace(":\ue001", ": \ue001").split()), quote=False)
     text = re.sub(r"([|*_`\[\]\\~{}$])", lambda match: f"&#{ord(match[1])};", text)
     return _PLACEHOLDER.sub(r"<em>\1</em>", text)

@@ -1,7 +1,7 @@
 """
-Compare this library with the docker SDK and testcontainers-python: `make bench`.
+Compare this library with the docker SDK and testcontainers-python.
 
-Prints the results, and writes them to this folder as JSON and as a chart.
+`make bench` runs it. It prints the results, and writes them to this folder as JSON and as a chart.
 """
 
 import argparse

@@ -1,4 +1,8 @@
-"""The clients that are compared: plain calls of the docker SDK, testcontainers-python, and this library."""
+"""
+The clients that are compared.
+
+These are plain calls of the docker SDK, testcontainers-python, and this library.
+"""
 
 import os
 import time
@@ -56,7 +60,11 @@ def url(address: str) -> str:
 
 
 class DockerSdk:
-    """The lower bound: as few requests as possible, and an attempt to connect every 10 ms."""
+    """
+    The lower bound, with as few requests as possible.
+
+    It tries to connect every 10 ms.
+    """
 
     name = "docker SDK"
 

@@ -1,5 +1,7 @@
 """
-Simulate how long a test run takes on several engines, compared with the best that any placement could reach.
+Simulate how long a test run takes on several engines.
+
+The result is compared with the best that any placement could reach.
 
     python -m tests.benchmarks.makespan
 

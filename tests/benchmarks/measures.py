@@ -91,10 +91,11 @@ def first_connection(rounds: int) -> Results:
 
 def readiness(rounds: int) -> Results:
     """
-    Compare when `wait_ready` and the service's own driver, called every 10 ms, notice that a server is ready.
+    Compare when `wait_ready` and a driver notice that a server is ready.
 
-    Both wait for the same container, so that the time that the server takes does not matter. The driver's thread runs
-    beside the wait from the moment in which the container has started.
+    The driver is the service's own, and is called every 10 ms. Both wait for the same container, so that the time that
+    the server takes does not matter. The driver's thread runs beside the wait from the moment in which the container
+    has started.
     """
     measured: Results = {"ratios": {}}
     services: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
@@ -197,7 +198,11 @@ def clones(rounds: int) -> Results:
 
 
 def death(rounds: int) -> Results:
-    """Measure the time from the exit of a container, by the engine's clock, to the report."""
+    """
+    Measure the time from the exit of a container to the report.
+
+    The time of the exit is that of the engine's clock.
+    """
     sdk, pool = DockerSdk(), Ours().pool
     dying = ["sh", "-c", "sleep 0.3; echo no space; exit 3"]
     ours, raw = [], []
@@ -270,7 +275,11 @@ def many_ours(count: int, *, alone: bool) -> "dict[str, float]":
 
 
 def many(rounds: int, count: int = 20) -> Results:
-    """Measure starting and closing many containers, in threads and (in the first rounds) one by one."""
+    """
+    Measure starting and closing many containers in threads.
+
+    The first rounds also do this one by one.
+    """
     sdk = DockerSdk()
     pairs: dict[str, list[tuple[float, float]]] = {}
     with ThreadPoolExecutor(THREADS) as threads:
@@ -415,7 +424,11 @@ def test_one(number, {fixture}):
 
 
 def suite(_rounds: int, count: int = 100) -> Results:
-    """Measure a suite in which each test has its own migrated database, in a new container or as a clone."""
+    """
+    Measure a suite in which each test has its own migrated database.
+
+    The database is in a new container, or it is a clone.
+    """
     name = f"dockertest-bench-suite-{os.getpid()}"
     measured: dict[str, dict[str, float]] = {}
     try:
@@ -436,7 +449,11 @@ def suite(_rounds: int, count: int = 100) -> Results:
 
 
 def run_suite(fixture: str, count: int, name: str) -> "dict[str, float]":
-    """Run the suite with pytest, and return the start of the first test and the durations of the last one and of the suite in ms."""
+    """
+    Run the suite with pytest, and return its times in ms.
+
+    These are the start of the first test and the durations of the last test and of the suite.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "first"
         test = Path(folder) / "test_suite.py"

@@ -1,4 +1,8 @@
-"""Servers with their data: prepared images and standby, compared with the cold start of the docker SDK."""
+"""
+Compare prepared images and standby with the cold start of the docker SDK.
+
+The servers start with their data.
+"""
 
 import os
 import statistics
@@ -135,7 +139,11 @@ SERVERS = {
 
 
 def prepared(rounds: int, count: int = 100) -> Results:
-    """Measure fresh servers with data, prepared and cold, one by one, from a standby, and in a suite."""
+    """
+    Measure fresh servers with data, prepared and cold.
+
+    They are started one by one, taken from a standby, and used in a suite.
+    """
     with own_state(), dockertest.Pool(max_wait=180) as pool:
         measured: Results = {"fresh migrated server": {}, "prepare, image there": {}, "ratios": {}}
         for name in ("PostgreSQL", "MariaDB", "MySQL"):
@@ -202,7 +210,11 @@ def prepare(pool: dockertest.Pool, server: Server) -> dockertest.PreparedImage:
 
 
 def cold_start(sdk: DockerSdk, server: Server) -> float:
-    """Start a server with the docker SDK, migrate it, make a query, and return the time that this took."""
+    """
+    Return the time that a server, its migration and a query take.
+
+    The server is started with the docker SDK.
+    """
     began = time.perf_counter()
     container = sdk.start(server.image, [], server.env, server.port)
     ports = sdk.api.inspect_container(container)["NetworkSettings"]["Ports"]
@@ -293,7 +305,11 @@ def test_one(number, {kind}):
 
 
 def run_suite(kind: str, count: int) -> "dict[str, float]":
-    """Run a suite with pytest in which each test has a server of its own, and return its duration in ms."""
+    """
+    Run a suite with pytest, and return its duration in ms.
+
+    Each test has a server of its own.
+    """
     with tempfile.TemporaryDirectory() as folder:
         test = Path(folder) / "test_suite.py"
         test.write_text(SUITE.format(kind=kind, count=count))

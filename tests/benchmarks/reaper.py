@@ -1,4 +1,8 @@
-"""The cost of the reaper for the first and for later calls of `run`, in pairs of processes with and without it."""
+"""
+Measure the cost of the reaper for the first and for later calls of `run`.
+
+Pairs of processes run with and without it.
+"""
 
 import json
 import statistics
@@ -23,7 +27,11 @@ print(json.dumps(times))
 
 
 def times(mode: str) -> "list[float]":
-    """Run a process that starts four containers one after another, and return the durations in milliseconds."""
+    """
+    Run a process that starts four containers, and return the durations in ms.
+
+    The containers are started one after another.
+    """
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, mode], stdout=subprocess.PIPE, text=True, check=True
     )

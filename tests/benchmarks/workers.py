@@ -1,4 +1,4 @@
-"""Compare one server for all workers of pytest-xdist with a server for each worker."""
+"""Compare one server for all pytest-xdist workers with a server for each worker."""
 
 import os
 import subprocess
@@ -34,7 +34,11 @@ def test_one(number, template):
 
 
 def shared_server(rounds: int, count: int = 100, workers: int = 4) -> Results:
-    """Measure a suite of tests with a database for each, by several workers: its duration, and the memory of its servers."""
+    """
+    Measure a suite by several workers in which each test has a database.
+
+    The results are its duration and the memory of its servers.
+    """
     measured: dict[str, dict[str, float]] = {}
     for number in range(min(rounds, 3)):
         for shared in (True, False) if number % 2 else (False, True):
@@ -54,7 +58,11 @@ def shared_server(rounds: int, count: int = 100, workers: int = 4) -> Results:
 
 
 def _run(*, shared: bool, count: int, workers: int) -> dict[str, float]:
-    """Run the suite, and return its duration in ms and the most memory that its containers had at a time."""
+    """
+    Run the suite, and return its duration in ms and its use of memory.
+
+    The latter is the most memory that its containers had at a time.
+    """
     label = f"{os.getpid()}-{time.monotonic_ns()}"
     with tempfile.TemporaryDirectory() as folder:
         test = Path(folder) / "test_suite.py"

@@ -1,5 +1,7 @@
 """
-Install Debian packages, only as root on Debian and its derivatives. Requires only the standard library.
+Install Debian packages, only as root on Debian and its derivatives.
+
+This requires only the standard library.
 
     python3 tests/engines/debian.py PACKAGE…
 
@@ -58,7 +60,11 @@ def install(packages: list[str], options: Sequence[str] = ()) -> int:
 
 
 def install_from(newer: str, packages: list[str]) -> int:
-    """Install packages of a newer release without changing apt's lists, and return the exit code."""
+    """
+    Install packages of a newer release, and return the exit code.
+
+    The lists of apt are not changed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         sources = Path(folder, "sources.list")
         sources.write_text(f"deb [signed-by={KEYRING}] http://deb.debian.org/debian {newer} main\n")

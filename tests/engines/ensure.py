@@ -38,7 +38,11 @@ class DockerdEndedError(Exception):
 
 
 def main() -> int:
-    """Start an engine if none answers, install missing plugins of the CLI, and print which engine is used."""
+    """
+    Start an engine if none answers, and print which engine is used.
+
+    Missing plugins of the CLI are installed.
+    """
     try:
         print(describe())
     except dockertest.DockerUnavailableError as error:
@@ -54,7 +58,11 @@ def main() -> int:
 
 
 def describe() -> str:
-    """Return one line about the engine that answers, or raise `DockerUnavailableError`."""
+    """
+    Return a line about the engine that answers, or raise an error.
+
+    The error is `DockerUnavailableError` if no engine answers.
+    """
     with dockertest.Pool() as pool:
         return f"engine: {name_of(pool)} at {pool.endpoint}"
 
@@ -89,7 +97,11 @@ def provide(unavailable: dockertest.DockerUnavailableError) -> int:
 
 
 def find_dockerd() -> str | None:
-    """Return the path of dockerd, which may be in a folder that only root has on its PATH."""
+    """
+    Return the path of dockerd, or `None` if it is not installed.
+
+    It may be in a folder that only root has on its PATH.
+    """
     return shutil.which(
         "dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     )
@@ -107,14 +119,22 @@ def install() -> bool:
 
 
 def run_debian(*packages: str) -> int:
-    """Install Debian packages and return the exit code, 3 if this user or system does not allow it."""
+    """
+    Install Debian packages, and return the exit code.
+
+    The exit code is 3 if this user or system does not allow it.
+    """
     return subprocess.run(
         [sys.executable, Path(__file__).with_name("debian.py"), *packages], check=False
     ).returncode
 
 
 def provide_plugin(name: str) -> None:
-    """Install a plugin of the docker CLI if this user and system allow it; only its own tests need it."""
+    """
+    Install a plugin of the docker CLI if this user and system allow it.
+
+    Only the plugin's own tests need it.
+    """
     if os.geteuid() != 0 or shutil.which("docker") is None or has_plugin(name):
         return
     with exclusive():
@@ -128,7 +148,11 @@ def has_plugin(name: str) -> bool:
 
 
 def start() -> int:
-    """Start dockerd in a session of its own, so that it outlives the terminal, and wait until it answers."""
+    """
+    Start dockerd in its own session, and wait until it answers.
+
+    In its own session, dockerd outlives the terminal.
+    """
     print(f"starting dockerd, which keeps running; its log is {LOG}", flush=True)
     with LOG.open("ab") as log:
         began = log.tell()

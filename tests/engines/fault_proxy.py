@@ -1,4 +1,8 @@
-"""A proxy in front of a real engine that injects faults of networks and busy engines."""
+"""
+A proxy in front of a real engine that injects faults.
+
+These are the faults of networks and of busy engines.
+"""
 
 import contextlib
 import json
@@ -151,7 +155,11 @@ def freeze(client: socket.socket, _forward: Callable[[], socket.socket]) -> None
 
 
 def swallow(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
-    """Forward the request, and withhold the answer until the client closes the connection."""
+    """
+    Forward the request, and withhold the answer.
+
+    This lasts until the client closes the connection.
+    """
     with forward() as upstream:
         thread = threading.Thread(target=_carry, args=(client, upstream), daemon=True)
         thread.start()
@@ -167,7 +175,11 @@ def delay(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
 
 
 def cut(after: int) -> Fault:
-    """Forward the request, and close the connection after *after* bytes of the answer."""
+    """
+    Forward the request, and close the connection early.
+
+    It is closed after *after* bytes of the answer.
+    """
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
@@ -183,7 +195,11 @@ def cut(after: int) -> Fault:
 
 
 def edit(pattern: bytes, replacement: bytes) -> Fault:
-    """Replace matches of *pattern* in the answer by *replacement*, padded with blanks to the same length."""
+    """
+    Replace matches of *pattern* in the answer by *replacement*.
+
+    The replacement is padded with blanks to the same length.
+    """
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
@@ -225,7 +241,11 @@ def _read_head(client: socket.socket) -> bytes:
 
 
 def _one_request(head: bytes) -> bytes:
-    """Ask the engine to close the connection after its answer, so that each connection has one request."""
+    """
+    Ask the engine to close the connection after its answer.
+
+    So each connection has only one request.
+    """
     if re.search(rb"\r\nUpgrade:", head, re.IGNORECASE):
         return head
     lines = re.sub(rb"\r\nConnection:[^\r]*", b"", head, flags=re.IGNORECASE)

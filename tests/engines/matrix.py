@@ -1,10 +1,10 @@
 """
-Run the integration tests with each engine and print a table of results: `make test-engines`.
+Run the integration tests with each engine, and print a table of results.
 
-An engine passes only if every collected test passed or was skipped for a documented reason: a difference of the engine
-(`tests/integration/differences.py`) or a limit of the machine. A test that did not run, or was skipped for another reason,
-counts as a failure. The output of pytest goes to files next to the engines, and the results of complete runs to
-`docs/reference/engines.json` and `engines.md`.
+`make test-engines` runs it. An engine passes only if every collected test passed or was skipped for a documented
+reason: a difference of the engine (`tests/integration/differences.py`) or a limit of the machine. A test that did not
+run, or was skipped for another reason, counts as a failure. The output of pytest goes to files next to the engines, and
+the results of complete runs to `docs/reference/engines.json` and `engines.md`.
 
     python -m tests.engines.matrix [ENGINE…] [-- ARGUMENTS FOR PYTEST]
 """
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether all collected tests passed, except for a small part with a documented reason."""
+        """Whether all tests passed, except for a small part with a documented reason."""
         named = sum(count for reason, count in self.reasons.items() if reason.startswith(SKIPS))
         accounted = self.counts["passed"] + named == self.collected
         return accounted and self.executed > 0.9 * self.collected
@@ -88,7 +88,11 @@ def main() -> int:
 
 
 def commit() -> str:
-    """Return the commit, and whether files other than the results have been changed since."""
+    """
+    Return the commit, marked as dirty if files have been changed since.
+
+    Changes of the results themselves do not count.
+    """
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     changed = subprocess.run(
         ["git", "diff", "--quiet", "HEAD", "--", ".", f":(exclude){RESULTS.parent}/engines.*"], check=False
@@ -128,7 +132,11 @@ def pytest(*arguments: str) -> list[str]:
 
 
 def parallel() -> list[str]:
-    """Return the arguments of pytest-xdist that the Makefile passes in the environment."""
+    """
+    Return the arguments of pytest-xdist from the environment.
+
+    The Makefile passes them.
+    """
     return shlex.split(os.environ.get("PARALLEL", ""))
 
 
@@ -182,7 +190,11 @@ def version(other: others.Other | None) -> str:
 
 
 def count(row: Row, report: Path) -> None:
-    """Count the results in pytest's report; an error in set-up or teardown is a failure."""
+    """
+    Count the results in pytest's report.
+
+    An error in set-up or teardown is a failure.
+    """
     outcomes: dict[tuple[str, str], str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         key = (case.get("classname", ""), case.get("name", ""))

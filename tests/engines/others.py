@@ -1,5 +1,5 @@
 """
-The engines for the tests in addition to the default one: packages, network and addresses.
+The additional engines for the tests: packages, network and addresses.
 
 Each runs in its own namespaces (network, mounts, process ids) on a root filesystem made of Debian packages. The engine at
 the default socket cannot see it, and when its first process exits, nothing remains except its storage in
@@ -86,7 +86,11 @@ class Other:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that select it, and the one that names a socket for the fault proxy."""
+        """
+        The variables that select the engine.
+
+        Another variable names a socket for the fault proxy, if the engine does not listen on a unix socket.
+        """
         socket = f"{self.shared}/engine.sock"
         if self.scheme == "unix":
             return {"DOCKER_HOST": f"unix://{socket}"}
@@ -131,7 +135,11 @@ OTHERS = (
 
 
 def choose(names: list[str]) -> list[Other]:
-    """Return the engines with these names, or all if there are no names. The default engine is not among them."""
+    """
+    Return the engines with these names, or all if there are no names.
+
+    The default engine is not among them.
+    """
     unknown = set(names) - {DEFAULT} - {other.name for other in OTHERS}
     if unknown:
         raise SystemExit(f"no such engine: {', '.join(sorted(unknown))}")

@@ -1,8 +1,8 @@
 """
-A Docker engine for one test, which may kill it, start it again, and cut its network.
+A Docker engine for one test.
 
-It runs in namespaces of its own for network, mounts and process ids, which end with the test. The engine at the default
-socket cannot see it.
+The test may kill it, start it again, and cut its network. It runs in namespaces of its own for network, mounts and
+process ids, which end with the test. The engine at the default socket cannot see it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""An ssh server on loopback with its own keys, and a home directory to connect from, to test ssh:// endpoints."""
+"""
+An ssh server on loopback with its own keys, to test ssh:// endpoints.
+
+It also has a home directory to connect from.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """
-Start the additional engines for the tests (`make engines`) or stop them (`make engines-stop`).
+Start or stop the additional engines for the tests.
 
-An engine that answers is left as it is. `others.py` describes the engines.
+`make engines` starts them, and `make engines-stop` stops them. An engine that answers is left as it is. `others.py`
+describes the engines.
 """
 
 from __future__ import annotations
@@ -143,7 +144,11 @@ def launch(other: Other) -> None:
 
 
 def write_certificates(other: Other) -> None:
-    """Write certificates for the engine and its clients, from a CA that is new with every start."""
+    """
+    Write certificates for the engine and its clients.
+
+    The CA is new with every start.
+    """
     authority = trustme.CA()
     server, client = authority.issue_cert(other.address), authority.issue_cert("client@dockertest.example")
     certificates = other.folder / "certificates"
@@ -201,7 +206,11 @@ def stop(other: Other) -> None:
 
 
 def first_processes(other: Other) -> list[int]:
-    """Return the first process of each PID namespace in the engine's network, which belong to the engine."""
+    """
+    Return the first process of each PID namespace in the engine's network.
+
+    These processes belong to the engine.
+    """
     within = execute(["ip", "netns", "pids", other.namespace]).split()
     firsts = []
     for pid in within:
@@ -225,7 +234,11 @@ def remove_groups(other: Other) -> None:
 
 
 def execute(command: list[str]) -> str:
-    """Run a command and return its output; a failure raises an error with its last lines."""
+    """
+    Run a command and return its output.
+
+    A failure raises an error with the last lines of the output.
+    """
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         output = "\n".join((done.stderr or done.stdout).splitlines()[-15:])

@@ -1,7 +1,8 @@
 """
-An engine's unix socket on a TCP port, with or without TLS, to test both without a second engine.
+An engine's unix socket on a TCP port, with or without TLS.
 
-It is as strict as the TLS of Go: if a client closes a connection without a TLS alert, the connection is reset.
+Both can be tested without a second engine. It is as strict as the TLS of Go: if a client closes a connection without a
+TLS alert, the connection is reset.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ class Front:
         return self
 
     def cut(self) -> None:
-        """Close all connections to clients, as a firewall or load balancer does, and accept new ones."""
+        """
+        Close all connections to clients, and accept new ones.
+
+        A firewall or load balancer does the same.
+        """
         self._shut(self._clients)
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +151,11 @@ class _Plain:
 
 
 class _Tls(_Plain):
-    """The server side of a TLS connection in memory, in which each direction ends separately."""
+    """
+    The server side of a TLS connection in memory.
+
+    Each direction ends separately.
+    """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -227,9 +236,10 @@ def certificates(
     folder: Path, host: str = "127.0.0.1", not_after: datetime.datetime | None = None
 ) -> ssl.SSLContext:
     """
-    Write `ca.pem`, `cert.pem` and `key.pem` for a client into *folder*, and return the context for the server.
+    Write certificates for a client, and return the context for the server.
 
-    The CA has no key usage, like those of Docker's manual and of older `docker:dind` images.
+    The files in *folder* are `ca.pem`, `cert.pem` and `key.pem`. The CA has no key usage, like those of Docker's manual
+    and of older `docker:dind` images.
 
     Args:
         host: The host in the server's certificate.

@@ -1,4 +1,4 @@
-"""A proxy in front of a real engine that pretends to support other versions of the API."""
+"""A proxy in front of a real engine that pretends to support other API versions."""
 
 import re
 import socket
@@ -12,7 +12,9 @@ from .fault_proxy import FaultProxy, _carry, _one_request, _read_head, answer
 @dataclass
 class OtherVersions(FaultProxy):
     """
-    Forwards each request in a version that the engine supports, and rejects versions outside of the pretended range.
+    Pretends to support a range of versions, and rejects all others.
+
+    Each request is forwarded in a version that the engine supports.
 
     Attributes:
         oldest: The oldest version of the range.
@@ -46,7 +48,7 @@ class OtherVersions(FaultProxy):
                 thread.join()
 
     def _refusal(self, version: str) -> str:
-        """Return the message of an engine about an unsupported version, or an empty string."""
+        """Return an engine's message about an unsupported version, or an empty string."""
         if _numbers(version) < _numbers(self.oldest):
             return f"client version {version} is too old. Minimum supported API version is {self.oldest}"
         if _numbers(version) > _numbers(self.newest):
@@ -54,7 +56,11 @@ class OtherVersions(FaultProxy):
         return ""
 
     def _disguised(self, data: bytes) -> bytes:
-        """Replace the engine's versions by the pretended ones, which have the same length."""
+        """
+        Replace the engine's versions by the pretended ones.
+
+        Both have the same length.
+        """
         for pattern, version in (
             (rb'(Api-Version: |"ApiVersion":")[0-9.]+', self.newest),
             (rb'("MinAPIVersion":")[0-9]+[.][0-9]+(?=")', self.oldest),  # Podman also has another one

@@ -61,7 +61,11 @@ def main(names: Sequence[str]) -> int:
 
 
 def provide(pool: dockertest.Pool, names: Sequence[str], requested: str) -> str:
-    """Make the images available, under the requested prefix if it is not empty, and return their prefix."""
+    """
+    Make the images available, and return their prefix.
+
+    It is the requested prefix, if that is not empty.
+    """
     prefix = requested and requested.rstrip("/") + "/"
     if prefix not in ("", PREFIX):
         pull_missing(pool, names, prefix)
@@ -88,7 +92,11 @@ def pull_official(pool: dockertest.Pool, names: Sequence[str]) -> bool:
 
 
 def check_registry(name: str) -> None:
-    """Fail within seconds if no registry can be reached. The engine is asked, since it may use proxies and mirrors."""
+    """
+    Fail within seconds if no registry can be reached.
+
+    The engine is asked, since it may use proxies and mirrors.
+    """
     with dockertest.Pool(timeout=REGISTRY_SECONDS) as pool:
         api: Any = pool.client.api  # the stubs are incomplete
         try:
@@ -101,7 +109,11 @@ def check_registry(name: str) -> None:
 
 
 def check_registry_directly() -> None:
-    """Do the same as `check_registry` for engines without this request, such as Podman."""
+    """
+    Check the registry as `check_registry` does, but without the engine.
+
+    Some engines, such as Podman, do not support the request.
+    """
     try:
         socket.create_connection(("registry-1.docker.io", 443), timeout=REGISTRY_SECONDS).close()
     except OSError as error:
@@ -128,7 +140,11 @@ def message_of(error: Exception) -> str:
 
 
 def missing(pool: dockertest.Pool, names: Sequence[str], prefix: str) -> list[str]:
-    """Return the full names of the images that are missing under *prefix*; if it is empty, of the official images."""
+    """
+    Return the full names of the images that are missing under *prefix*.
+
+    If it is empty, these are the official images.
+    """
     images = present(pool)
     full = [(prefix or REGISTRY.get(name, "")) + name for name in names]
     return [name for name in full if name not in images]

@@ -149,7 +149,11 @@ def build_base(pool: dockertest.Pool) -> None:
 
 
 def output_of(process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> Iterator[bytes]:
-    """Yield the output of *process*, and fail at the end if it failed, so that partial output is not accepted."""
+    """
+    Yield the output of *process*, and fail at the end if it failed.
+
+    So partial output is not accepted.
+    """
     assert process.stdout is not None
     while chunk := process.stdout.read(1 << 20):
         yield chunk
