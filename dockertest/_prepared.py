@@ -160,6 +160,12 @@ def prepare(
         publish_ip: The address that ports are published on.
     """
     _check_mounts(options, image)
+    user = options.user or (image.attrs.get("Config") or {}).get("User") or ""
+    if runtime.engine.is_podman and options.parsed.tmpfs and not _is_root(user):
+        raise InvalidOptionError(
+            "Podman cannot prepare a server that has a tmpfs and does not run as root, since only root can fill it",
+            hint="leave out tmpfs=, or run the server as root",
+        )
     records = runtime.session.prepared
     key, series = _keys(runtime, options, image, display_name, fill, version)
     recipe = _Recipe(runtime, options, image, display_name, publish_ip, (key, series), max_age)

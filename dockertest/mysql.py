@@ -703,14 +703,11 @@ class _Copies:
             with suppress(Exception):
                 ready = self._make_ready(name)
             with self._changed:
-                if is_wanted := not self._is_closed:
+                if self._todo:  # else `close` did not wait, and the next session drops the copy
                     self._todo.popleft()
-                    if ready:
-                        self._ready.append(ready)
+                if ready:
+                    self._ready.append(ready)
                 self._changed.notify_all()
-            if ready and not is_wanted:
-                with suppress(Exception):  # The next session drops it.
-                    self._clones.drop(ready)
 
     def _make_ready(self, name: str) -> str:
         if name and not self._backend.is_counted(name):
