@@ -72,6 +72,15 @@ def test_equal_messages_of_one_second_are_counted() -> None:
     assert new(position, [tick, tick, tick, (1, 10, b"tock")]) == []
 
 
+def test_a_long_log_is_received_again_several_times() -> None:
+    """The first messages are no longer remembered, but their time is."""
+    position = Position()
+    lines = [(1, TIME + index, b"%d\n" % index) for index in range(RECENT_MESSAGES + 2)]
+    assert len(new(position, lines)) == len(lines)
+    for _ in range(3):
+        assert new(position, lines) == []
+
+
 def test_everything_after_the_last_message_is_new() -> None:
     """If the engine's clock is set back, new messages have earlier timestamps."""
     position = Position()

@@ -400,6 +400,7 @@ class _StreamPosition:
         self._counts: Counter[int] = Counter()  # of these, by hash
         self._received: Counter[int] = Counter()  # how often since the times began again, by hash
         self._forgotten = -1  # time of the last message that is no longer remembered
+        self._repeats_forgotten = True  # whether this response may still contain such messages
         self._is_resumed = False  # whether all of this response so far may have been received before
         self._last = 0  # time of the message before
         self._is_whole = True  # whether that ended a line
@@ -408,6 +409,7 @@ class _StreamPosition:
         """Expect to receive the remembered messages again."""
         self._received.clear()
         self._is_resumed, self._last, self._is_whole = True, 0, True
+        self._repeats_forgotten = True
 
     def is_new(self, time: int, message: bytes) -> bool:
         """Return whether a message has not been received before, and remember it."""
@@ -421,7 +423,8 @@ class _StreamPosition:
         if self._is_known(time, key, is_line=was_whole and self._is_whole):
             self._received[key] += 1
             if self._is_resumed and key == self._messages[-1][1]:
-                self._forgotten = -1  # Whatever follows is new, even if the engine's clock was set back.
+                # What follows is new, even if the engine's clock was set back.
+                self._repeats_forgotten = False
             return False
         if time != self.newest and not self._is_resumed:
             self._received.clear()
@@ -432,7 +435,7 @@ class _StreamPosition:
         return True
 
     def _is_known(self, time: int, key: int, *, is_line: bool) -> bool:
-        if self._is_resumed and time <= self._forgotten:
+        if self._is_resumed and self._repeats_forgotten and time <= self._forgotten:
             return True
         if self._is_resumed or (time % _SECOND and (time < self.newest or self._received)):
             return self._received[key] < self._counts[key]
