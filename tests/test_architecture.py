@@ -138,15 +138,16 @@ def test_public_names_have_docstrings() -> None:
 
 
 def test_docstrings_begin_with_a_short_summary() -> None:
-    """The first line has fewer than 80 characters, also that of private names."""
-    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    """The first line has fewer than 80 characters, in tests and examples too."""
+    files = [path for name in ("tests", "examples", "docs") for path in sorted((ROOT / name).glob("**/*.py"))]
+    trees = TREES | {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in files}
     summaries = [
-        (module, (ast.get_docstring(node) or "").partition("\n")[0])
-        for module, tree in TREES.items()
+        (name, (ast.get_docstring(node) or "").partition("\n")[0])
+        for name, tree in trees.items()
         for node in ast.walk(tree)
-        if isinstance(node, documented)
+        if isinstance(node, (*Definition, ast.Module))
     ]
-    assert [(module, summary) for module, summary in summaries if len(summary) >= 80] == []
+    assert [(name, summary) for name, summary in summaries if len(summary) >= 80] == []
 
 
 def test_docstrings_list_existing_errors() -> None:

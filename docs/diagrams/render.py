@@ -1,5 +1,5 @@
 """
-Draw the diagrams of the documentation from their sources, with the program dot of graphviz.
+Draw the diagrams of the documentation with the program dot of graphviz.
 
     python docs/diagrams/render.py
 

@@ -1,5 +1,5 @@
 """
-A real PostgreSQL with behave: one server for all scenarios, and an empty table for each.
+Use one PostgreSQL server for all scenarios, and an empty table for each.
 
     python -m behave examples/with_behave
 """
@@ -16,7 +16,7 @@ import dockertest
 
 @fixture
 def server(context: Any) -> Iterator[None]:
-    """Start the server, and remove it after the last scenario, even if scenarios failed."""
+    """Start the server, and remove it after the last scenario in any case."""
     with dockertest.Pool() as pool:
         context.postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         url = (

@@ -1,5 +1,5 @@
 """
-Django's test runner with a real PostgreSQL, which `runner.py` starts automatically.
+Run Django's tests with a real PostgreSQL, which `runner.py` starts.
 
     python examples/with_django/manage.py test accounts
 """

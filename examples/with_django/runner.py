@@ -1,4 +1,4 @@
-"""A test runner that starts a PostgreSQL server before Django creates its test databases, and removes it afterwards."""
+"""Start a PostgreSQL server for the test databases, and remove it afterwards."""
 
 from typing import Any
 

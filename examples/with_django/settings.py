@@ -1,4 +1,4 @@
-"""Settings of a small project; the test runner sets the host and port of the database."""
+"""Configure a small project. The test runner sets host and port of its database."""
 
 SECRET_KEY = "for tests alone"  # noqa: S105
 INSTALLED_APPS = ["accounts"]

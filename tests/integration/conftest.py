@@ -25,7 +25,11 @@ from .differences import DIFFERENCES
 
 @pytest.fixture(scope="session")
 def pool(dockertest_pool: dockertest.Pool) -> dockertest.Pool:
-    """A pool that tests must not close; without an engine, the tests are skipped, or fail in CI."""
+    """
+    A pool that tests must not close.
+
+    Without an engine, the tests are skipped, or fail in CI.
+    """
     return dockertest_pool
 
 
@@ -40,7 +44,11 @@ def local(pool: dockertest.Pool) -> str:
 
 @contextmanager
 def dead_port(port: int = 0) -> Iterator[str]:
-    """Provide the address of a port whose queue is full, so that the system drops every packet."""
+    """
+    Provide the address of a port that drops every packet.
+
+    The queue of the port is full, so the system drops the packets.
+    """
     with ExitStack() as opened, socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", port))
@@ -99,7 +107,11 @@ class Engine:
         return attrs
 
     def remove(self, container: str) -> None:
-        """Remove a container at once, if there is one, running or not; Podman 5 alone would wait for 10 s."""
+        """
+        Kill and remove a container, running or not, if it exists.
+
+        Without the kill, Podman 5 would wait for 10 s.
+        """
         with suppress(docker.errors.APIError):  # It does not run.
             self.client.api.kill(container)
         with suppress(docker.errors.NotFound):
@@ -110,7 +122,11 @@ class Engine:
         return any(item.name == volume for item in self.client.volumes.list())
 
     def images(self, label: str, *, everything: bool = False) -> list[str]:
-        """Return the ids of the images with a label. Podman cannot list images while another one is being removed."""
+        """
+        Return the ids of the images with a label.
+
+        It retries, because Podman cannot list images while another one is being removed.
+        """
         listed = dockertest.retry(
             lambda: self.client.api.images(filters={"label": label}, all=everything), max_wait=10
         )
@@ -130,12 +146,12 @@ def engine(pool: dockertest.Pool) -> Engine:
 
 
 def without_tls_warning(errors: str) -> str:
-    """Return error output without the warning about an engine that is reached without TLS."""
+    """Return error output without the warning about an engine without TLS."""
     return re.sub(r"(?m)^tcp://.* does not use TLS: .*\n", "", errors)
 
 
 class Suite:
-    """A folder with a user's tests, which are run in a separate process within some seconds."""
+    """A folder of a user's tests, which run in a separate process with a time limit."""
 
     def __init__(self, folder: Path, label: str) -> None:
         self.folder = folder
@@ -143,16 +159,20 @@ class Suite:
         self.seconds = 120
 
     def write(self, name: str, text: str) -> None:
-        """Write a file, with `LABEL` replaced by a label that nothing else on the engine has."""
+        """Write a file, with `LABEL` replaced by a label that is unique on the engine."""
         text = textwrap.dedent(text).replace("LABEL", repr({self.label: "1"}))
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command that runs a Python module in this folder with warnings as errors."""
+        """Return the command that runs a Python module with warnings as errors."""
         return [sys.executable, "-W", "error", "-m", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment with *more*, without variables that affect which tests are skipped, and which plugins load."""
+        """
+        Return the environment for the process, updated with *more*.
+
+        It has no variables that affect which tests are skipped or which plugins load.
+        """
         ours = {
             name: value
             for name, value in os.environ.items()
@@ -190,7 +210,11 @@ def _differences(request: pytest.FixtureRequest) -> None:
 
 
 def skip_if_unsupported(feature: str, engine: Engine) -> None:
-    """Skip a test of a feature that this engine does not support, for the reason in `DIFFERENCES`."""
+    """
+    Skip a test of a feature that this engine does not support.
+
+    `DIFFERENCES` contains the reason.
+    """
     is_unsupported, reason = DIFFERENCES[feature]
     if is_unsupported(engine):
         pytest.skip(f"engine: {reason}")

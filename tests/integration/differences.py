@@ -1,6 +1,7 @@
 """
-Features that some engines do not support. Tests marked with one of them are skipped on these engines.
+Features that some engines do not support.
 
+Tests marked with one of them are skipped on these engines.
 docs/how-to/podman.md describes them to users.
 """
 

@@ -130,7 +130,11 @@ def test_values_of_build_arguments_are_hidden(
 def test_tracebacks_and_logs_of_the_transport_have_no_build_arguments(
     pool: dockertest.Pool, context: Path, image: str, caplog: pytest.LogCaptureFixture, version: Version
 ) -> None:
-    """The classic builder expects them in the URL, which urllib3 logs and requests puts into its errors."""
+    """
+    Build arguments appear neither in tracebacks nor in logs of the transport.
+
+    The classic builder expects them in the URL, which urllib3 logs and requests puts into its errors.
+    """
     caplog.set_level(logging.DEBUG)
     arguments = {"SECRET": "hunter2\nsecond secret", "GREETING": "hello"}
     build = dockertest.BuildOptions(context, build_args=arguments, version=version)
@@ -158,7 +162,11 @@ def test_tracebacks_and_logs_of_the_transport_have_no_build_arguments(
 def test_build_options_reach_the_builder(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
-    """The options are target, labels, platform and no-cache. The run options name the image."""
+    """
+    The builder receives target, labels, platform and no-cache.
+
+    The run options name the image.
+    """
     build = dockertest.BuildOptions(
         context,
         target="first",
@@ -277,7 +285,7 @@ def test_a_dockerfile_may_be_outside_of_its_context(
 def test_a_dockerfile_may_be_a_symbolic_link(
     pool: dockertest.Pool, context: Path, image: str, version: Version, target: str
 ) -> None:
-    """Its target may be outside of the context, or ignored; the docker CLI builds these as well."""
+    """The target may be outside of the context or ignored, as in the docker CLI."""
     folder = context / "folder"
     (folder / "ignored").mkdir(parents=True)
     (folder / ".dockerignore").write_text("ignored\n")
@@ -566,7 +574,11 @@ def test_buildx_builds_on_the_engine_of_the_pool(
     build_2: dockertest.BuildOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither the environment nor the CLI's configuration can redirect it to another engine or builder."""
+    """
+    The build always uses the engine of the pool and its builder.
+
+    Neither the environment nor the CLI's configuration can redirect it to another engine or builder.
+    """
     home = tmp_path / "home"
     (home / ".docker").mkdir(parents=True)
     (home / ".docker" / "config.json").write_text('{"currentContext": "gone", "credsStore": "gone"}')
@@ -602,7 +614,11 @@ class GuardedProxy(FaultProxy):
 def test_a_login_that_buildx_cannot_send_is_in_the_hint(
     local: str, tmp_path_factory: pytest.TempPathFactory, image: str, build_2: dockertest.BuildOptions
 ) -> None:
-    """Buildx connects by itself, without the headers of a custom client or of the CLI's configuration."""
+    """
+    The hint names the headers that the client adds and buildx cannot send.
+
+    Buildx connects by itself, without the headers of a custom client or of the CLI's configuration.
+    """
     guarded = GuardedProxy(tmp_path_factory.mktemp("front") / "x", local)
     client = docker.DockerClient(guarded.endpoint, version="1.41")
     client.api.auth = ("a", "b")
@@ -688,7 +704,11 @@ def test_proxies_of_the_docker_cli_reach_the_build(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """They are set in both builders, as `docker build` does; build arguments take precedence."""
+    """
+    Both builders set the proxies, as `docker build` does.
+
+    Build arguments take precedence.
+    """
     caplog.set_level(logging.INFO, logger="dockertest")
     folder = tmp_path_factory.mktemp("docker")
     proxy = {"httpProxy": "http://user:hunter2@proxy.test:1", "noProxy": "a.test"}
@@ -719,7 +739,11 @@ def test_variables_in_tracebacks_have_no_secrets(
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
 ) -> None:
-    """pytest's --showlocals and error trackers show the variables of all frames, also those of causes."""
+    """
+    Neither the frames of an error nor those of its causes contain secrets.
+
+    pytest's --showlocals and error trackers show the variables of all these frames.
+    """
     folder = tmp_path_factory.mktemp("docker")
     entry = {"auth": base64.b64encode(b"ann:hunter2").decode()}
     config = {"auths": {"a.test": entry}, "proxies": {"default": {"httpProxy": "http://hunter2@p"}}}
@@ -756,7 +780,11 @@ def test_variables_in_tracebacks_have_no_secrets(
 def test_escape_sequences_of_a_build_are_removed(
     pool: dockertest.Pool, context: Path, name: str, version: Version, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A terminal would interpret them, and they could prevent a secret from being masked."""
+    """
+    Escape sequences are removed before secrets are masked.
+
+    A terminal would interpret them, and they could prevent a secret from being masked.
+    """
     caplog.set_level(logging.INFO, logger="dockertest")
     line = r"RUN printf '\033]0;title\007evil \033[31mhun\033[0mter2\r\n'; false"
     (context / "Dockerfile").write_text((context / "Dockerfile").read_text() + line + "\n")
@@ -773,7 +801,11 @@ def test_escape_sequences_of_a_build_are_removed(
 def test_a_build_argument_cannot_configure_the_docker_cli(
     pool: dockertest.Pool, context: Path, name: str, argument: str
 ) -> None:
-    """Values are passed in the environment, where some names have a meaning for the docker CLI itself."""
+    """
+    A name that has a meaning for the docker CLI is rejected.
+
+    Values are passed in the environment, which the docker CLI itself reads.
+    """
     build = dockertest.BuildOptions(context, version="2", build_args={argument: "hunter2"})
     with pytest.raises(dockertest.InvalidOptionError, match=argument) as caught:
         pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=name))

@@ -1,4 +1,8 @@
-"""Unusual ways to start a program, narrow limits, and many processes that compete for one reused container."""
+"""
+Unusual ways to start a program, narrow limits, and competing processes.
+
+The processes compete for one reused container.
+"""
 
 import json
 import os
@@ -29,14 +33,22 @@ os.rename(file.name, sys.argv[1])
 
 
 def session_of(file: Path) -> str:
-    """Return the session that a program has written to a file, once it has used its containers."""
+    """
+    Return the session that a program has written to a file.
+
+    Wait for the file, which the program writes once it has used its containers.
+    """
     dockertest.retry(file.exists, max_wait=60)
     return file.read_text()
 
 
 @pytest.mark.parametrize("streams", ["/dev/null", "closed"])
 def test_a_program_started_by_a_daemon_leaves_nothing(engine: Engine, tmp_path: Path, streams: str) -> None:
-    """Cron has no terminal, a small environment and another folder; some daemons have no standard streams at all."""
+    """
+    A program without a terminal or standard streams leaves nothing.
+
+    Cron has no terminal, a small environment and another folder. Some daemons have no standard streams.
+    """
     code = ("import os\nos.closerange(0, 3)\n" if streams == "closed" else "") + MAKE + "time.sleep(600)"
     kept = ("DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKERTEST_IMAGE_PREFIX")
     process = subprocess.Popen(
@@ -57,7 +69,11 @@ def test_a_program_started_by_a_daemon_leaves_nothing(engine: Engine, tmp_path: 
 
 
 def test_the_end_of_a_terminal_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
-    """When tmux or an ssh connection ends, the kernel sends SIGHUP to all programs in its terminal."""
+    """
+    A program that is ended by SIGHUP leaves nothing.
+
+    When tmux or an ssh connection ends, the kernel sends SIGHUP to all programs in its terminal.
+    """
     pid, terminal = pty.fork()
     if not pid:
         code = MAKE + "time.sleep(600)"
@@ -94,7 +110,11 @@ def test_a_program_with_little_memory(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_program_that_cannot_start_threads(engine: Engine, tmp_path: Path) -> None:
-    """This happens at a limit of processes; a whole session works, and the reaper removes what a kill leaves."""
+    """
+    A whole session works, and the reaper removes what a kill leaves.
+
+    Starting a thread fails at a limit of processes.
+    """
     code = "import threading\nthreading.stack_size(1 << 46)  # more than any machine has\n" + MAKE
     ended = subprocess.run(
         [sys.executable, "-c", code + "os.kill(os.getpid(), signal.SIGKILL)", str(tmp_path / "session")],
@@ -153,7 +173,11 @@ for child in living:
 
 
 def compete(engine: Engine, name: str, number: int, seed: int) -> None:
-    """Kill half of the processes that ask for one reused container, and check what the others get."""
+    """
+    Kill half of the processes that compete for one reused container.
+
+    Check that the others share one running container.
+    """
     with dockertest.Pool() as pool:
         try:
             ended = subprocess.run(
@@ -173,7 +197,7 @@ def compete(engine: Engine, name: str, number: int, seed: int) -> None:
 
 
 def test_killed_processes_do_not_take_a_shared_container_with_them(engine: Engine, name: str) -> None:
-    """Six of twelve are killed between their first request and the use of the container."""
+    """Six of twelve competing processes are killed at random moments."""
     compete(engine, name, 12, 1)
 
 

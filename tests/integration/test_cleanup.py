@@ -1,4 +1,4 @@
-"""Containers and networks are removed when their pool is closed and when the interpreter exits."""
+"""Containers and networks are removed on pool close and at interpreter exit."""
 
 import subprocess
 import sys
@@ -23,7 +23,11 @@ def test_closing_a_pool_removes_its_containers(engine: Engine) -> None:
 
 
 def test_a_container_is_removed_after_those_that_share_its_network(engine: Engine) -> None:
-    """Podman does not remove it as long as others use its network, so the removal is retried."""
+    """
+    The removal is retried while other containers use the network.
+
+    Podman does not remove a container as long as others use its network.
+    """
     with dockertest.Pool() as pool:
         first = pool.run("busybox:1.35", cmd=SLEEP)
         others = [pool.run("busybox:1.35", cmd=SLEEP, network_id=f"container:{first.id}") for _ in range(2)]
@@ -88,7 +92,7 @@ def test_a_closed_pool_or_resource_cannot_be_used(name: str) -> None:
 
 
 def test_eight_threads_close_one_container_once(pool: dockertest.Pool, engine: Engine) -> None:
-    """All calls return without an error, and the container is already removed when the first one returns."""
+    """No call raises an error, and each returns after the removal."""
     resource = pool.run("busybox:1.35", cmd=SLEEP)
     failures: list[BaseException] = []
 
@@ -133,7 +137,11 @@ def test_closing_a_pool_while_another_thread_starts_a_container(engine: Engine, 
 
 
 def close_during_run(pool: dockertest.Pool, options: dockertest.RunOptions) -> list[Exception]:
-    """Close *pool* while another thread is creating a container, and return the errors of that thread."""
+    """
+    Close *pool* during the creation of a container, and return the errors.
+
+    Another thread creates the container, and the errors are those of that thread.
+    """
     failures: list[Exception] = []
     creating = threading.Event()
 
@@ -161,7 +169,11 @@ def test_a_container_that_was_removed_already_is_not_an_error(engine: Engine) ->
 def test_kept_containers_and_networks_are_reported(
     engine: Engine, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """With `keep=True` nothing is removed, and one line contains the address and the command for removal."""
+    """
+    With `keep=True` nothing is removed, and one line reports the container.
+
+    The line contains the address and the command for removal.
+    """
     with dockertest.Pool(keep=True) as pool:
         network = pool.create_network(name)
         kept = pool.run("busybox:1.35", name=name, cmd=SLEEP, exposed_ports=[80], networks=[network])

@@ -135,7 +135,11 @@ class TestTerminal:
     """A user tries out a server in a terminal."""
 
     def test_ctrl_c_removes_the_container(self, name: str, engine: Engine) -> None:
-        """Until then the printed URL works; the removal does not wait for the server to stop by itself."""
+        """
+        The printed URL works until Ctrl-C, which removes the container.
+
+        The removal does not wait for the server to stop by itself.
+        """
         terminal = Terminal(*POSTGRES, "--name", name)
         terminal.wait_for("press Ctrl-C to remove it")
         url = re.findall(r"connect +\x1b\[1m(postgresql://\S+)\x1b\[0m", terminal.shown)[0]
@@ -331,7 +335,11 @@ class TestDetached:
         dockertest.retry(lambda: not engine.has(name), max_wait=20)
 
     def test_without_a_time_limit_it_stays(self, name: str, engine: Engine, pool: dockertest.Pool) -> None:
-        """Neither `prune` nor the next session removes it, `ps` lists it, and the removal command is printed."""
+        """
+        Neither `prune` nor the next session removes it, and `ps` lists it.
+
+        The removal command is printed.
+        """
         ended = call("run", "-d", "--name", name, *SLEEP)
         assert ended.returncode == 0, ended.stderr
         kept = pool.container_by_name(name)
@@ -381,7 +389,7 @@ QUICK = {"redis:7.0", "mariadb:10.11", "coreos/etcd:v3.4.23"}
     "image", [pytest.param(image, marks=() if image in QUICK else pytest.mark.soak) for image in READY]
 )
 def test_it_waits_for_a_known_service(image: str, name: str, pool: dockertest.Pool) -> None:
-    """The service answers in its own protocol, and the URL to connect with is printed."""
+    """The service answers in its own protocol, and its URL is printed."""
     prefix = "" if os.environ.get("DOCKERTEST_IMAGE_PREFIX") or "etcd" not in image else "quay.io/"
     settings = SETTINGS.get(image, "").split()
     ended = call("run", prefix + image, "-d", "--json", "--wait", "100s", "--name", name, *settings)
@@ -432,7 +440,11 @@ class TestInventory:
     def test_prune_removes_leftovers_of_dead_sessions(
         self, name: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Reused containers are removed only on request. The test has its own identity to be isolated."""
+        """
+        Reused containers are removed only on request.
+
+        The test has its own identity to be isolated.
+        """
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
         identity = f"{name}.{reaper_client.identity(Path()).split('.')[1]}.boot.1"
         another = [sys.executable, "-c", AS_ANOTHER, identity]

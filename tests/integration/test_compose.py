@@ -1,4 +1,4 @@
-"""Compose projects: started, used, refused, failing, and removed even if the process is killed."""
+"""Compose projects: started, used, refused, failing, and removed after a kill."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_replicas(pool: dockertest.Pool, tmp_path: Path) -> None:
 
 
 def test_a_service_that_is_built(pool: dockertest.Pool, engine: Engine, tmp_path: Path) -> None:
-    """Its image has the same name in all runs, so that runs leave no images of their own."""
+    """The image has the same name in all runs, so that no run leaves its own image."""
     (tmp_path / "Dockerfile").write_text(
         f"FROM {os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}busybox:1.35\nCMD sleep 600\n", encoding="utf-8"
     )
@@ -254,7 +254,7 @@ def test_a_service_that_fails_reports_its_own_log(
 def test_a_dependency_that_fails_reports_its_own_log(
     pool: dockertest.Pool, engine: Engine, tmp_path: Path, name: str
 ) -> None:
-    """If `docker compose up` fails because of a service, that service's log is in the error too."""
+    """If `docker compose up` fails, the error has the log of the failed service."""
     (tmp_path / "compose.yaml").write_text(
         """
 services:
@@ -377,7 +377,11 @@ def killed(file: Path, tmp_path: Path, engine: Engine) -> Iterator[list[str]]:
 
 
 def kill_at(file: Path, moment: float | None) -> str:
-    """Kill a process that starts a project, some seconds after it began or once it is up; return its session."""
+    """
+    Kill a process that starts a project, and return its session.
+
+    The kill happens *moment* seconds after the process began, or with `None` once the project is up.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(file)],
         stdin=subprocess.PIPE,
@@ -409,7 +413,7 @@ def running_composes(file: Path) -> list[str]:
 
 @pytest.mark.parametrize("moment", [None, 0.3, 0.8], ids=["up", "early", "late"])
 def test_nothing_is_left_after_a_kill(file: Path, killed: list[str], moment: float | None) -> None:
-    """Docker Compose ends with the process that started it, and the reaper removes what there is."""
+    """Docker Compose ends with its parent process, and the reaper removes the rest."""
     killed.append(kill_at(file, moment))
     if sys.platform == "linux":
         dockertest.retry(lambda: not running_composes(file), max_wait=10)
@@ -426,7 +430,11 @@ def test_nothing_is_left_after_50_kills(file: Path, killed: list[str]) -> None:
 
 
 def test_ctrl_c_removes_the_project(file: Path, killed: list[str], engine: Engine) -> None:
-    """An interrupted start ends Docker Compose, and leaves nothing once the process has ended."""
+    """
+    An interrupted start ends Docker Compose.
+
+    Nothing is left once the process has ended.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(file)],
         stdin=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """
-The behaviour that Go's Dockertest 3 and 4 cover in their tests, with a real engine.
+The behaviour that the tests of Go's Dockertest 3 and 4 cover.
 
-`make soak` runs this file twenty times.
+The tests use a real engine. `make soak` runs this file twenty times.
 """
 
 import threading
@@ -34,7 +34,7 @@ def connect(postgres: dockertest.Resource) -> psycopg.Connection:
 
 
 def test_postgres(pool: dockertest.Pool, engine: Engine) -> None:
-    """A server has a port and an address, becomes ready during `retry`, and is purged."""
+    """A server has a port and an address, gets ready in `retry`, and is purged."""
     postgres = pool.run("postgres", "15", env=["POSTGRES_PASSWORD=secret"])
     assert postgres.get_port("5432/tcp") > 0
     assert postgres.get_bound_ip("5432/tcp") == engine.host
@@ -152,7 +152,11 @@ def test_networks_are_joined_at_the_start(pool: dockertest.Pool) -> None:
 
 
 def test_networks_can_be_joined_and_left_later(pool: dockertest.Pool) -> None:
-    """One container reaches another by its address, which is passed in the environment of an exec."""
+    """
+    One container reaches another by its address in their network.
+
+    The address is passed in the environment of an exec.
+    """
     network = pool.create_network()
     with (
         network,
@@ -259,7 +263,7 @@ def test_a_start_failure_is_rolled_back(pool: dockertest.Pool, engine: Engine, n
 
 
 def test_a_cleanup_failure_is_reported_and_retried(tmp_path: Path, engine: Engine) -> None:
-    """The error names the container that could not be removed, and a second close removes it."""
+    """The error names the remaining container, and a second close removes it."""
     with FaultProxy(tmp_path / "engine.sock").running() as proxy:
         pool = dockertest.Pool(proxy.endpoint)
         resources = [pool.run("busybox:1.35", cmd=SLEEP) for _ in range(3)]
@@ -275,7 +279,7 @@ def test_a_cleanup_failure_is_reported_and_retried(tmp_path: Path, engine: Engin
 
 
 def test_a_network_is_found_by_name(pool: dockertest.Pool, name: str) -> None:
-    """Only the exact name matches, and closing the result does not remove the network."""
+    """Only the exact name matches, and closing the result keeps the network."""
     with pool.create_network(name) as network:
         (borrowed,) = pool.networks_by_name(name)
         assert borrowed.id == network.id
@@ -293,7 +297,11 @@ def test_two_containers_get_different_addresses(pool: dockertest.Pool) -> None:
 
 
 def test_a_dockerfile_with_a_build_argument(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
-    """The build argument is visible through exec, and the built image is run without a pull."""
+    """
+    The build argument is visible through exec.
+
+    The built image is run without a pull.
+    """
     dockerfile = f'FROM {pool.image_prefix}busybox:1.35\nARG WORD=none\nRUN echo "$WORD" > /word\n'
     (tmp_path / "Dockerfile").write_text(dockerfile)
     build = dockertest.BuildOptions(tmp_path, build_args={"WORD": "hello"}, remove_image=True)

@@ -1,4 +1,8 @@
-"""Registry credentials of the docker CLI: files, the variable, and real credential helpers; no engine."""
+"""
+Registry credentials of the docker CLI, without an engine.
+
+They are in files, in the variable, and in real credential helpers.
+"""
 
 import base64
 import json
@@ -30,7 +34,7 @@ def encoded(user: str = "ann", password: str = PASSWORD) -> str:
 
 
 class Home:
-    """A home folder with a configuration of the docker CLI and a folder for credential helpers."""
+    """A home folder with a docker CLI configuration and credential helpers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +50,11 @@ class Home:
         self.file.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def helper(self, name: str, script: str) -> Path:
-        """Write a helper in shell, and return the file in which it records the servers it is asked for."""
+        """
+        Write a shell helper, and return the file that records its requests.
+
+        Each line of the file has the action and the server that the helper is asked for.
+        """
         log = self.folder / f"{name}.log"
         program = self.programs / f"docker-credential-{name}"
         program.write_text(
@@ -140,7 +148,7 @@ def test_a_plain_host_name_takes_precedence_over_a_url(home: Home) -> None:
     ],
 )
 def test_the_forms_of_an_entry(home: Home, entry: object, expected: AuthConfig | None) -> None:
-    """`auth`, user name and password, or a token; an entry without any of them has no credentials."""
+    """An entry has `auth`, user name and password, a token, or no credentials."""
     home.write({"auths": {REGISTRY: entry}})
     login = home.find()
     actual = login and (login.username, login.password, login.identity_token)
@@ -259,7 +267,11 @@ def test_a_helper_without_credentials_for_a_registry(home: Home, caplog: pytest.
 def test_a_failing_helper_is_only_a_warning(
     home: Home, caplog: pytest.LogCaptureFixture, script: str, words: str
 ) -> None:
-    """There is one warning, which does not contain the helper's output, and the next source is used."""
+    """
+    One warning is logged, and the next source is used.
+
+    The warning does not contain the helper's output.
+    """
     caplog.set_level(logging.DEBUG)
     home.helper("broken", script)
     home.write({"credsStore": "broken", "auths": {REGISTRY: {"auth": encoded("entry")}}})
@@ -445,7 +457,7 @@ def test_a_login_after_the_creation_of_the_pool_is_used(home: Home) -> None:
 def test_a_broken_configuration_is_one_warning(
     home: Home, caplog: pytest.LogCaptureFixture, content: object
 ) -> None:
-    """The warning names the file and quotes nothing from it; the next source is used instead."""
+    """The warning names the file without quoting it, and the next source is used."""
     caplog.set_level(logging.DEBUG)
     home.write(content)
     variable = json.dumps({"auths": {REGISTRY: {"auth": encoded("variable")}}})
@@ -486,7 +498,11 @@ def test_an_invalid_entry_of_another_registry_is_ignored(
 
 
 def test_credentials_for_a_build(home: Home) -> None:
-    """All entries are sent, and helpers are only asked about the registries of the base images."""
+    """
+    All entries with credentials are sent.
+
+    Helpers are only asked about the registries of the base images.
+    """
     log = home.helper("store", answer("store"))
     home.write(
         {
@@ -507,7 +523,11 @@ def test_credentials_for_a_build(home: Home) -> None:
 
 
 def test_auth_of_a_build_takes_precedence(home: Home) -> None:
-    """It is for the server that it names, or else for the registry of the base images."""
+    """
+    The login applies to the server that it names.
+
+    Without a server, it applies to the registry of the base images.
+    """
     home.write({"auths": {"a.test": {"auth": encoded("a")}, "b.test": {"auth": encoded("b")}}})
     credentials = Credentials(home.environ)
 
@@ -532,7 +552,11 @@ def test_auth_of_a_build_takes_precedence(home: Home) -> None:
     ],
 )
 def test_auth_is_sent_to_one_registry_only(registries: set[str], expected: str) -> None:
-    """It is sent to the registry that the Dockerfile names, and to none if that is ambiguous."""
+    """
+    It is sent to the registry that the Dockerfile names.
+
+    If the registry is ambiguous or missing, an error is raised.
+    """
     auth = AuthConfig("own", PASSWORD)
     if "names" in expected:
         with pytest.raises(InvalidOptionError, match=expected):
@@ -542,7 +566,7 @@ def test_auth_is_sent_to_one_registry_only(registries: set[str], expected: str) 
 
 
 def test_the_configuration_for_buildx_has_no_credentials(home: Home) -> None:
-    """It has the proxies and plug-ins, but neither credentials nor the current context."""
+    """It has proxies and plug-ins, but no credentials and no current context."""
     home.write(
         {"auths": {}, "credsStore": "x", "credHelpers": {}, "currentContext": "y", "proxies": {"z": 1}}
     )
@@ -578,7 +602,11 @@ def test_invalid_proxies_are_ignored(home: Home, proxies: object) -> None:
 
 
 def test_headers_with_credentials_are_hidden() -> None:
-    """The values have the engine's format, base64 for URLs, and their repr shows only asterisks."""
+    """
+    The repr of a header shows only asterisks.
+
+    The values have the engine's format, base64 for URLs.
+    """
     auth = AuthConfig("ann", "p?>~ä", server_address="a.test", identity_token="t")
     pull, build = _credentials.pull_header(auth), _credentials.build_header({"a.test": auth})
     expected = {"username": "ann", "password": "p?>~ä", "serveraddress": "a.test", "identitytoken": "t"}

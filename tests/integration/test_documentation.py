@@ -1,4 +1,8 @@
-"""The Python blocks and the commands of the README and the documentation are executed as printed."""
+"""
+The Python blocks and commands of the documentation run as printed.
+
+The README is included.
+"""
 
 import inspect
 import os
@@ -38,7 +42,11 @@ INSTALLATIONS = {'python -m pip install ".[postgres]"', "python -m pip install p
 def test_a_block_runs_as_printed(
     request: pytest.FixtureRequest, pool: dockertest.Pool, block: str, tmp_path: Path
 ) -> None:
-    """Each block succeeds with warnings as errors, in its own process and folder, and leaves nothing behind."""
+    """
+    Each block succeeds with warnings as errors, and leaves nothing behind.
+
+    It runs in its own process and folder.
+    """
     if "host_access_ports" in block:
         request.getfixturevalue("local")  # Containers of a remote engine cannot reach this host.
     if "ulimits=" in block:
@@ -66,7 +74,11 @@ def test_a_block_runs_as_printed(
 
 @pytest.mark.parametrize("line", sorted({line for line in COMMANDS if line.startswith("dockertest ")}))
 def test_a_dockertest_command_runs_as_printed(line: str) -> None:
-    """Each command of the package succeeds; one that runs until Ctrl-C is interrupted once it has printed the URL."""
+    """
+    Each command of the package succeeds.
+
+    A command that runs until Ctrl-C is interrupted once it has printed the URL.
+    """
     words = [sys.executable, "-m", *line.split()]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -87,7 +99,11 @@ def test_every_other_command_is_run_by_ci_or_is_an_installation() -> None:
 
 
 def test_the_names_in_the_go_migration_exist() -> None:
-    """The middle column of both tables names members of this package, and the first has all methods of Go's pool."""
+    """
+    The Python names of both tables exist, and all methods of Go's pool are listed.
+
+    The names are in the middle column, and the methods of Go's pool in the first.
+    """
     rows = re.findall(r"^\| (.*?) \| (.*?) \|", PAGES["docs/migration/go.md"], re.MULTILINE)
     go, python = ("\n".join(column) for column in zip(*rows, strict=True))
     kinds = {"pool": dockertest.Pool, "r": dockertest.Resource, "network": dockertest.Network}

@@ -1,4 +1,8 @@
-"""Choosing and connecting to an engine, with real engines, sockets, certificates and the docker CLI."""
+"""
+Choosing and connecting to an engine.
+
+The tests use real engines, sockets, certificates and the docker CLI.
+"""
 
 import json
 import logging
@@ -35,7 +39,11 @@ VARIABLES = ("DOCKER_HOST", "DOCKER_URL", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY",
 
 @pytest.fixture
 def no_endpoint_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment without an endpoint, and an empty configuration folder of the docker CLI."""
+    """
+    An environment without an endpoint or configuration of the docker CLI.
+
+    The fixture is the path of the CLI's configuration folder, which does not exist yet.
+    """
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
@@ -85,7 +93,11 @@ def test_a_context_with_tls(
     monkeypatch: pytest.MonkeyPatch,
     skip_verify: bool,
 ) -> None:
-    """It is created and selected with the docker CLI; without verification it has no CA certificate."""
+    """
+    A context is created and selected with the docker CLI.
+
+    Without verification it has no CA certificate.
+    """
     context = certificates(tmp_path, host="elsewhere.example" if skip_verify else "127.0.0.1")
     with Front(local, context) as front:
         how = f"host={front.url},cert={tmp_path}/cert.pem,key={tmp_path}/key.pem,"
@@ -235,7 +247,11 @@ dockertest.Pool(sys.argv[1]).close()
 
 
 def test_connecting_needs_no_thread(local: str) -> None:
-    """No thread can be started at the interpreter's exit or when a job has reached its limit of threads."""
+    """
+    A pool connects even if no thread can be started.
+
+    No thread can be started at the interpreter's exit or when a job has reached its limit of threads.
+    """
     with Front(local) as front:
         subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", NO_THREADS, front.url], check=True)
 
@@ -280,7 +296,11 @@ class LoginProxy(FaultProxy):
 
 
 def test_the_login_of_a_custom_client_is_sent_with_every_request(local: str, tmp_path: Path) -> None:
-    """This includes requests with headers of their own, such as downloads and commands with input."""
+    """
+    The login is also sent with requests that have headers of their own.
+
+    Examples are downloads and commands with input.
+    """
     guarded = LoginProxy(tmp_path / "x", local)
     with guarded.running():
         client = docker.DockerClient(base_url=guarded.endpoint, version="1.41")
@@ -319,7 +339,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_the_reaper_uses_the_credentials_of_a_custom_client(
     local: str, engine: Engine, tmp_path: Path, name: str
 ) -> None:
-    """It sends the client's login, cookies and headers, which do not appear on its command line."""
+    """
+    The reaper sends the client's login, cookies and headers.
+
+    They do not appear on its command line.
+    """
     strict = StrictProxy(tmp_path / "x", local)
     with strict.running():
         ended = subprocess.run(
@@ -415,7 +439,11 @@ SECRET = "hunter2"
 def test_an_invalid_header_is_an_error_without_its_value(
     local: str, no_endpoint_named: Path, value: str
 ) -> None:
-    """It may be a token that was copied with its line end; the traceback does not contain it either."""
+    """
+    Neither the message nor the traceback contains the value.
+
+    The value may be a token that was copied with its line end.
+    """
     no_endpoint_named.mkdir()
     config = no_endpoint_named / "config.json"
     config.write_text(json.dumps({"HttpHeaders": {"Authorization": value}}))
@@ -472,7 +500,11 @@ def test_a_proxy_may_forbid_the_request_for_the_oldest_version(
 
 @pytest.fixture
 def remote(local: str, pool: dockertest.Pool) -> "Iterator[str]":
-    """The engine on plain TCP at a non-loopback address of this machine: the gateway of a network."""
+    """
+    The engine on plain TCP at a non-loopback address of this machine.
+
+    The address is the gateway of a network.
+    """
     # Podman assigns the address to this machine when the first container joins the network.
     with pool.create_network() as network, pool.run("busybox:1.35", cmd=["sleep", "600"], networks=[network]):
         address = pool.client.networks.get(network.id).attrs["IPAM"]["Config"][0]["Gateway"]
@@ -547,7 +579,11 @@ def test_the_endpoint_of_a_custom_client_is_known(local: str) -> None:
 def test_ports_are_published_where_they_can_be_reached(
     host: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A remote engine publishes on all addresses, since IPv4 ports are unreachable at its IPv6 address."""
+    """
+    A remote engine publishes on all addresses of its family.
+
+    IPv4 ports are unreachable at the IPv6 address of an engine.
+    """
     monkeypatch.delenv("DOCKERTEST_PUBLISH_IP", raising=False)
     client = docker.DockerClient(base_url=f"tcp://{host}:2375", version="1.41")  # connects to nothing
     with dockertest.Pool(client=client) as pool:
@@ -570,7 +606,11 @@ with dockertest.Pool(sys.argv[1]) as pool:
 
 @pytest.mark.differs("ports at IPv6 addresses")
 def test_the_name_of_a_host_with_ipv6_only(local: str, tmp_path: Path) -> None:
-    """Ports are published and reached by IPv6, although the endpoint does not show that."""
+    """
+    Ports are published and reached by IPv6.
+
+    The endpoint does not show that the host has only IPv6.
+    """
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("machine: only root on Linux may put another file in the place of the system's")
     try:

@@ -1,4 +1,8 @@
-"""An engine that is killed and started again, and one whose network is cut, in the middle of a session."""
+"""
+Outages of an engine in the middle of a session.
+
+The engine is killed and started again, or its network is cut.
+"""
 
 import os
 import signal
@@ -40,7 +44,11 @@ def image(pool: dockertest.Pool) -> str:
 def test_a_session_survives_the_death_of_its_engine(  # noqa: PLR0915 - one story
     own: OwnEngine, image: str, restore: str
 ) -> None:
-    """Each call fails at once. After the restart containers are alive or dead, as the engine has them, and are removed."""
+    """
+    Each call fails at once, and all containers are removed after the restart.
+
+    After the restart, the containers are alive or dead, as the engine has them.
+    """
     is_alive = restore == "--live-restore"
     with own.running(restore):
         own.load(image)
@@ -131,7 +139,11 @@ def test_the_reaper_waits_for_an_engine_that_is_started_again(
 def test_a_network_partition_ends_every_call(  # noqa: PLR0915 - one story
     own: OwnEngine, image: str, victim: Callable[[str, str], "subprocess.Popen[str]"]
 ) -> None:
-    """Packets are dropped, so that no connection is refused or reset. The reaper removes everything once the network is back."""
+    """
+    Packets are dropped, so that no connection is refused or reset.
+
+    The reaper removes everything once the network is back.
+    """
     with own.running():
         own.load(image)
         pool = dockertest.Pool(own.tcp_endpoint, timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""The examples run as documented and leave nothing behind, and their index is correct."""
+"""The examples run as documented and leave nothing, and their index is correct."""
 
 import importlib.metadata
 import os
@@ -57,7 +57,11 @@ INDEX = index()
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with warnings as errors, except for deprecation warnings of client libraries."""
+    """
+    Run Python with warnings as errors.
+
+    Deprecation warnings of client libraries are exempt.
+    """
     return subprocess.run(
         [sys.executable, "-W", "error", *WARNINGS, *arguments],
         capture_output=True,
@@ -79,7 +83,7 @@ def has_image(engine: Engine, image: str) -> bool:
 
 
 class MarkedRun:
-    """What a process created, recognized by a time to live that no other process uses."""
+    """The objects that a process created, recognized by a unique time to live."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -101,7 +105,11 @@ class MarkedRun:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_example_runs_and_leaves_nothing(name: str, engine: Engine, tmp_path: Path) -> None:
-    """It prints one line with the image and the answer. A remote engine causes a warning."""
+    """
+    An example prints one line with the image and the answer.
+
+    A remote engine causes a warning.
+    """
     row, prefix = INDEX[f"{name}.py"], os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
     missing = [prefix + image for image in row.images if not has_image(engine, prefix + image)]
     if not row.here and missing and prefix == PREFIX:
@@ -138,7 +146,11 @@ def test_the_index_is_complete() -> None:
 
 @pytest.mark.parametrize("name", sorted(INDEX))
 def test_the_index_names_the_images(name: str) -> None:
-    """Each image is used by its example. The tests create those of examples that need no registry."""
+    """
+    Each image is used by its example.
+
+    The tests create the images of examples that need no registry.
+    """
     row, path = INDEX[name], EXAMPLES / name
     files = [*path.rglob("*.py")] if path.is_dir() else [path]
     if name == "run_dockerfile.py":
@@ -163,7 +175,7 @@ def test_the_index_lists_the_clients_of_the_extra() -> None:
 
 
 def test_exposure_notifications(engine: Engine) -> None:
-    """It prints what it started, the address, the durations, the server's answer, and the removal."""
+    """The example prints the start, address, durations, answer and removal."""
     ended = run(str(EXAMPLES / "exposure_notifications.py"))
     assert ended.returncode == 0, ended.stderr
     for text in (

@@ -1,4 +1,8 @@
-"""Commands in a running container: input, output, exit code and errors, over every kind of connection."""
+"""
+Commands in a running container, over every kind of connection.
+
+The tests cover input, output, exit codes and errors.
+"""
 
 import gc
 import gzip
@@ -45,7 +49,11 @@ def box(pool: dockertest.Pool) -> Iterator[dockertest.Resource]:
 
 
 def through(front: Front, certificates: Path | None = None) -> dockertest.Pool:
-    """Return a pool that connects through a front, without the TLS settings of the environment."""
+    """
+    Return a pool that connects through a front.
+
+    It ignores the TLS settings of the environment.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DOCKER_CERT_PATH", raising=False)
         patch.delenv("DOCKER_TLS_VERIFY", raising=False)
@@ -152,7 +160,11 @@ def test_output_is_text_or_bytes(box: dockertest.Resource) -> None:
 
 
 def test_output_is_written_to_writers(box: dockertest.Resource) -> None:
-    """Each stream has its own writer, or both have the same one; the attributes of the result are empty."""
+    """
+    Each stream has its own writer, or both have the same one.
+
+    The attributes of the result are empty.
+    """
     out, err, both = io.BytesIO(), io.BytesIO(), io.BytesIO()
     script = ["sh", "-c", "echo out; echo err >&2"]
     assert box.exec(script, stdout=out, stderr=err) == ExecResult(0, "", "")
@@ -162,7 +174,11 @@ def test_output_is_written_to_writers(box: dockertest.Resource) -> None:
 
 
 def test_a_writer_may_accept_part_of_the_data(box: dockertest.Resource) -> None:
-    """An unbuffered file may write only part of the data, and gets the rest in further calls."""
+    """
+    A writer that writes only part of the data gets the rest in further calls.
+
+    An unbuffered file is such a writer.
+    """
 
     class Slow(io.RawIOBase):
         received = b""
@@ -177,7 +193,11 @@ def test_a_writer_may_accept_part_of_the_data(box: dockertest.Resource) -> None:
 
 
 def test_a_large_output_does_not_exhaust_memory(box: dockertest.Resource) -> None:
-    """By default the last 64 MiB of each stream are kept, and a line at the beginning reports the omission."""
+    """
+    By default the last 64 MiB of each stream are kept.
+
+    A line at the beginning reports the omission.
+    """
     script = "head -c 100000000 /dev/zero | tr '\\0' x; echo the end"
     tracemalloc.start()
     try:
@@ -193,7 +213,11 @@ def test_a_large_output_does_not_exhaust_memory(box: dockertest.Resource) -> Non
 
 
 def test_max_bytes_limits_each_stream(box: dockertest.Resource) -> None:
-    """The end is kept, as text or bytes; `None` keeps everything; writers get everything."""
+    """
+    The end of each stream is kept, as text or bytes.
+
+    With `None` everything is kept. Writers get everything.
+    """
     script = ["sh", "-c", "echo 0123456789; echo short >&2"]
     result = box.exec(script, max_bytes=6)
     assert result == ExecResult(0, "[dockertest omitted 5 bytes here; max_bytes is 6]\n56789\n", "short\n")
@@ -213,7 +237,11 @@ def test_with_a_tty_there_is_one_stream(connected_box: dockertest.Resource) -> N
 
 
 def test_a_container_is_closed_promptly_while_a_command_runs(pool: dockertest.Pool) -> None:
-    """Removal does not wait for running commands; Podman needs an explicit kill for that."""
+    """
+    Removal does not wait for running commands.
+
+    Podman needs an explicit kill for that.
+    """
     resource = pool.run("busybox:1.35", cmd=SLEEP)
     started = threading.Event()
 
@@ -327,7 +355,7 @@ def test_both_directions_are_complete(connected_box: dockertest.Resource) -> Non
 
 
 def test_input_may_depend_on_output(connected_box: dockertest.Resource) -> None:
-    """Both are transferred immediately, so that the two sides can hold a conversation."""
+    """Both are transferred immediately, so that each can depend on the other."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     class Answers:
@@ -368,7 +396,11 @@ def test_an_idle_stdin_does_not_delay_the_end(connected_box: dockertest.Resource
 
 
 def test_input_buffered_by_its_stream_is_sent(box: dockertest.Resource) -> None:
-    """Once the first line is read, the second one is in the stream's buffer, where polling cannot detect it."""
+    """
+    The lines in the stream's buffer are sent, although polling cannot detect them.
+
+    Once the first line is read, the second one is in that buffer.
+    """
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
         sink.write(b"mine\nthe command's\n")
@@ -394,7 +426,11 @@ def test_a_blocking_read_does_not_delay_the_end(box: dockertest.Resource) -> Non
 
 
 def test_with_a_tty_the_end_of_input_is_ctrl_d(connected_box: dockertest.Resource) -> None:
-    """A terminal cannot be closed in one direction. It also works after an unfinished line."""
+    """
+    Ctrl-D ends the input, even after an unfinished line.
+
+    A terminal cannot be closed in one direction.
+    """
     assert connected_box.exec(["cat"], stdin="line\n", tty=True, timeout=20).stdout == "line\r\nline\r\n"
     assert connected_box.exec(["cat"], stdin="part", tty=True, timeout=20).stdout == "partpart"
     assert (
@@ -528,7 +564,11 @@ def test_environment_values_are_not_shown(box: dockertest.Resource) -> None:
 
 
 def test_check_raises_an_error_for_an_exit_code(box: dockertest.Resource) -> None:
-    """The message has the command, its exit code and its last lines; the result has all output."""
+    """
+    The message has the command, its exit code and its last lines.
+
+    The result has all output.
+    """
     with pytest.raises(ExecError) as caught:
         box.exec(["sh", "-c", "seq 100 >&2; echo out; exit 3"], check=True)
     lines = str(caught.value).splitlines()
@@ -586,7 +626,11 @@ def test_a_command_that_timed_out_keeps_running(box: dockertest.Resource) -> Non
 
 
 def test_a_silent_command_may_outlast_the_timeout_of_the_pool(box: dockertest.Resource) -> None:
-    """The pool's `timeout` applies to an unresponsive engine, not to a command that is still running."""
+    """
+    The pool's `timeout` applies to the engine, not to a running command.
+
+    It is a limit for an engine that does not respond.
+    """
     with dockertest.Pool(timeout=2) as hasty:
         impatient = hasty.container_by_name(box.name)
         assert impatient
@@ -595,7 +639,7 @@ def test_a_silent_command_may_outlast_the_timeout_of_the_pool(box: dockertest.Re
 
 
 def test_an_exiting_container_ends_its_commands(pool: dockertest.Pool) -> None:
-    """They end with exit code 137, and the next command raises `ContainerExitedError`."""
+    """They end with exit code 137, and the next one raises `ContainerExitedError`."""
     with pool.run("busybox:1.35", cmd=SLEEP) as box:
 
         class Kill:
@@ -639,7 +683,11 @@ def test_a_closed_container_cannot_run_commands(pool: dockertest.Pool) -> None:
 
 @pytest.mark.parametrize("stdin", [None, "x"])
 def test_a_lost_connection_is_an_error(box: dockertest.Resource, stdin: str | None) -> None:
-    """If the connection is lost before the command ends, output is missing, so there is no result."""
+    """
+    If the connection is lost before the command ends, there is no result.
+
+    Output is missing in that case.
+    """
     with Front() as front, through(front) as pool:
         resource = pool.container_by_name(box.name)
         assert resource
@@ -656,7 +704,11 @@ def test_a_lost_connection_is_an_error(box: dockertest.Resource, stdin: str | No
 def test_exceptions_of_user_streams_propagate_unchanged(
     connected_box: dockertest.Resource, error: BaseException
 ) -> None:
-    """This includes exceptions that look like a lost connection. The connection is closed."""
+    """
+    This includes exceptions that look like a lost connection.
+
+    The connection is closed.
+    """
 
     class Fails:
         def read(self, size: int, /) -> bytes:
@@ -674,7 +726,7 @@ def test_exceptions_of_user_streams_propagate_unchanged(
 
 @pytest.mark.parametrize("stdin", [None, "x"])
 def test_ctrl_c_interrupts_a_silent_command(connected_box: dockertest.Resource, stdin: str | None) -> None:
-    """Ctrl-C interrupts the call while it waits for output, and no connection stays open."""
+    """Ctrl-C interrupts a call that waits for output, and closes its connection."""
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
 
     class Interrupts:
@@ -689,7 +741,11 @@ def test_ctrl_c_interrupts_a_silent_command(connected_box: dockertest.Resource, 
 
 
 def test_no_descriptor_is_leaked(box: dockertest.Resource) -> None:
-    """The connection is closed however a command ends; the client keeps at most ten for further requests."""
+    """
+    The connection is closed however a command ends.
+
+    The client keeps at most ten connections for further requests.
+    """
 
     def all_ways() -> int:
         box.exec(["true"])

@@ -128,7 +128,11 @@ def test_invalid_options_are_rejected_before_a_request(
 
 @pytest.mark.differs("missing mount sources")
 def test_a_missing_mount_source(pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path) -> None:
-    """The engine reports it, instead of creating an empty folder that belongs to root."""
+    """
+    The engine reports the source, and does not create an empty folder.
+
+    Such a folder would belong to root.
+    """
     source = tmp_path / "missing"
     with pytest.raises(dockertest.ContainerCreateError, match=str(source)):
         pool.run("busybox:1.35", name=name, cmd=SLEEP, mounts=[f"{source}:/data"])
@@ -165,7 +169,11 @@ def test_the_report_of_a_failed_start(pool: dockertest.Pool, name: str) -> None:
 
 @contextmanager
 def used_port(pool: dockertest.Pool, engine: Engine) -> Iterator[int]:
-    """Yield a used port of the engine's host: of this process, or on a remote host of a container."""
+    """
+    Yield a used port of the engine's host.
+
+    On a local host this process uses the port, on a remote host a container.
+    """
     if engine.is_local:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))

@@ -1,4 +1,8 @@
-"""Network faults and busy engines, which a proxy in front of the real engine injects into each request."""
+"""
+Network faults and busy engines.
+
+A proxy in front of the real engine injects the faults into each request.
+"""
 
 import itertools
 import os
@@ -68,7 +72,11 @@ def number_of_requests(folder: Path) -> int:
 
 
 def run_with_fault(folder: Path, engine: Engine, number: int, fault: Fault, timeout: float) -> str:
-    """Run a session with a fault in one request, check that nothing is left, and return the outcome."""
+    """
+    Run a session with a fault in one request, and return the outcome.
+
+    It also checks that nothing is left.
+    """
     label = ""
     outcome = "success"
     pool: dockertest.Pool | None = None
@@ -100,7 +108,11 @@ def combinations(count: int) -> list[tuple[int, str]]:
 
 
 def check_outcomes(folder: Path, engine: Engine, faults: list[tuple[int, str]], timeout: float) -> None:
-    """Check that sessions succeed or raise `DockertestError` in time, with *timeout* seconds per request."""
+    """
+    Check that sessions succeed or raise `DockertestError` in time.
+
+    *timeout* is the limit of each request in seconds.
+    """
     for number, kind in faults:
         start = time.monotonic()
         outcome = run_with_fault(folder, engine, number, FAULTS[kind], timeout)

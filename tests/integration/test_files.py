@@ -36,12 +36,16 @@ def base(box: dockertest.Resource, name: str) -> str:
 
 
 def sh(resource: dockertest.Resource, script: str) -> str:
-    """Run a shell script in the container, and return its output; Docker 29 runs it with umask 0."""
+    """
+    Run a shell script in the container, and return its output.
+
+    The script starts with `umask 022`, because Docker 29 runs it with umask 0.
+    """
     return resource.exec(["sh", "-c", f"umask 022; {script}"], check=True).stdout
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the contents of a folder: mode and content of files, mode of folders, target of links."""
+    """Return the mode and content of files, the mode of folders and link targets."""
 
     def shown(path: Path) -> str:
         if path.is_symlink():
@@ -87,13 +91,21 @@ def test_a_written_file_is_read_back(box: dockertest.Resource, base: str, data: 
 
 
 def test_files_after_one_that_needs_no_padding(pool: dockertest.Pool) -> None:
-    """requests before 2.29 lost all files after one that exactly fills its blocks of 512 bytes."""
+    """
+    Files after one that exactly fills its blocks of 512 bytes are not lost.
+
+    requests before 2.29 lost all of them.
+    """
     with pool.run("busybox:1.35", cmd=SLEEP, files={"/a": bytes(512), "/b": b"second"}) as resource:
         assert resource.read_file("/b") == b"second"
 
 
 def test_writing_replaces_a_file(box: dockertest.Resource, base: str) -> None:
-    """Content and mode are new. A program that has opened the old file still reads the old content."""
+    """
+    Content and mode are new.
+
+    A program that has opened the old file still reads the old content.
+    """
     box.write_file(f"{base}/f", "old and longer")
     sh(box, f"chown 5:6 {base}/f; ln {base}/f {base}/other")
     box.write_file(f"{base}/f", "new", mode=0o4750)
@@ -101,7 +113,11 @@ def test_writing_replaces_a_file(box: dockertest.Resource, base: str) -> None:
 
 
 def test_links_are_followed_within_the_container(box: dockertest.Resource, base: str) -> None:
-    """Reading and writing reach the same file through absolute, relative, nested and dangling links."""
+    """
+    Reading and writing follow absolute, relative, nested and dangling links.
+
+    Both reach the same file.
+    """
     sh(
         box,
         f"cd {base}; echo here > real; ln -s {base}/real a; ln -s a b; mkdir d; ln -s d e; ln -s ./new dangling",
@@ -160,7 +176,11 @@ def test_write_errors_have_the_reason(box: dockertest.Resource, base: str, tree:
 
 
 def test_a_folder_survives_a_round_trip(box: dockertest.Resource, base: str, tree: Path) -> None:
-    """Contents, modes, links and empty folders are preserved. In the container, root owns them."""
+    """
+    Contents, modes, links and empty folders are preserved.
+
+    In the container, root owns them.
+    """
     box.copy_in(tree, f"{base}/copy")
     assert set(sh(box, f"find {base}/copy -exec stat -c %u:%g {{}} +").split()) == {"0:0"}
     box.copy_out(f"{base}/copy", tree.parent / "back")
@@ -219,7 +239,11 @@ def test_copy_out_names_the_copy_like_cp(box: dockertest.Resource, base: str, tm
 
 
 def test_copying_again_updates_the_copy(box: dockertest.Resource, base: str, tree: Path) -> None:
-    """Changed files and links are replaced in both directions, and other files at the destination stay."""
+    """
+    Changed files and links are replaced in both directions.
+
+    Other files at the destination stay.
+    """
     back = tree.parent / "back"
     for content in ("one", "a second one"):
         (tree / "é").write_text(content)
@@ -231,7 +255,7 @@ def test_copying_again_updates_the_copy(box: dockertest.Resource, base: str, tre
 
 
 def test_the_root_folder_can_be_copied(pool: dockertest.Pool, tmp_path: Path) -> None:
-    """All files of a container are copied, and the error lists those that were rejected."""
+    """All other files are copied, and the error lists those that were rejected."""
     with pool.run("busybox:1.35", cmd=SLEEP, files={"/only/here": "x"}) as box:
         sh(box, "ln -s /bin/sh /a")
         with pytest.raises(
@@ -270,7 +294,11 @@ def test_copy_in_never_follows_a_link_out_of_the_folder(
 def test_a_hostile_container_cannot_write_outside_of_the_destination(
     box: dockertest.Resource, base: str, tmp_path: Path
 ) -> None:
-    """Links that lead outside are reported by name, set-uid bits are dropped, and the rest is copied."""
+    """
+    Links that lead outside are reported by name, and the rest is copied.
+
+    Set-uid bits are dropped.
+    """
     (tmp_path / "victim").write_text("untouched")
     sh(
         box,
@@ -461,7 +489,7 @@ def test_paths_on_a_tmpfs_are_rejected(pool: dockertest.Pool, name: str, tmp_pat
 
 
 def test_a_copy_with_parts_on_a_tmpfs_is_rejected(pool: dockertest.Pool, tmp_path: Path) -> None:
-    """The tmpfs would hide a subfolder of the copy. This applies to `files` and `copy_in`."""
+    """`files` and `copy_in` reject it, because the tmpfs would hide a subfolder."""
     (tmp_path / "run").mkdir()
     (tmp_path / "kept").write_text("x")
     with pool.run("busybox:1.35", cmd=SLEEP, tmpfs=["/app/run"], files={"/app": tmp_path}) as box:
@@ -560,7 +588,11 @@ def test_copy_out_works_with_an_ascii_file_system(
 
 
 def truncate_after(after: int, *, silent: bool) -> Fault:
-    """Return a fault that sends *after* bytes of the response, and then stalls or closes the connection."""
+    """
+    Return a fault that sends only *after* bytes of the response.
+
+    The connection then stalls if *silent* is true, and is closed otherwise.
+    """
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
@@ -613,7 +645,11 @@ def test_a_truncated_transfer_is_an_error(
 def test_no_connection_is_left_open(
     box: dockertest.Resource, base: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """Complete and interrupted transfers both close their connection, and the next request works."""
+    """
+    Complete and interrupted transfers both close their connection.
+
+    The next request works.
+    """
     for number in range(5):
         box.write_file(f"{base}/f", str(number))
         assert box.read_file(f"{base}/f") == str(number).encode()
@@ -629,7 +665,11 @@ def test_no_connection_is_left_open(
 
 
 def test_a_mount_behind_a_link(pool: dockertest.Pool) -> None:
-    """Some engines then refuse all copies (moby/moby#52653), and the error has the way out."""
+    """
+    If the engine then refuses all copies, the hint suggests the real path.
+
+    Some engines do so (moby/moby#52653).
+    """
     with (
         pool.create_volume() as volume,
         pool.run("redis:7.0", mounts=[(volume, "/var/run/data")]) as redis,  # /var/run is a link to /run

@@ -1,4 +1,4 @@
-"""Text from an engine or a container can neither control the user's terminal nor forge lines."""
+"""Text from engines and containers cannot control the terminal or forge lines."""
 
 import json
 import os
@@ -23,7 +23,11 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @pytest.fixture
 def network(engine: Engine, name: str) -> Iterator[docker.models.networks.Network]:
-    """A network whose name has escape sequences and a line break, which Docker accepts, and dockertest's labels."""
+    """
+    A network whose name has escape sequences and a line break.
+
+    Docker accepts this name. The network has dockertest's labels.
+    """
     created = engine.client.networks.create(
         f"{name}{TITLE}{ERASE}\nkept container 'x'",
         internal=True,
@@ -38,7 +42,7 @@ def network(engine: Engine, name: str) -> Iterator[docker.models.networks.Networ
 
 
 def test_a_log_in_an_error_is_sanitized(pool: dockertest.Pool) -> None:
-    """The report has the original lines, and the error's text has no control characters."""
+    """Its text has no control characters, and the report has the original lines."""
     with (
         pool.run("busybox:1.35", cmd=["sh", "-c", PRINT]) as dead,
         pytest.raises(dockertest.ContainerExitedError) as caught,
@@ -92,7 +96,7 @@ def test_a_log_in_a_pytest_section_is_sanitized(suite: Suite) -> None:
 
 
 def test_a_followed_log_keeps_only_its_colours(name: str, engine: Engine) -> None:
-    """On a terminal, other escape sequences are removed, and a colour ends with its line."""
+    """On a terminal, only colours remain, and a colour ends with its line."""
     terminal = Terminal("run", "-f", "busybox:1.35", "--name", name, "sh", "-c", PRINT.replace("exit 3", ""))
     assert terminal.end() == 0
     assert "\x1b[31mred\x1b[0m 50% 100%\x1b[0m\r\n" in terminal.shown
@@ -109,7 +113,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("label", "value"), [(key, value) for key in HOSTILE for value in HOSTILE[key]])
 def test_hostile_labels_are_ignored(name: str, engine: Engine, label: str, value: str) -> None:
-    """`ps`, `doctor` and the start of a session succeed, and do not remove the container."""
+    """`ps`, a new session and `prune` succeed, and do not remove the container."""
     labels = {
         "dockertest.managed": "true",
         "dockertest.session": name.rpartition("-")[2],

@@ -1,4 +1,8 @@
-"""The examples for test frameworks run with the commands in their docstrings, and leave nothing behind."""
+"""
+The examples for test frameworks run, and leave nothing behind.
+
+The commands are those in their docstrings.
+"""
 
 import os
 import re
@@ -35,7 +39,11 @@ SOAK = {"python -m pytest -n 2 examples/with_pytest.py"}
 
 @pytest.fixture
 def prefix(engine: Engine, name: str) -> Iterator[str]:
-    """A prefix that only this test uses for the images of its servers, so that its containers can be found."""
+    """
+    An image prefix that only this test uses for the images of its servers.
+
+    It makes it possible to find their containers.
+    """
     for image in ("postgres:15", "redis:7.0"):
         original = engine.client.images.get(f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}{image}")
         repository, tag = image.split(":")
@@ -50,7 +58,11 @@ def prefix(engine: Engine, name: str) -> Iterator[str]:
     [pytest.param(command, marks=pytest.mark.soak if command in SOAK else ()) for command in COMMANDS],
 )
 def test_an_example_runs(engine: Engine, prefix: str, command: str) -> None:
-    """It prints what it should, with warnings as errors, and its containers are removed."""
+    """
+    It prints the expected output, and its containers are removed.
+
+    Warnings are errors.
+    """
     python, *arguments = command.split()
     assert python == "python"
     ended = subprocess.run(

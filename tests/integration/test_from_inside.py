@@ -1,4 +1,8 @@
-"""How ports are reached from inside a container that has the engine's socket, this package and Python."""
+"""
+Ports are reached from inside a container that has the engine's socket.
+
+The container also has Python and this package.
+"""
 
 import importlib.util
 import json
@@ -70,7 +74,11 @@ RunInside = Callable[..., "dict[str, Any]"]
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pure Python copies of this package and its dependencies, for a Python of another version."""
+    """
+    A folder with pure Python copies of this package and its dependencies.
+
+    A Python of another version can import them.
+    """
     folder = tmp_path_factory.mktemp("inside") / "packages"
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -86,7 +94,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inside(pool: dockertest.Pool, packages: Path) -> RunInside:
-    """Return a function that runs the program in a container with some options and returns its output."""
+    """
+    Return a function that runs the program in a container.
+
+    The function accepts options of the container, and returns the program's output.
+    """
     if not str(pool.endpoint).startswith("unix://"):
         pytest.skip("engine: it is remote and has no local socket")
 
@@ -129,7 +141,11 @@ def test_a_started_container_joins_the_network_of_its_starter(
 
 
 def test_a_network_that_is_joined_later_is_used(inside: RunInside, pool: dockertest.Pool) -> None:
-    """Programs in Go connect their own container to the network of the container that they have started."""
+    """
+    The container connects itself to the network of a container it has started.
+
+    Programs in Go do so.
+    """
     with pool.create_network() as ours, pool.create_network() as theirs:
         scenario = {**WEB, "run": {**WEB["run"], "networks": [theirs.id]}, "joined": theirs.id}
         result = inside(scenario, networks=[ours])
@@ -174,7 +190,11 @@ def test_without_a_shared_network_the_error_has_a_hint(inside: RunInside, pool: 
 def test_a_port_on_all_addresses_is_reached_at_the_gateway(
     inside: RunInside, pool: dockertest.Pool, engine: Engine
 ) -> None:
-    """Without a shared network the gateway leads to the host, except on Podman, which isolates networks."""
+    """
+    Without a shared network, the gateway leads to the host, except on Podman.
+
+    Podman isolates networks.
+    """
     with pool.create_network() as ours, pool.create_network() as theirs:
         scenario = {**WEB, "run": {**WEB["run"], "networks": [theirs.id], "publish_ip": "0.0.0.0"}}
         result = inside(scenario, networks=[ours])

@@ -1,4 +1,8 @@
-"""Containers that reach servers of the test process, while siblings and other hosts are refused."""
+"""
+Containers reach servers of the test process.
+
+Siblings and other hosts are refused.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,11 @@ def address_of(resource: dockertest.Resource) -> str:
 def test_a_container_reaches_a_server_on_loopback(
     pool: dockertest.Pool, engine: Engine, port: int, name: str
 ) -> None:
-    """It does so from its first moment and after a restart; the port is closed with the last of them."""
+    """
+    It does so from its first moment and after a restart.
+
+    The port is closed with the last container that may use it.
+    """
     first = ["sh", "-c", f"nc -w 5 {HOST} {port} </dev/null >/first; exec sleep 600"]
     with (
         serving("0.0.0.0") as everywhere,  # whose port is taken, but the container reaches the server
@@ -107,7 +115,11 @@ def test_a_container_reaches_a_server_on_loopback(
 
 
 def test_siblings_and_other_hosts_are_refused(pool: dockertest.Pool, port: int, name: str) -> None:
-    """They can send packets to the same address, and even have the address of a container that was stopped."""
+    """
+    They are refused, although they can send packets to the same address.
+
+    One even has the address of a container that was stopped.
+    """
     with pool.run(BUSYBOX, cmd=SLEEP, host_access_ports=[port]) as resource:
         address = address_of(resource)
         with pool.run(BUSYBOX, cmd=SLEEP) as sibling, pool.create_network() as network:
@@ -126,7 +138,11 @@ def test_siblings_and_other_hosts_are_refused(pool: dockertest.Pool, port: int, 
 
 @contextmanager
 def other_host(name: str, destination: str) -> Iterator[list[str]]:
-    """Connect a network namespace with a veth pair, and route *destination* through it; yield the prefix of its commands."""
+    """
+    Yield the prefix of commands that run in another network namespace.
+
+    A veth pair connects the namespace, and *destination* is routed through it.
+    """
     if os.geteuid() != 0:
         pytest.skip("machine: only root can create network namespaces")
     space, near = name[:24], f"dt{name[-8:]}"
@@ -226,7 +242,11 @@ with dockertest.Pool() as pool, socket.create_server(("127.0.0.1", 0)) as server
 def test_a_container_reaches_the_container_of_its_starter(
     pool: dockertest.Pool, local: str, packages: Path
 ) -> None:
-    """There, loopback is that of the starter's container, in a network that both are in."""
+    """
+    It reaches the loopback interface of the starter's container.
+
+    This requires a network that both containers are in.
+    """
     prefix = os.environ.get("DOCKERTEST_IMAGE_PREFIX", "")
     mounts = [
         f"{local}:/run/docker.sock"
@@ -296,7 +316,11 @@ def is_numbers(line: str) -> bool:
 def test_an_engine_without_root_is_refused(
     said: dict[str, object], local: str, engine: Engine, port: int, tmp_path: Path
 ) -> None:
-    """Its networks do not lead to this host. Docker and Podman report in different fields that they run without root."""
+    """
+    Its networks do not lead to this host.
+
+    Docker and Podman report in different fields that they run without root.
+    """
     proxy = FaultProxy(tmp_path / "engine.sock", local)
     proxy.next("GET .*/info", answer_json(engine.client.info() | said))
     refused = pytest.raises(

@@ -52,7 +52,7 @@ BUSYBOX = "busybox:1.35"
 
 
 class Images:
-    """Creates images with the plain docker SDK, and removes all their names from the engine."""
+    """Creates images with the plain docker SDK, and removes all their names."""
 
     def __init__(self, client: docker.DockerClient, base: str) -> None:
         self.client = client
@@ -76,7 +76,11 @@ class Images:
         return parent
 
     def push(self, name: str, *, private: bool = False, **layout: int) -> str:
-        """Create an image, push it to the registry in its name, remove it locally, and return its digest."""
+        """
+        Create an image, push it to the registry in its name, and return its digest.
+
+        The image is removed locally.
+        """
         self.make(name, **layout)
         digest = self.push_made(name, private=private)
         self.remove(name)
@@ -148,7 +152,11 @@ def serve(pool: dockertest.Pool, **options: object) -> str:
 
 
 def direct(registry: str, engine: Engine) -> str:
-    """Return the address at which this process reaches a registry on the engine's loopback interface."""
+    """
+    Return the address at which this process reaches a registry.
+
+    The registry listens on the engine's loopback interface.
+    """
     return registry.replace("localhost", engine.host)
 
 
@@ -198,14 +206,22 @@ def pushed_private(stock: Images, private: str) -> str:
 
 @pytest.fixture
 def public_image(images: Images, pushed: str) -> str:
-    """An image that can be pulled without a password, and is not on the engine before or after the test."""
+    """
+    An image that can be pulled without a password.
+
+    It is not on the engine before or after the test.
+    """
     images.mine.append(pushed)
     return pushed
 
 
 @pytest.fixture
 def private_image(images: Images, pushed_private: str) -> str:
-    """An image that can be pulled only with the password, and is not on the engine before or after the test."""
+    """
+    An image that can be pulled only with the password.
+
+    It is not on the engine before or after the test.
+    """
     images.mine.append(pushed_private)
     return pushed_private
 
@@ -271,7 +287,11 @@ def test_an_image_by_its_digest(
 
 
 def test_a_local_image_that_the_prefix_hides_is_mentioned(pool: dockertest.Pool, name: str) -> None:
-    """With a mirror of a registry as the prefix, the names of local images are looked for there, too."""
+    """
+    The error suggests a tag to which the prefix does not apply.
+
+    With a mirror of a registry as the prefix, the names of local images are looked up there, too.
+    """
     pool.client.images.get(f"{pool.image_prefix}{BUSYBOX}").tag(name, "1")
     try:
         with dockertest.Pool(image_prefix="registry.invalid/") as prefixed:
@@ -285,7 +305,11 @@ def test_a_local_image_that_the_prefix_hides_is_mentioned(pool: dockertest.Pool,
 
 @pytest.mark.parametrize("length", [12, 20, 64])
 def test_an_image_by_its_id(images: Images, name: str, length: int) -> None:
-    """`docker images` prints the first twelve digits of an id. There is no pull, and no prefix is added."""
+    """
+    An id is used without a pull and without the prefix.
+
+    It may be short, because `docker images` prints the first twelve digits.
+    """
     image_id = images.make(f"{name}:1", layers=1)
     with dockertest.Pool(image_prefix="registry.invalid/") as pool:
         bare = image_id.removeprefix("sha256:")[:length]
@@ -307,7 +331,7 @@ def test_a_name_that_looks_like_an_id(pool: dockertest.Pool, images: Images, reg
 def test_the_prefix_is_for_names_without_a_registry(
     pool: dockertest.Pool, images: Images, registry: str, name: str
 ) -> None:
-    """A short name is pulled from the registry in the prefix, a name with a registry is not."""
+    """Only a name without a registry is pulled from the registry in the prefix."""
     images.push(f"{registry}/mirror/{name}:1", layers=1)
     with dockertest.Pool(image_prefix=f"{registry}/mirror/") as mirrored:
         pull(mirrored, f"{name}:1")
@@ -341,7 +365,11 @@ _KIND = "application/vnd.docker.distribution.manifest"
 
 
 def _publish_for(registry: str, name: str, architectures: tuple[str, ...]) -> None:
-    """Publish the image `name:1` as `name:all` for several architectures, which differ only in their names."""
+    """
+    Publish the image `name:1` as `name:all` for several architectures.
+
+    The images differ only in the name of the architecture.
+    """
     url = f"http://{registry}/v2/{name}"
     manifest = json.loads(_http("GET", f"{url}/manifests/1", headers={"Accept": f"{_KIND}.v2+json"}))
     config = json.loads(_http("GET", f"{url}/blobs/{manifest['config']['digest']}"))
@@ -444,7 +472,11 @@ def test_no_password(pool: dockertest.Pool, private: str, private_image: str) ->
 def test_credentials_for_another_registry_are_not_sent(
     pool: dockertest.Pool, images: Images, private: str, caplog: pytest.LogCaptureFixture, private_image: str
 ) -> None:
-    """A password is sent only to its own registry, even if a prefix changes the image's registry."""
+    """
+    A password is sent only to its own registry.
+
+    This also applies if a prefix changes the image's registry.
+    """
     own = {"server_address": f"http://{private}/v2/"}
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD, **own))
     images.remove(private_image)
@@ -459,7 +491,11 @@ def test_credentials_for_another_registry_are_not_sent(
 def test_an_image_that_is_missing_from_the_registry(
     pool: dockertest.Pool, registry: str, public_image: str, path: str, part: str
 ) -> None:
-    """Engines report a missing tag, repository or digest alike, so the error names each possible cause."""
+    """
+    The error names each possible cause.
+
+    Engines report a missing tag, repository or digest alike.
+    """
     image = path.format(public_image.removesuffix(":1"), f"sha256:{secrets.token_hex(32)}")
     text = failure(pool, image)
     assert "manifest unknown" in text
@@ -480,7 +516,11 @@ def test_an_unreachable_registry(pool: dockertest.Pool, name: str) -> None:
 
 
 def test_a_registry_whose_name_does_not_resolve(pool: dockertest.Pool, name: str) -> None:
-    """The error names the host. An engine in a network of its own may have no name server."""
+    """
+    The error names the host.
+
+    An engine in a network of its own may have no name server.
+    """
     text = failure(pool, f"registry.invalid/{name}:1")
     assert "lookup registry.invalid" in text
     reason = "(host not found|no name server answers)"
@@ -505,7 +545,7 @@ def test_an_unresponsive_registry(engine: Engine, name: str) -> None:
 def test_an_error_in_the_middle_of_a_pull(
     engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
-    """An error in the engine's stream is raised, although the response has started as a success."""
+    """An error in the stream is raised, although the response began as a success."""
     with Front(registry, engine, "spoil").running() as front, dockertest.Pool() as pool:
         text = failure(pool, front.behind(public_image))
     assert re.search("verification failed for digest sha256:|expected sha256:", text)
@@ -513,7 +553,7 @@ def test_an_error_in_the_middle_of_a_pull(
 
 
 def stream(text: str) -> Fault:
-    """Return a fault that responds with a stream of messages instead of contacting the engine."""
+    """Return a fault that responds with messages instead of contacting the engine."""
 
     def fault(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
@@ -732,7 +772,11 @@ def test_progress_is_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """There is a line every few seconds, in this test one for each message of the engine."""
+    """
+    There is a line every few seconds.
+
+    In this test, there is one for each message of the engine.
+    """
     monkeypatch.setattr(_progress, "INTERVAL_SECONDS", 0)
     caplog.set_level(logging.INFO, logger="dockertest")
     image = f"{registry}/{name}:1"
@@ -841,7 +885,11 @@ def test_docker_cli_credentials_grant_access_to_a_private_registry(
     log_in: Callable[[Cli, str, pytest.MonkeyPatch], None],
     private_image: str,
 ) -> None:
-    """Their source is the file, a store for all registries, a helper for one, or the variable of CI systems."""
+    """
+    Each source of credentials that the docker CLI supports is read.
+
+    The source is the file, a store for all registries, a helper for one, or the variable of CI systems.
+    """
     log_in(cli, private, monkeypatch)
     with dockertest.Pool() as pool:
         pull(pool, private_image)
@@ -858,7 +906,11 @@ def test_a_build_gets_credentials_for_its_base_image(
     tmp_path: Path,
     version: Literal["1", "2"],
 ) -> None:
-    """They come from `auth` or the configuration. A failing helper does not stop the build."""
+    """
+    They come from `auth` or the configuration.
+
+    A failing helper does not stop the build.
+    """
     if version == "2" and subprocess.run(["docker", "buildx", "version"], check=False).returncode:
         pytest.skip("machine: the docker CLI has no buildx, and `make engine` could not install it")
     images.mine.append(f"{name}:latest")
@@ -1000,7 +1052,11 @@ def test_no_password_is_shown(
     caplog: pytest.LogCaptureFixture,
     private_image: str,
 ) -> None:
-    """In all kinds of failures, errors, debug logs and tracebacks with variables contain none."""
+    """
+    Errors, debug logs and tracebacks with variables contain no password.
+
+    This applies to all kinds of failures.
+    """
     caplog.set_level(logging.DEBUG)
     shown: list[str] = []
     _plain(cli, private, monkeypatch)

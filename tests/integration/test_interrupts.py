@@ -1,4 +1,8 @@
-"""Ctrl-C at any time ends the process promptly with KeyboardInterrupt, and leaves nothing behind."""
+"""
+Ctrl-C ends the process promptly at any time, and leaves nothing behind.
+
+The process ends with KeyboardInterrupt.
+"""
 
 import json
 import os
@@ -54,7 +58,11 @@ HALF_MADE = re.compile(r"^\S+ ResourceWarning: unclosed <socket\.socket (?!.*rad
 
 
 def interrupted(proxy: FaultProxy, code: str, request: str) -> tuple[str, float]:
-    """Run a program, send SIGINT during a request, and return the session and the seconds until the exit."""
+    """
+    Run a program, and send SIGINT during a request.
+
+    Return the session and the seconds from SIGINT to the exit.
+    """
     process = subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", PROGRAM, proxy.endpoint, code],
         stdin=subprocess.PIPE,
@@ -119,7 +127,11 @@ except dockertest.ResourceClosedError as error:
 def test_a_signal_handler_closes_the_pool_while_a_container_is_created(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """It does not wait for the thread that it interrupts, and the container is removed."""
+    """
+    It does not wait for the thread that it interrupts.
+
+    The container is removed.
+    """
     with FaultProxy(tmp_path / "front.sock").running() as proxy:
         proxy.next("POST .*/containers/create", delay)
         began = time.monotonic()
@@ -172,7 +184,11 @@ pool.build_and_run_with_build_options(dockertest.BuildOptions({str(context)!r}, 
 
 
 def is_running(words: str) -> bool:
-    """Return whether a process of this machine, in a container or not, has these words in its arguments."""
+    """
+    Return whether a process has these words in its arguments.
+
+    Processes of this machine count, whether they are in a container or not.
+    """
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -191,7 +207,12 @@ def is_running(words: str) -> bool:
 def test_what_a_signal_handler_raises_is_not_an_error_of_the_engine(
     local: str, tmp_path: Path, kind: type[Exception]
 ) -> None:
-    """A handler of SIGALRM limits the time of a test; urllib3 would turn some of its errors into errors of its own."""
+    """
+    The error of a signal handler is raised unchanged.
+
+    A handler of SIGALRM limits the time of a test. urllib3 would turn some of its errors into errors of its
+    own.
+    """
 
     def handler(*_: object) -> None:
         raise kind("the test takes too long")

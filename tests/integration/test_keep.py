@@ -30,7 +30,11 @@ def kept(engine: Engine) -> Iterator["list[str]"]:
 def test_a_kept_container_outlives_its_pool(
     engine: Engine, kept: "list[str]", capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pool's other containers are removed, and the commands to reach and remove the kept one are printed."""
+    """
+    Only the pool's other containers are removed.
+
+    The commands to reach and remove the kept one are printed.
+    """
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=["8080"])
         other = pool.run("busybox:1.35", cmd=SLEEP)
@@ -93,7 +97,7 @@ def test_a_session_of_this_user_does_not_remove_a_kept_container(kept: "list[str
 
 
 def test_a_kept_container_keeps_its_networks(engine: Engine, kept: "list[str]") -> None:
-    """Without them it would lose its aliases, and other containers could not reach it."""
+    """Without them, it would have no aliases and other containers could not reach it."""
     with dockertest.Pool() as pool:
         network, other = pool.create_network(), pool.create_network()
         resource = pool.run("busybox:1.35", cmd=SLEEP, networks=[network])
@@ -169,7 +173,11 @@ class TestCase(DockerTestCase):
 def test_only_failed_tests_keep(
     suite: Suite, engine: Engine, kept: "list[str]", arguments: "tuple[str, ...]"
 ) -> None:
-    """What a failed test had running is kept, of any scope; a failure that a test expects does not count."""
+    """
+    Containers that were running in a failed test are kept, of any scope.
+
+    A failure that a test expects does not count.
+    """
     suite.write("test_it.py", FAILING.replace("NAME", suite.label))
     environment = {} if "pytest" in arguments else {"DOCKERTEST_KEEP": "failed"}
     code, output = suite.run(*arguments, **environment)

@@ -1,4 +1,8 @@
-"""Processes that end at random moments leave nothing behind. CI runs a few of the rounds of `make soak`."""
+"""
+Processes that end at random moments leave nothing behind.
+
+CI runs a few of the rounds of `make soak`.
+"""
 
 import json
 import os
@@ -49,7 +53,7 @@ class Round:
 
 
 def run_round(engine: Engine, how: "signal.Signals | None", moment: float) -> Round:
-    """Start a process, end it *moment* seconds later, and wait until all that it made is removed."""
+    """Start a process, end it *moment* seconds later, and wait for the cleanup."""
     result = Round(moment)
     code = PROGRAM if how else "import sys\n" + ENDING + PROGRAM
     started = subprocess.Popen(
@@ -87,13 +91,21 @@ def run_round(engine: Engine, how: "signal.Signals | None", moment: float) -> Ro
 
 
 def volumes(engine: Engine) -> set[str]:
-    """Return the anonymous volumes that no container uses. Other users may own the used ones."""
+    """
+    Return the anonymous volumes that no container uses.
+
+    Other users may own the used ones.
+    """
     unused = engine.client.api.volumes(filters={"dangling": True})["Volumes"] or []
     return {volume["Name"] for volume in unused if re.fullmatch("[0-9a-f]{64}", volume["Name"])}
 
 
 def run_rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list[Round]:
-    """Run *count* rounds while another session stays alive and keeps its containers; print the seed."""
+    """
+    Run *count* rounds while another session stays alive.
+
+    Check that the other session keeps its containers, and print the seed.
+    """
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -117,7 +129,11 @@ def run_rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list
 
 
 def check_results(results: list[Round]) -> None:
-    """Check that everything is removed within 15 s of the end, and within 5 s in 95 of 100 rounds."""
+    """
+    Check that everything is removed within 15 s of the end.
+
+    At most 5 % of the rounds plus one may take 5 s or longer.
+    """
     assert [result for result in results if result.leftovers] == []
     assert max(result.seconds for result in results) < 15
     assert sum(result.seconds < 5 for result in results) >= 0.95 * len(results) - 1

@@ -59,7 +59,11 @@ def test_wait_times_out(pool: dockertest.Pool) -> None:
 
 
 def test_a_pool_ignores_containers_that_the_user_stopped_or_waited_for(pool: dockertest.Pool) -> None:
-    """Their expected exits are not reported. After another start, they are watched again."""
+    """
+    Their expected exits are not reported.
+
+    After another start, they are watched again.
+    """
     with pool.run("busybox:1.35", cmd=SLEEP) as stopped, pool.run("busybox:1.35", cmd=["false"]) as waited:
         stopped.stop(timeout=0)
         waited.wait(10)
@@ -125,7 +129,11 @@ def test_closing_a_borrowed_container_keeps_it(pool: dockertest.Pool, engine: En
 
 
 def test_this_process_is_not_in_a_container(pool: dockertest.Pool) -> None:
-    """On the engine's host, the list of mounts contains ids of other containers, which must not match."""
+    """
+    The ids of other containers in the list of mounts do not match.
+
+    The list contains them on the engine's host.
+    """
     with pool.run("busybox:1.35", cmd=SLEEP), pytest.raises(dockertest.NotInContainerError):
         pool.current_container()
 
@@ -182,7 +190,7 @@ def test_a_custom_client_is_used_and_not_closed(engine: Engine) -> None:
 def test_a_process_in_a_container_detects_its_own_id(
     pool: dockertest.Pool, hostname: str, tmp_path: Path
 ) -> None:
-    """The files in /proc inside a real container contain its id, regardless of its host name."""
+    """The files in /proc in a container contain its id, regardless of its host name."""
     with pool.run("busybox:1.35", cmd=SLEEP, hostname=hostname) as resource:
         for file in ("mountinfo", "cgroup"):
             (tmp_path / file).write_text(resource.exec(["cat", f"/proc/self/{file}"]).stdout)

@@ -16,7 +16,11 @@ EXPOSED_PORTS = 300
 
 
 def first_free(count: int) -> int:
-    """Return the first port of a range that probably no process uses; the range is outside of the ephemeral ports."""
+    """
+    Return the first port of a range that probably no process uses.
+
+    The range is outside of the ephemeral ports.
+    """
     return 10_000 + secrets.randbelow(2_000) * count
 
 
@@ -63,7 +67,11 @@ def test_a_container_may_share_the_processes_of_another(pool: dockertest.Pool) -
 
 
 def test_files_of_a_read_only_container(pool: dockertest.Pool, name: str) -> None:
-    """Its own file system cannot be written to, but a volume can, also before the start."""
+    """
+    A volume can be written to, but its own file system cannot.
+
+    This also applies before the start.
+    """
     mounts = [f"{name}:/data"]
     files = {"/data/a": "1", "/data/deep/b": "2"}
     try:
@@ -120,7 +128,7 @@ class TestRestart:
 
 @pytest.fixture(scope="module")
 def image_with_many_ports(pool: dockertest.Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image that exposes hundreds of UDP ports, like one of a SIP or WebRTC server."""
+    """An image that exposes hundreds of UDP ports, as SIP and WebRTC servers do."""
     name = f"dockertest-{secrets.token_hex(6)}"
     folder = tmp_path_factory.mktemp("ports")
     dockerfile = (
@@ -168,7 +176,11 @@ class TestPorts:
             )
 
     def test_a_free_port_of_a_range_of_the_host(self, pool: dockertest.Pool, engine: Engine) -> None:
-        """Two containers get different ones. Podman cannot choose one, and the error names Podman."""
+        """
+        Two containers get different ones.
+
+        Podman cannot choose one, and the error names Podman.
+        """
         first = first_free(11)
         allowed = range(first, first + 11)
         bindings = {8080: f"{first}-{first + 10}"}
@@ -185,7 +197,7 @@ class TestPorts:
 
 
 def test_a_file_has_its_mode_and_owner(pool: dockertest.Pool) -> None:
-    """Servers refuse keys and passwords that others may read, or that are not their own."""
+    """Servers refuse keys and passwords with another owner or readable by others."""
     files: dict[str, bytes | str | dockertest.File] = {
         "/etc/keys/server.key": dockertest.File("secret", mode=0o600, owner="70:80"),
         "/etc/keys/server.crt": b"public",

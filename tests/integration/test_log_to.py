@@ -134,7 +134,11 @@ def test_a_target_may_close_the_container(pool: dockertest.Pool) -> None:
 
 
 def test_a_reused_container_is_followed_from_now_on(pool: dockertest.Pool, name: str) -> None:
-    """Another `log_to` does not need another container, and the lines of earlier sessions are not repeated."""
+    """
+    Another `log_to` does not need another container.
+
+    The lines of earlier sessions are not repeated.
+    """
     first: list[str] = []
     second: list[str] = []
     options = {"name": name, "cmd": COUNT, "reuse": True}

@@ -73,7 +73,7 @@ def test_invalid_options_are_rejected(
 
 
 def test_a_followed_log_has_every_line_once(pool: dockertest.Pool) -> None:
-    """Ten thousand lines, with characters of several bytes, arrive complete and in order."""
+    """Ten thousand lines with multi-byte characters arrive complete and in order."""
     script = "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); echo \"$i grüße\"; done; printf 'no end of line'"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
         lines = list(resource.stream_logs())
@@ -96,7 +96,11 @@ def test_equal_lines_written_at_once_are_all_followed(pool: dockertest.Pool) -> 
 
 
 def test_a_large_log_does_not_exhaust_memory(pool: dockertest.Pool) -> None:
-    """By default the last 64 MiB are returned, and a line at the beginning reports the omission."""
+    """
+    By default, the last 64 MiB are returned.
+
+    A line at the beginning reports the omission.
+    """
     script = "head -c 70000000 /dev/zero | tr '\\0' x | fold -w 9999; echo; echo the end"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
         resource.wait(60)
@@ -133,7 +137,9 @@ def test_a_followed_log_survives_rotation_and_restarts(
     pool: dockertest.Pool, engine: Engine, tty: bool
 ) -> None:
     """
-    After a rotation, the beginning of the log is missing. No line is split, and on Docker none is lost or repeated.
+    No line is split, and on Docker none is lost or repeated.
+
+    After a rotation, the beginning of the log is missing.
 
     Podman reads a log four times a second, and misses lines that are written and removed in between.
     """
@@ -176,7 +182,11 @@ def test_a_long_line_arrives_complete(pool: dockertest.Pool, tty: bool) -> None:
 
 
 def test_a_very_long_line_takes_no_longer_than_many_short_ones(pool: dockertest.Pool) -> None:
-    """It arrives in thousands of messages; appending each to the previous ones would take minutes."""
+    """
+    It arrives in thousands of messages.
+
+    Appending each of them to the previous ones would take minutes.
+    """
     script = "head -c 60000000 /dev/zero | tr '\\0' x; printf '\\303'"
     with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as writer:
         writer.wait(60)
@@ -204,7 +214,11 @@ def test_a_stream_is_closed_from_another_thread(pool: dockertest.Pool, tty: bool
 
 
 def test_a_stream_ends_when_its_container_is_removed(pool: dockertest.Pool) -> None:
-    """Threads that follow the log stop, although the engine cannot read the rest of the log."""
+    """
+    Threads that follow the log stop.
+
+    The engine cannot read the rest of the log.
+    """
     with pool.run("busybox:1.35", cmd=TICKS) as resource, ThreadPoolExecutor() as threads:
         lines: list[str] = []
         waiting = threads.submit(resource.wait_for_log, "never")
@@ -217,7 +231,11 @@ def test_a_stream_ends_when_its_container_is_removed(pool: dockertest.Pool) -> N
 
 
 def test_an_abandoned_stream_closes_its_connection(pool: dockertest.Pool) -> None:
-    """There is no `ResourceWarning`, whether a loop is left by `break` or was never started."""
+    """
+    There is no `ResourceWarning`.
+
+    This applies to a loop that is left by `break`, and to one that was never started.
+    """
     with pool.run("busybox:1.35", cmd=TICKS) as resource:
         for line in resource.stream_logs():
             assert line == "tick 1"

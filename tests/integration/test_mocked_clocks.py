@@ -1,4 +1,8 @@
-"""Durations, time limits and expiry times are real, even if a test mocks `time` and `datetime`."""
+"""
+Durations, time limits and expiry times are real, even with mocked clocks.
+
+A test may mock `time` and `datetime`.
+"""
 
 import asyncio
 import subprocess
@@ -184,7 +188,11 @@ class TestMockedTime:
 def test_an_engine_with_tls_is_reached(
     mock: "Callable[[], AbstractContextManager[object]]", local: str, tmp_path: Path
 ) -> None:
-    """Certificates are verified at the real time, and urllib3's warning about the date is not an error."""
+    """
+    Certificates are verified at the real time.
+
+    urllib3's warning about the date is not an error.
+    """
     with (
         Front(local, certificates(tmp_path)) as front,
         mock(),

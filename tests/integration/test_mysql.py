@@ -1,4 +1,8 @@
-"""A database for each test on MySQL and MariaDB: copies that are made ahead of need and put back after a test."""
+"""
+Each test has its own database on MySQL and MariaDB.
+
+Copies are made ahead of need and put back after a test.
+"""
 
 import json
 import os
@@ -146,7 +150,11 @@ def migrate(url: str) -> None:
 
 
 def small(url: str) -> None:
-    """Create a table with one row, and leave a connection with a transaction open, as careless code does."""
+    """
+    Create a table with one row, and leave a connection with a transaction open.
+
+    Careless code does the same.
+    """
     run(url, "CREATE TABLE item (name varchar(40)); INSERT INTO item VALUES ('first')")
     connection = connect(url)
     connection.query("SELECT * FROM item FOR UPDATE")
@@ -227,7 +235,11 @@ class TestContent:
         assert len(set(names)) <= 4
 
     def test_a_server_that_counts_nothing(self, pool: dockertest.Pool) -> None:
-        """Without its performance schema, MySQL shows no changes, so each test gets a new copy."""
+        """
+        Each test gets a new copy.
+
+        Without its performance schema, MySQL shows no changes.
+        """
         command = ["mysqld", "--performance-schema=OFF"]
         names = []
         with TemplateDatabase(pool, small, cmd=command) as template:
@@ -260,7 +272,7 @@ class TestContent:
         assert not failures
 
     def test_a_client_that_comes_back_does_no_harm(self, template: TemplateDatabase) -> None:
-        """A thread that a test has left behind connects to its database after the end of the test."""
+        """A thread that outlives its test connects to the database after the test."""
         names = []
         for _ in range(4):
             with template.clone() as clone:
@@ -449,7 +461,11 @@ def large(url: str) -> None:
 def test_a_hundred_tests(
     pool: dockertest.Pool, image: str, record_property: Callable[[str, object], None]
 ) -> None:
-    """Each writes to five tables of a hundred; the median of `clone` to the first query is at most 60 ms."""
+    """
+    The median time from `clone` to the first query is at most 60 ms.
+
+    Each test writes to five tables of a hundred.
+    """
     times = []
     expected = None
     with TemplateDatabase(pool, large, repository=image, tag=None) as template:

@@ -59,7 +59,11 @@ def test_containers_are_disconnected_before_a_network_is_removed(
 
 
 def test_a_borrowed_network_can_be_removed(pool: dockertest.Pool, name: str) -> None:
-    """`networks_by_name` does not make the pool its owner, but an explicit removal works."""
+    """
+    An explicit removal works.
+
+    `networks_by_name` does not make the pool the owner of the network.
+    """
     pool.create_network(name)
     (borrowed,) = pool.networks_by_name(name)
     pool.remove_network(borrowed)
@@ -67,7 +71,11 @@ def test_a_borrowed_network_can_be_removed(pool: dockertest.Pool, name: str) -> 
 
 
 def test_the_default_network_keeps_its_containers(tmp_path: Path) -> None:
-    """The engine refuses to remove its own bridge, so no container may be disconnected from it."""
+    """
+    No container is disconnected from the engine's own bridge.
+
+    The engine refuses to remove it.
+    """
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         (bridge,) = pool.networks_by_name("bridge") or pool.networks_by_name("podman")
@@ -142,7 +150,11 @@ def test_a_network_that_the_container_is_not_in(pool: dockertest.Pool, name: str
 
 
 def test_exhausted_address_pools(tmp_path: Path) -> None:
-    """If the engine has no free addresses, dockertest selects a subnet, and another one if that is in use."""
+    """
+    If the engine has no free addresses, dockertest selects a subnet.
+
+    If that subnet is in use, it selects another one.
+    """
     with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         create = r"^POST \S*/networks/create"
         proxy.next(
@@ -193,7 +205,11 @@ def test_host_gateway_is_the_host_of_the_engine(pool: dockertest.Pool, engine: E
 
 
 def test_host_gateway_where_there_is_no_gateway(engine: Engine) -> None:
-    """Podman has no address for it, or Podman 5 writes one that leads nowhere; Docker ignores it."""
+    """
+    Docker ignores the option.
+
+    Podman has no address for it, or Podman 5 writes one that leads nowhere.
+    """
     options = dockertest.RunOptions(
         repository="busybox:1.35", cmd=SLEEP, networks=["none"], extra_hosts=["first:host-gateway"]
     )

@@ -24,7 +24,11 @@ SLEEP = ["sleep", "600"]
 def labelled_image(
     request: pytest.FixtureRequest, pool: dockertest.Pool, name: str, tmp_path: Path
 ) -> Iterator[str]:
-    """An image with our labels, like one that `docker commit` creates from one of our containers."""
+    """
+    An image with our labels.
+
+    `docker commit` creates such an image from one of our containers.
+    """
     labels = " ".join(f"{label}=1" for label in request.param)
     (tmp_path / "Dockerfile").write_text(f"FROM {pool.image_prefix}busybox:1.35\nLABEL {labels}\n")
     build = BuildOptions(tmp_path, remove_image=True)
@@ -87,7 +91,7 @@ sys.stdin.read()
     ids=str,
 )
 def test_text_that_is_not_unicode_is_rejected(pool: dockertest.Pool, option: dict[str, Any]) -> None:
-    """The engine would silently replace it, and the container would get another value."""
+    """The engine would silently replace it, which would change the value."""
     with pytest.raises(dockertest.InvalidOptionError, match="surrogate"):
         pool.run(**{"repository": "busybox:1.35", "cmd": SLEEP, **option}).close()
 
@@ -104,7 +108,11 @@ def test_text_that_is_not_unicode_is_rejected_by_exec(pool: dockertest.Pool, opt
 
 @pytest.mark.differs("seccomp profiles")
 def test_seccomp_profile_is_read_from_a_file(pool: dockertest.Pool, tmp_path: Path) -> None:
-    """The path is on this machine, as with the docker CLI, and the engine applies the profile."""
+    """
+    The path is on this machine, and the engine applies the profile.
+
+    The docker CLI reads it in the same way.
+    """
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}, indent=2))
@@ -159,7 +167,11 @@ SECRETIVE_SUITE = """
 
 
 def test_report_of_a_failed_test_shows_no_secret(suite: Suite) -> None:
-    """Secrets are hidden even with the variables of all frames, and in the XML file for CI."""
+    """
+    Secrets are hidden even with the variables of all frames.
+
+    They are hidden in the XML file for CI, too.
+    """
     suite.write("test_secrets.py", SECRETIVE_SUITE)
     options = ["-p", "no:cacheprovider", "--showlocals", "--full-trace", "-vv", "--junit-xml=report.xml"]
     _, output = suite.run("pytest", "-q", *options)

@@ -148,7 +148,11 @@ class TestCommit:
             pool.client.images.remove(f"{name}:v1")
 
     def test_a_container_of_the_image_is_not_ours(self, engine: Engine, name: str) -> None:
-        """It has none of our labels' values, and stays when the session of the first container is cleaned up."""
+        """
+        It has none of our labels' values.
+
+        It stays when the session of the first container is cleaned up.
+        """
         program = """
 import dockertest, sys
 pool = dockertest.Pool(ttl=3600)

@@ -39,7 +39,11 @@ def template(pool):
 
 
 def migrate(url: str) -> None:
-    """Create a table with one row, and leave the connection open, as careless code does."""
+    """
+    Create a table with one row, and leave the connection open.
+
+    Careless code does the same.
+    """
     connection = psycopg.connect(url)
     connection.execute("CREATE TABLE item (name text)")
     connection.execute("INSERT INTO item VALUES ('first')")
@@ -103,7 +107,11 @@ class TestClones:
             connection.close()
 
     def test_settings_of_the_database_are_copied(self, pool: dockertest.Pool) -> None:
-        """The server does not copy what a migration has SET for the database or for a role in it."""
+        """
+        Settings for the database and for a role in it are copied.
+
+        The server does not copy what a migration has SET.
+        """
 
         def with_settings(url: str) -> None:
             with psycopg.connect(url) as connection:
@@ -132,7 +140,11 @@ class TestClones:
     def test_blocks_of_files_are_shared(
         self, pool: dockertest.Pool, tmp_path: Path, is_forbidden: bool
     ) -> None:
-        """PostgreSQL 18 copies in the kernel where the system allows that, and else by itself."""
+        """
+        PostgreSQL 18 copies files in the kernel where the system allows that.
+
+        Otherwise, it copies them itself.
+        """
         profile = tmp_path / "seccomp.json"
         rules = [{"names": ["copy_file_range"], "action": "SCMP_ACT_ERRNO"}] if is_forbidden else []
         profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
@@ -170,7 +182,11 @@ class TestClones:
             psycopg.connect(template._clones.server.url(name))
 
     def test_a_clone_survives_a_restart_of_the_server(self, pool: dockertest.Pool, name: str) -> None:
-        """Its connections are re-established, at the new port, and with the lock that protects the session's clones."""
+        """
+        Its connections are re-established at the new port.
+
+        The lock that protects the session's clones is acquired again.
+        """
         disk: ServerFields = {"env": {"PGDATA": USUAL}, "name": name, "reuse": True}
         try:
             with TemplateDatabase(pool, migrate, **disk) as own, own.clone() as clone:
@@ -191,7 +207,11 @@ class TestClones:
             assert clone.name not in databases(own)
 
     def test_a_clone_can_be_restored(self, template: TemplateDatabase) -> None:
-        """It gets its first content again under the same name, although clients are connected."""
+        """
+        It gets its first content again under the same name.
+
+        This works although clients are connected.
+        """
         with template.clone() as clone:
             with psycopg.connect(clone.url) as connection:
                 connection.execute("DROP TABLE item")
@@ -238,7 +258,11 @@ class TestRunningServer:
         assert name not in databases(template)
 
     def test_settings_are_copied_by_a_user_with_few_rights(self, template: TemplateDatabase) -> None:
-        """Only a superuser may change the catalogue; the owner of a database may set the same."""
+        """
+        The owner of a database may also make these settings.
+
+        Only a superuser may change the catalogue.
+        """
 
         def with_settings(url: str) -> None:
             with psycopg.connect(url) as connection:
@@ -278,7 +302,11 @@ class TestPreparedImages:
     """A server is started from an image of one that was set up and filled before."""
 
     def test_a_later_server_has_the_template(self, pool: dockertest.Pool, engine: Engine, name: str) -> None:
-        """With a version, no migration runs; the data is in memory, and a new version is migrated."""
+        """
+        With a known version, no migration runs, and a new version is migrated.
+
+        The data is in memory.
+        """
         called: list[str] = []
 
         def counted(url: str) -> None:
@@ -305,7 +333,11 @@ class TestPreparedImages:
     def test_a_server_of_another_user_is_prepared(
         self, pool: dockertest.Pool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Only root can fill a tmpfs, so the data of other users is in the image's file system."""
+        """
+        Data of users other than root is in the image's file system.
+
+        Only root can fill a tmpfs.
+        """
         for _ in range(2):
             with TemplateDatabase(pool, migrate, user="postgres") as own, own.clone() as clone:
                 assert items(clone.url) == ["first"]
@@ -431,7 +463,11 @@ class TestServer:
     def test_user_and_password_may_be_in_files(
         self, pool: dockertest.Pool, tmp_path: Path, is_folder: bool
     ) -> None:
-        """The image refuses `POSTGRES_PASSWORD` next to `POSTGRES_PASSWORD_FILE`, so only the latter is set."""
+        """
+        Only `POSTGRES_PASSWORD_FILE` is set, without `POSTGRES_PASSWORD`.
+
+        The image refuses both together.
+        """
         (tmp_path / "user").write_text("some one\n")
         (tmp_path / "password").write_text("p@ss:w/ord%20\n\n")
         env = {"POSTGRES_USER_FILE": "/run/secrets/user", "POSTGRES_PASSWORD_FILE": "/run/secrets/./password"}
@@ -458,7 +494,11 @@ class TestServer:
             assert password not in shown
 
     def test_a_migration_that_fails_leaves_no_template(self, pool: dockertest.Pool, name: str) -> None:
-        """Its error propagates unchanged, and the next migration starts with an empty database."""
+        """
+        Its error propagates unchanged.
+
+        The next migration starts with an empty database.
+        """
         failing = [True]
 
         def sometimes(url: str) -> None:
@@ -476,7 +516,7 @@ class TestServer:
             pool.remove_container_by_name(name)
 
     def test_the_exit_of_the_server_is_reported(self, pool: dockertest.Pool, engine: Engine) -> None:
-        """The error has the exit code and the last log lines, instead of a refused connection."""
+        """The error has the exit code and last log lines, not a refused connection."""
         with TemplateDatabase(pool, migrate) as own:
             engine.client.containers.get(own.resource.id).kill()
             with pytest.raises(dockertest.ContainerExitedError, match="exit code 137"):
@@ -485,7 +525,11 @@ class TestServer:
     def test_a_template_whose_server_has_exited_can_be_closed(
         self, pool: dockertest.Pool, engine: Engine, name: str
     ) -> None:
-        """With reuse too, the clones are lost with the server, and no error hides that of the body."""
+        """
+        With `reuse`, too, the clones are lost with the server.
+
+        No error hides that of the body.
+        """
         try:
             with TemplateDatabase(pool, migrate, name=name, reuse=True) as own:
                 own.clone()
@@ -588,7 +632,7 @@ sys.stdin.readline()
             pool.remove_container_by_name(name)
 
     def test_a_group_shares_a_server(self, pool: dockertest.Pool, name: str) -> None:
-        """The password is derived from the name, so that other users of the engine know it."""
+        """The password is derived from the name, so other users of the engine know it."""
         first = TemplateDatabase(pool, migrate, reuse=name)
         second = TemplateDatabase(pool, migrate, reuse=name)
         assert first.resource.id == second.resource.id
@@ -603,7 +647,11 @@ class TestKeeping:
     """Databases can be kept for inspection."""
 
     def test_a_clone_can_be_kept(self, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-        """Its URL works after everything is closed, and the command that removes the server is printed."""
+        """
+        Its URL works after everything is closed.
+
+        The command that removes the server is printed.
+        """
         with dockertest.Pool() as pool, TemplateDatabase(pool, migrate) as own:
             kept, dropped = own.clone(), own.clone()
             kept.keep()
@@ -620,7 +668,11 @@ class TestKeeping:
     def test_a_kept_server_survives_an_unanswered_request(
         self, tmp_path: Path, engine: Engine, local: str
     ) -> None:
-        """After a create request without a response, closing the pool removes containers by their labels."""
+        """
+        Closing the pool does not remove it.
+
+        After a create request without a response, closing the pool removes containers by their labels.
+        """
         with FaultProxy(tmp_path / "front.sock", local).running() as proxy:
             with dockertest.Pool(proxy.endpoint) as pool, TemplateDatabase(pool, migrate) as own:
                 kept = own.clone()

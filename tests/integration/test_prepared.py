@@ -46,14 +46,18 @@ def read_log(resource: dockertest.Resource) -> list[str]:
 
 
 class State:
-    """A state folder of one test, which other sessions do not know, and the prepared images in it."""
+    """
+    A state folder of one test, and the prepared images in it.
+
+    Other sessions do not know the folder.
+    """
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.records = reaper.Records(folder / "dockertest")
         self.engine = engine
 
     def images(self) -> list[str]:
-        """Return the ids of the prepared images on the engine with records in this folder."""
+        """Return the ids of the engine's prepared images with records in this folder."""
         if not self.records.owner():
             return []
         owner = f"{reaper.PREPARED_OWNER}={self.records.owner()}"
@@ -109,7 +113,11 @@ class TestContent:
     """What the containers of an image start with."""
 
     def test_a_container_starts_with_the_data(self, own: dockertest.Pool, server: RunOptions) -> None:
-        """The server was stopped cleanly after it was filled, and each container has a copy of its own."""
+        """
+        Each container has a copy of its own.
+
+        The server was stopped cleanly after it was filled.
+        """
         prepared = own.prepare(server, fill, ready=ready)
         first, second = own.run_all([prepared, prepared])
         assert read_log(first) == read_log(second) == ["filled", "stopped"]
@@ -122,7 +130,11 @@ class TestContent:
     def test_owners_are_those_in_the_container(
         self, local: str, state: State, engine: Engine, name: str, tmp_path: Path
     ) -> None:
-        """Engines that remap users send the ids of their host, which begin here at 30 and 40; others are not remapped."""
+        """
+        Owners are mapped back if the engine remaps users.
+
+        Such engines send the ids of their host, which begin here at 30 and 40. Other ids are not remapped.
+        """
         info = engine.client.info()
         if any("userns" in option for option in info["SecurityOptions"]):
             pytest.skip("engine: it remaps users itself")
@@ -142,7 +154,11 @@ class TestContent:
     def test_the_configuration_is_that_of_the_base_image(
         self, own: dockertest.Pool, server: RunOptions, engine: Engine
     ) -> None:
-        """A container has the same command, environment and user as one without preparation, and a fixed host name."""
+        """
+        Command, environment and user are those of a container without preparation.
+
+        The host name is fixed.
+        """
         prepared = own.prepare(server, fill, ready=ready)
         plain, fresh = (engine.inspect(own.run_with_options(one).id) for one in (server, prepared))
         for key, default in (("Cmd", None), ("Entrypoint", None), ("User", "0"), ("WorkingDir", "/")):
@@ -155,7 +171,11 @@ class TestContent:
     def test_volumes_and_memory_are_kept(
         self, own: dockertest.Pool, name: str, engine: Engine, tmp_path: Path
     ) -> None:
-        """Owners, modes, links and deletions in nested volumes, and the content of a tmpfs, which is one again."""
+        """
+        Owners, modes, links and deletions in nested volumes are kept.
+
+        The content of a tmpfs is kept, too, and it is a tmpfs again.
+        """
         (tmp_path / "Dockerfile").write_text(
             f"FROM {own.image_prefix}busybox:1.35\n"
             "RUN mkdir -p /vol/inner /other && echo old >/vol/removed && chown 7:8 /vol && chmod 2750 /vol\n"
@@ -201,7 +221,11 @@ class TestContent:
     def test_no_secret_is_in_the_image(
         self, own: dockertest.Pool, engine: Engine, state: State, name: str
     ) -> None:
-        """Neither environment, command nor labels are in its configuration, its history or its description."""
+        """
+        The environment, command and labels of the container are not in the image.
+
+        This applies to its configuration, its history and its description.
+        """
         options = RunOptions(
             repository="busybox:1.35",
             env={"SECRET": f"{CANARY}-env", "TEST": name},
@@ -220,12 +244,21 @@ class TestContent:
 
 
 def environment(attrs: dict[str, Any]) -> list[str]:
-    """Return the environment of a container without the variables that Podman sets in every container."""
+    """
+    Return a container's environment without the variables that Podman adds.
+
+    Podman sets them in every container.
+    """
     return sorted(one for one in attrs["Config"]["Env"] if not one.startswith(("HOME=", "HOSTNAME=")))
 
 
 def json_files(engine: Engine, image: str) -> bytes:
-    """Return the descriptions in the archive of an image; some engines name layers and descriptions alike, by their hash."""
+    """
+    Return the descriptions in the archive of an image.
+
+    They are recognized by their content, because some engines name layers and descriptions alike, by their
+    hash.
+    """
     import tarfile
 
     content = b"".join(engine.client.api.get_image(image))
@@ -300,7 +333,11 @@ class TestFinding:
     def test_a_planted_image_is_not_used(
         self, own: dockertest.Pool, server: RunOptions, engine: Engine, name: str
     ) -> None:
-        """Everyone who may use the engine can move the name to another image, which is not ours to remove."""
+        """
+        The name may refer to another image, which is not ours to remove.
+
+        Everyone who may use the engine can move the name.
+        """
         prepared = own.prepare(server, fill, ready=ready)
         repository, _, tag = prepared.name.rpartition(":")
         planted = engine.client.containers.create(f"{own.image_prefix}busybox:1.35")
@@ -340,7 +377,11 @@ class TestFinding:
     def test_threads_of_a_pool_share_its_hold(
         self, own: dockertest.Pool, server: RunOptions, state: State
     ) -> None:
-        """After the pool is closed, nothing keeps the image, and until then a failure of one thread does not free it."""
+        """
+        Until the pool is closed, a failure of one thread does not free the image.
+
+        After that, nothing keeps the image.
+        """
         key = own.prepare(server, ready=ready).key
         with dockertest.Pool() as other, ThreadPoolExecutor(8) as threads:
             records = other._runtime.session.prepared
@@ -510,7 +551,11 @@ class TestPrune:
     def test_images_with_other_records_stay(
         self, own: dockertest.Pool, server: RunOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Another user, or the same one with another state folder, does not know whether they are in use."""
+        """
+        Another user does not know whether they are in use.
+
+        The same applies to the same user with another state folder.
+        """
         prepared = own.prepare(server, ready=ready)
         with monkeypatch.context() as patch:
             patch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))

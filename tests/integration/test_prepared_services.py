@@ -1,4 +1,8 @@
-"""Prepared images of real servers: each container has the data, and none sees what another one writes."""
+"""
+Each container of a prepared image of a real server has the data.
+
+No container sees what another one writes.
+"""
 
 import asyncio
 import base64
@@ -260,7 +264,11 @@ def test_each_container_has_data_of_its_own(own: dockertest.Pool, server: Server
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["mariadb", "mysql"])
 def test_tables_in_layers_can_be_changed(own: dockertest.Pool, name: str) -> None:
-    """Renamed, copied, moved and dropped, with their database too; the server recovers from a crash."""
+    """
+    Tables can be renamed, copied, moved and dropped.
+
+    Their database can be dropped, too. The server recovers from a crash.
+    """
 
     def fill(resource: Resource) -> None:
         with mysql(resource) as cursor:

@@ -1,4 +1,8 @@
-"""Proxies in front of containers: what drivers see during an outage, and that the address stays the same."""
+"""
+Proxies in front of containers simulate outages and keep their address.
+
+The tests show how drivers see an outage.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +138,11 @@ def test_a_paused_container_does_not_answer(cache: dockertest.Resource) -> None:
 
 
 def test_the_address_outlives_a_stop_and_a_restart(pool: dockertest.Pool) -> None:
-    """The container's own ports may change; a container that does not run resets connections."""
+    """
+    The address stays the same, although the container's own ports may change.
+
+    A container that does not run resets connections.
+    """
     with pool.run_with_options(REDIS) as resource, resource.proxy("6379") as proxy:
         address = proxy.get_address()
         assert pool.retry(lambda: ask(*address))
@@ -163,7 +171,11 @@ def test_a_crash_is_still_reported(pool: dockertest.Pool) -> None:
 
 
 def test_it_is_closed_with_its_resource(pool: dockertest.Pool) -> None:
-    """Open connections end, new ones are refused, and the proxy cannot be used any more."""
+    """
+    Open connections end, and new ones are refused.
+
+    The proxy can no longer be used.
+    """
     resource = pool.run_with_options(REDIS)
     proxy = resource.proxy(6379)
     borrowed = pool.container_by_name(resource.name)
@@ -222,7 +234,7 @@ def test_invalid_arguments(cache: dockertest.Resource) -> None:
 
 
 def test_hundreds_of_clients(cache: dockertest.Resource) -> None:
-    """300 connections at the same time are served, and all of them are reset by a cut."""
+    """300 simultaneous connections are served, and a cut resets all of them."""
     with cache.proxy(6379) as proxy:
         clients = [socket.create_connection(proxy.get_address(), timeout=30) for _ in range(300)]
         for one in clients:
@@ -247,7 +259,11 @@ def in_child(proxy: dockertest.Proxy, answers: Any) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_connects_but_does_not_control(cache: dockertest.Resource) -> None:
-    """The proxy belongs to the process that made it, and continues when the child has closed its copy."""
+    """
+    The proxy belongs to the process that made it.
+
+    It continues when the child has closed its copy.
+    """
     context = multiprocessing.get_context("fork")
     answers: Any = context.Queue()
     with cache.proxy(6379) as proxy:

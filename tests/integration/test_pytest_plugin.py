@@ -1,4 +1,8 @@
-"""The pytest plugin in a project that has this package installed. pytest runs in a separate process."""
+"""
+The pytest plugin works in a project that has this package installed.
+
+pytest runs in a separate process.
+"""
 
 import re
 from xml.etree import ElementTree
@@ -27,7 +31,11 @@ LOG = "; DOCKERTEST_KEEP=1 keeps the container\n    line 1 of the log\n    line 
 
 
 def test_a_failed_test_shows_its_containers(suite: Suite, engine: Engine) -> None:
-    """It shows state, ports and last log lines for a failed test or fixture, without any option."""
+    """
+    The state, ports and last log lines are shown without any option.
+
+    This applies to a failed test and to a failed fixture.
+    """
     suite.write("conftest.py", SERVER)
     suite.write(
         "test_it.py",

@@ -1,4 +1,8 @@
-"""What the reaper removes when a process ends without running Python code, and what happens without a reaper."""
+"""
+The reaper cleans up after a process that ends without running Python code.
+
+Other tests run without a reaper.
+"""
 
 import json
 import os
@@ -73,7 +77,11 @@ def program(
 
 
 def reapers_of(process: int) -> list[int]:
-    """Return the ids of the reapers that watch a process, whose id is their last argument."""
+    """
+    Return the ids of the reapers that watch a process.
+
+    The last argument of a reaper is the id of its process.
+    """
     reapers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,7 +94,11 @@ def reapers_of(process: int) -> list[int]:
 
 
 def reaper_of(process: int) -> int:
-    """Return the id of a process's reaper, once the intermediate process that started it has exited."""
+    """
+    Return the id of a process's reaper.
+
+    Wait until the intermediate process that started it has exited.
+    """
 
     def find() -> int:
         (reaper,) = reapers_of(process)
@@ -114,7 +126,11 @@ def run(code: str, *arguments: str, **environment: str) -> "subprocess.Completed
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name
 )
 def test_a_signal_leaves_nothing(engine: Engine, number: signal.Signals) -> None:
-    """The containers and the network are removed within seconds, and those of another session are not."""
+    """
+    The containers and the network are removed within seconds.
+
+    Those of another session are not removed.
+    """
     with dockertest.Pool() as bystander:
         other = bystander.run("busybox:1.35", cmd=SLEEP)
         with program("time.sleep(600)") as (process, created):
@@ -159,7 +175,11 @@ def kill_with_reaper(engine: Engine, rounds: int) -> None:
 
 
 def test_the_next_session_cleans_up_after_a_killed_process_and_reaper(engine: Engine) -> None:
-    """The lock of the dead session is free, so the next session's reaper, or `prune`, removes its containers."""
+    """
+    The reaper of the next session, or `prune`, removes the containers.
+
+    The lock of the dead session is free.
+    """
     kill_with_reaper(engine, 2)
 
 
@@ -171,7 +191,11 @@ def test_the_next_session_recovers_twenty_times(engine: Engine) -> None:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_reaper_ignores_signals(engine: Engine, moment: str) -> None:
-    """A service manager sends SIGTERM to all processes of a group, and a closed terminal sends SIGHUP."""
+    """
+    Signals to the reaper do not prevent the cleanup.
+
+    A service manager sends SIGTERM to all processes of a group, and a closed terminal sends SIGHUP.
+    """
     with program("time.sleep(600)") as (process, created):
         reaper = reaper_of(process.pid)
         process.send_signal(signal.SIGSTOP)
@@ -281,7 +305,11 @@ def test_a_frozen_engine_does_not_delay_other_deadlines(engine: Engine, tmp_path
 def test_a_stopped_reaper_does_not_block(
     engine: Engine, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Unconfirmed deadlines raise an error, the rest is logged, and nothing is lost when it continues."""
+    """
+    An unconfirmed deadline raises an error, and other failures are logged.
+
+    Nothing is lost when the reaper continues.
+    """
     others = set(reapers_of(os.getpid()))
     with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
@@ -316,7 +344,11 @@ def can_expire(resource: dockertest.Resource) -> bool:
 
 
 def test_a_reaper_without_an_engine_gives_up(engine: Engine, tmp_path: Path) -> None:
-    """While it waits for a deadline, it retries with growing intervals and logs each problem once."""
+    """
+    It retries with growing intervals and logs each problem once.
+
+    This applies while it waits for a deadline.
+    """
     source = (PACKAGE / "_cleanup" / "reaper.py").read_text(encoding="utf-8")
     impatient = tmp_path / "reaper.py"
     impatient.write_text(source.replace("GIVE_UP_SECONDS = 120.0", "GIVE_UP_SECONDS = 8.0"))
@@ -369,7 +401,7 @@ def test_the_reaper_writes_a_log_file(engine: Engine, tmp_path: Path) -> None:
 def test_relative_paths_refer_to_the_folder_of_the_process(
     engine: Engine, local: str, tmp_path: Path
 ) -> None:
-    """The reaper runs in another folder and still uses the right certificates, log and locks."""
+    """The reaper runs in another folder and finds its certificates, log and locks."""
     context = certificates(tmp_path)
     named = {"DOCKER_CERT_PATH": ".", "DOCKERTEST_REAPER_LOG": "reaper.log", "XDG_STATE_HOME": "state"}
     named["HOME"] = str(tmp_path)  # as above
@@ -451,7 +483,7 @@ def test_a_reaper_that_exits_at_its_start_is_detected(text: str, tmp_path: Path)
 
 
 def test_a_reaper_that_exits_is_replaced(engine: Engine) -> None:
-    """The next message detects it, and the new reaper receives the state of the old one."""
+    """The next message detects the exit, and the new reaper receives the old state."""
     code = """
 os.kill(int(sys.stdin.readline()), signal.SIGKILL)
 other = dockertest.Pool()
@@ -511,7 +543,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_python_with_a_library_path_has_a_reaper(engine: Engine, tmp_path: Path) -> None:
-    """Python from actions/setup-python or a software collection needs `LD_LIBRARY_PATH` for its shared library."""
+    """
+    Some builds of Python need `LD_LIBRARY_PATH` for their shared library.
+
+    Examples are Python from actions/setup-python and from a software collection.
+    """
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" ] && exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
@@ -544,7 +580,11 @@ def test_a_reaper_without_valid_credentials_is_a_warning(
 
 
 def test_a_process_that_closes_all_descriptors_loses_its_containers(engine: Engine) -> None:
-    """To the reaper, the process has ended. Closing the pool raises a `CleanupError` at most."""
+    """
+    To the reaper, the process has ended.
+
+    Closing the pool raises a `CleanupError` at most.
+    """
     code = """
 import os, dockertest
 pool = dockertest.Pool()
@@ -565,7 +605,11 @@ os._exit(0)  # What urllib3 does at exit is not for this test.
 
 
 def test_no_message_is_written_to_a_file_of_the_user(tmp_path: Path) -> None:
-    """After a program has closed all descriptors, its new files get the numbers of our socket and locks."""
+    """
+    New files may get the descriptor numbers of our socket and locks.
+
+    This happens after a program has closed all descriptors.
+    """
     code = f"""
 import os, dockertest
 pool = dockertest.Pool()

@@ -29,7 +29,7 @@ Identity = Callable[[str], None]
 @pytest.fixture
 def this_identity(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[..., str]:
     """
-    Assign an identity to this process, and return a function that returns variants of it.
+    Assign an identity to this process, and return a function for variants of it.
 
     Other sessions on this engine and the tests then do not remove each other's containers.
     """
@@ -43,7 +43,11 @@ def this_identity(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[..., s
 
 
 def make(engine: Engine, pool: dockertest.Pool, labels: "dict[str, str]") -> str:
-    """Start a container with the plain docker SDK, as another program would, and return its id."""
+    """
+    Start a container with the plain docker SDK, and return its id.
+
+    Another program would start it in the same way.
+    """
     image = f"{pool.image_prefix}busybox:1.35"
     container = engine.client.containers.run(image, list(SLEEP), detach=True, labels=labels)
     return str(container.id)
@@ -89,7 +93,11 @@ def test_a_session_in_another_pid_namespace_is_left_alone(engine: Engine) -> Non
 
 
 def test_incomplete_and_unknown_labels_are_left_alone(engine: Engine, pool: dockertest.Pool) -> None:
-    """A label copied by hand, the identity of another host, and a session that never had a lock."""
+    """
+    A container is kept unless its labels prove that its session is dead.
+
+    The labels are copied by hand, of another host, or of a session that never had a lock.
+    """
     labels: list[dict[str, str]] = [
         {"dockertest.managed": "true"},
         {"dockertest.managed": "true", "dockertest.session": "0" * 32, "dockertest.identity": "0.a.b.1"},
@@ -133,7 +141,11 @@ def test_a_boot_of_another_machine_is_left_alone(
 def test_the_identity_shows_that_a_socket_is_forwarded(
     tmp_path: Path, pool: dockertest.Pool, local: str, engine: Engine
 ) -> None:
-    """A proxy's socket may lead to another machine, whose sessions must not treat ours as dead."""
+    """
+    A forwarded socket may lead to another machine.
+
+    The sessions there must not treat ours as dead.
+    """
     assert _reaper.is_engine_behind(f"unix://{local}")
     with FaultProxy(tmp_path / "front.sock").running() as proxy:
         assert not _reaper.is_engine_behind(proxy.endpoint)
@@ -145,7 +157,11 @@ def test_the_identity_shows_that_a_socket_is_forwarded(
 def test_nothing_is_recovered_by_boot_through_a_forwarded_socket(
     engine: Engine, pool: dockertest.Pool, tmp_path: Path, this_identity: Callable[..., str]
 ) -> None:
-    """The proxy hides the containers' processes, so the engine appears to run on another machine."""
+    """
+    The engine appears to run on another machine.
+
+    The proxy hides the processes of the containers.
+    """
     created = make(engine, pool, labelled(this_identity(boot="0" * 32)))
 
     class Elsewhere(FaultProxy):
@@ -165,7 +181,11 @@ def test_nothing_is_recovered_by_boot_through_a_forwarded_socket(
 def test_a_process_of_a_container_proves_that_the_engine_runs_here(
     engine: Engine, pool: dockertest.Pool, tmp_path: Path, this_identity: Callable[..., str]
 ) -> None:
-    """The engine reports its process id, which means nothing if the engine has process ids of its own."""
+    """
+    The engine reports the process id of the container.
+
+    The id proves nothing if the engine has process ids of its own.
+    """
     if not has_our_process_ids():
         pytest.skip("engine: it runs in a PID namespace of its own")
     created = make(engine, pool, labelled(this_identity(boot="0" * 32)))
@@ -186,7 +206,11 @@ def has_our_process_ids() -> bool:
 
 
 def test_an_unknown_boot_proves_nothing(tmp_path: Path) -> None:
-    """Some sandboxes hide the boot id, and the same engine may serve clients outside of them."""
+    """
+    Some sandboxes hide the boot id.
+
+    The same engine may serve clients outside of them.
+    """
     for boot, end, dead in (("another", "", True), ("", "", False), ("another", _reaper.ELSEWHERE, False)):
         labels = {"dockertest.managed": "true", "dockertest.session": "a"}
         labels["dockertest.identity"] = f"0.machine.{boot}.1{end}"
@@ -209,7 +233,7 @@ def test_any_session_removes_expired_containers(engine: Engine, pool: dockertest
 
 
 def test_a_time_to_live_applies_to_each_container(engine: Engine, pool: dockertest.Pool) -> None:
-    """An older session keeps its newer containers, and the lock that proves that it is alive."""
+    """An older session keeps its newer containers and the lock that proves it alive."""
     with dockertest.Pool() as old:
         old._runtime.session.ttl = -10
         late = old.run("busybox:1.35", cmd=SLEEP)
@@ -287,7 +311,7 @@ def test_containers_of_a_keeping_pool_survive_a_reboot_and_their_time_to_live(
     pool: dockertest.Pool,
     this_identity: Callable[..., str],
 ) -> None:
-    """A record with the id of the session keeps everything that the session has created."""
+    """A record with the session id keeps everything that the session has created."""
     earlier = this_identity(boot="0" * 32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_reaper_client, "identity", lambda _folder: earlier)
@@ -303,7 +327,7 @@ def test_containers_of_a_keeping_pool_survive_a_reboot_and_their_time_to_live(
 
 
 def test_a_keeping_pool_sets_no_expiry_time(engine: Engine, tmp_path: Path) -> None:
-    """A session of another user, or with another state folder, does not see the record about kept things."""
+    """Sessions of another user or state folder do not see the record of kept things."""
     with dockertest.Pool(keep=True, ttl=0) as keeping:
         created = keeping.run("busybox:1.35", cmd=SLEEP)
         session = keeping._runtime.session.id
@@ -322,7 +346,11 @@ def test_a_keeping_pool_sets_no_expiry_time(engine: Engine, tmp_path: Path) -> N
 
 
 class StartedMeanwhile:
-    """Requests to a real engine, which starts a container directly after the engine has listed it as created."""
+    """
+    Requests to a real engine, which starts a container in the meantime.
+
+    The container is started directly after the engine has listed it as created.
+    """
 
     def __init__(self, engine: dockertest.Pool, container: str) -> None:
         self._request = _reaper_client._request(engine._runtime.engine)
@@ -338,7 +366,7 @@ class StartedMeanwhile:
 def test_the_reaper_keeps_a_reused_container_that_was_started_meanwhile(
     engine: Engine, pool: dockertest.Pool, tmp_path: Path
 ) -> None:
-    """Its creator died during the start, and another process may have taken the container already."""
+    """The creator died during the start, and another process may use the container."""
     labels = labelled("0.machine.boot.1", reuse="key")
     image = f"{pool.image_prefix}busybox:1.35"
     created = engine.client.api.create_container(image, list(SLEEP), labels=labels)["Id"]
@@ -382,7 +410,11 @@ print(resource.status, flush=True)
 
 
 def test_reused_containers_survive_the_kill_of_their_creator(engine: Engine, name: str) -> None:
-    """It is killed at several moments between create and start, and the other processes keep the container."""
+    """
+    The other processes keep a container whose creator is killed.
+
+    The creator is killed at several moments between create and start.
+    """
     for delay in (0.0, 0.06, 0.15, 0.25):
         group = f"{name}-{delay}"
         processes = [
@@ -460,7 +492,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_hostile_labels_are_ignored(engine: Engine, pool: dockertest.Pool, name: str) -> None:
-    """Neither recovery nor `ps` trusts labels that another user of the engine has written."""
+    """Neither recovery nor `ps` trusts labels that another user has written."""
     hostile: list[dict[str, str]] = [
         labelled("0.a.b.1", expires="9" * 5000),
         labelled("0.a.b.1", expires="١٢٣"),
@@ -487,7 +519,11 @@ def test_hostile_labels_are_ignored(engine: Engine, pool: dockertest.Pool, name:
 def test_a_machine_without_an_id_has_the_same_identity_in_each_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a machine id and a network card, an id is generated once and stored in the state folder."""
+    """
+    An id is generated once and stored in the state folder.
+
+    The machine has neither a machine id nor a network card.
+    """
     code = f"""
 import uuid
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""dockertest sends as few requests as possible, because each is a round trip, possibly to a remote host."""
+"""
+dockertest sends as few requests as possible.
+
+Each request is a round trip, possibly to a remote host.
+"""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +26,11 @@ def proxy(tmp_path: Path) -> Iterator[FaultProxy]:
 
 
 def new_requests(proxy: FaultProxy) -> "list[str]":
-    """Return method and kind of each request since the last call, without names and ids."""
+    """
+    Return the method and the kind of each request since the last call.
+
+    Names and ids are removed.
+    """
     requests = []
     for line in proxy.requests:
         method, target, _ = line.split()

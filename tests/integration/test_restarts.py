@@ -1,4 +1,4 @@
-"""Waiting for containers that are restarted by a policy, the user or this process."""
+"""Waiting works for containers that a policy, the user or this process restarts."""
 
 import subprocess
 import threading
@@ -42,7 +42,7 @@ def server(pool: dockertest.Pool) -> Iterator[dockertest.Resource]:
 
 @pytest.mark.differs("the state of a container that a policy restarts")
 def test_a_port_that_is_not_bound_yet(pool: dockertest.Pool) -> None:
-    """While a policy restarts the container repeatedly, its port is published but not bound."""
+    """While a policy restarts the container, its port is published but not bound."""
     options = dockertest.RunOptions(
         repository="busybox", tag="1.35", cmd=["sh", "-c", "sleep 0.3; exit 1"], exposed_ports=["8080"]
     )
@@ -90,7 +90,7 @@ def test_an_address_that_a_restarting_container_does_not_have_yet(
 
 
 def test_retry_continues_while_a_policy_restarts_the_container(pool: dockertest.Pool, engine: Engine) -> None:
-    """A server that crashes at its first start and works after its second becomes ready."""
+    """A server that crashes at its first start but not at its second becomes ready."""
     command = "test -f /once || { touch /once; sleep 0.5; exit 1; }; touch /ready; sleep 600"
     options = dockertest.RunOptions(
         repository="busybox", tag="1.35", cmd=["sh", "-c", command], exposed_ports=["8080"]

@@ -37,7 +37,11 @@ def test_a_coroutine_function_is_called_until_it_returns(pool: dockertest.Pool) 
 
 
 def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:
-    """It counts as a failed attempt although `on` does not include it, and becomes the cause of the timeout."""
+    """
+    It counts as a failed attempt although `on` does not include it.
+
+    Its `TimeoutError` becomes the cause of the `RetryTimeoutError`.
+    """
     cancelled = 0
 
     async def op() -> None:

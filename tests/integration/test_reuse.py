@@ -1,4 +1,4 @@
-"""Containers that intentionally outlive their session, and are reused by later ones."""
+"""Containers with `reuse` outlive their session and are reused by later ones."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def server(name: str, pool: dockertest.Pool) -> Iterator[RunOptions]:
-    """Options for a reused container with a unique name, which is removed after the test."""
+    """Options for a reused container with a unique name, removed after the test."""
     yield RunOptions(repository="busybox:1.35", name=name, cmd=["sleep", "600"], reuse=True)
     pool.remove_container_by_name(name)
 
@@ -44,7 +44,7 @@ class TestMatching:
     """Only a container with exactly the requested configuration is reused."""
 
     def test_the_second_run_reuses_the_container(self, server: RunOptions, engine: Engine) -> None:
-        """Closing the first pool leaves the container running, so another pool can reuse it."""
+        """The container outlives the first pool, and another pool reuses it."""
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
         assert engine.inspect(first.id)["State"]["Running"]
@@ -83,7 +83,11 @@ class TestMatching:
     def test_other_options_require_another_container(
         self, server: RunOptions, engine: Engine, change: "dict[str, object]"
     ) -> None:
-        """The wrong server must not be used silently. The error names the container and the remedy."""
+        """
+        The wrong server must not be used silently.
+
+        The error names the container and the remedy.
+        """
         fields = {"repository": "busybox:1.35", "name": server.name, "cmd": ["sleep", "600"], "reuse": True}
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
@@ -95,7 +99,11 @@ class TestMatching:
             assert engine.inspect(first.id)["State"]["Running"]
 
     def test_the_order_of_the_environment_is_ignored(self, server: RunOptions) -> None:
-        """A set's order differs between processes, so that each worker of a test runner would start a server."""
+        """
+        The order of a set differs between processes.
+
+        If it mattered, each worker of a test runner would start a server.
+        """
         variables = ["A=1", "B=2", "C=3=4"]
         with dockertest.Pool() as pool:
             ids = {
@@ -139,7 +147,7 @@ class TestMatching:
     def test_copied_labels_are_not_sufficient(
         self, server: RunOptions, engine: Engine, difference: "dict[str, Any]"
     ) -> None:
-        """Another user of the engine can copy all labels to a container with another configuration."""
+        """Another user can copy all labels to a container with another configuration."""
         options = replace(server, env={"A": "1"})
         with dockertest.Pool() as pool:
             original = pool.run_with_options(options)
@@ -164,7 +172,7 @@ class TestMatching:
             assert engine.has(str(own.id))
 
     def test_a_network_of_the_pool_is_rejected(self, server: RunOptions, name: str) -> None:
-        """The network would be removed with the pool, and each run would leave another container."""
+        """The pool would remove the network, and each run would leave another container."""
         with dockertest.Pool() as pool, pool.create_network() as network:
             for key in (network, network.name, network.id):
                 with pytest.raises(dockertest.InvalidOptionError, match="reuse: the container would outlive"):
@@ -232,7 +240,11 @@ class TestReplacing:
         assert not engine.has(first.id)
 
     def test_a_container_that_was_never_started(self, server: RunOptions, engine: Engine) -> None:
-        """Its creator was killed before the start, without a reaper. The creator's lock is free."""
+        """
+        Its creator was killed before the start, without a reaper.
+
+        The creator's lock is free.
+        """
         code = """
 import dockertest, os, signal, sys
 from dockertest._containers import launch as _launch
@@ -255,7 +267,11 @@ class TestEnd:
     """`Reuse` removes a container that is no longer used, or has other options."""
 
     def test_an_idle_one_is_removed(self, engine: Engine, name: str) -> None:
-        """The time counts from the end of the last session, and the process's reaper stays for it."""
+        """
+        The time counts from the end of the last session.
+
+        The reaper of the process keeps running for it.
+        """
         code = """
 import dockertest, sys
 with dockertest.Pool() as pool:
@@ -326,7 +342,11 @@ os.kill(os.getpid(), signal.SIGKILL)
                 pool.run_with_options(server)
 
     def test_one_of_another_owner_is_not_replaced(self, engine: Engine, name: str) -> None:
-        """Neither one that was started by hand, nor one of a group, whose use cannot be seen."""
+        """
+        A container that was started by hand or belongs to a group is not replaced.
+
+        The use of a group's container cannot be detected.
+        """
         reuse = dockertest.Reuse(replaces=True)
         image = f"{os.environ['DOCKERTEST_IMAGE_PREFIX']}busybox:1.35"
         own = engine.client.containers.run(image, ["sleep", "600"], name=name, detach=True)
@@ -389,7 +409,11 @@ class TestSharing:
     def test_ctrl_c_during_the_start_does_not_remove_a_shared_container(
         self, server: RunOptions, tmp_path: Path
     ) -> None:
-        """Its creator is interrupted before the response to the start, when another process already uses it."""
+        """
+        Its creator is interrupted before it receives the response to the start.
+
+        At that time, another process already uses the container.
+        """
         code = """
 import dockertest, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -459,7 +483,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     def test_the_last_deadline_is_effective(
         self, server: RunOptions, engine: Engine, deadline: "float | None"
     ) -> None:
-        """The reaper of an earlier process ignores the deadline that this process has replaced."""
+        """The reaper of an earlier process ignores a deadline that has been replaced."""
         code = f"""
 import dockertest
 with dockertest.Pool() as pool:

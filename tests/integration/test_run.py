@@ -15,7 +15,11 @@ SERVE = ("sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tm
 
 
 def test_a_real_postgres_is_started_used_and_removed(engine: Engine) -> None:
-    """Connect by `retry`, query the server, and check that nothing is left, including its anonymous volume."""
+    """
+    Connect by `retry`, query the server, and check that nothing is left.
+
+    The check includes the anonymous volume of the container.
+    """
     with dockertest.Pool() as pool:
         postgres = pool.run("postgres", "15", env={"POSTGRES_PASSWORD": "secret"})
         assert postgres.get_bound_ip("5432/tcp") == engine.host
@@ -88,7 +92,7 @@ def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: s
 
 
 def test_privileged_is_requested(pool: dockertest.Pool) -> None:
-    """Only the request is checked, since the engine may not have the permission to grant it."""
+    """Only the request is checked, since the engine may not be able to grant it."""
     requests: list[dict[str, Any]] = []
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=["true"], privileged=True)
     with pytest.raises(
@@ -115,7 +119,11 @@ def test_an_extra_port_answers_http(pool: dockertest.Pool, engine: Engine) -> No
 
 @pytest.mark.parametrize("binding", ["0", "", 0, dockertest.PortBinding("127.0.0.1", "0")])
 def test_a_port_binding_without_a_port(pool: dockertest.Pool, engine: Engine, binding: Any) -> None:
-    """An empty or zero host port selects any free one. A bound port need not be exposed."""
+    """
+    An empty or zero host port selects any free one.
+
+    A bound port need not be exposed.
+    """
     with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={"8080/tcp": binding}) as resource:
         assert resource.get_port("8080/tcp") > 0
         assert resource.get_bound_ip("8080/tcp") == engine.host
@@ -142,7 +150,11 @@ def test_several_bindings_of_one_port(pool: dockertest.Pool) -> None:
 def test_publish_ip_sets_the_address(
     pool: dockertest.Pool, engine: Engine, publish_ip: str, reached_at: str
 ) -> None:
-    """A port that is published on all addresses is reached at loopback, or at a remote engine's host."""
+    """
+    A port that is published on all addresses is reached at loopback.
+
+    With a remote engine, it is reached at the host of the engine.
+    """
     with pool.run("busybox:1.35", cmd=SLEEP, exposed_ports=[8080], publish_ip=publish_ip) as resource:
         assert resource.container.attrs["HostConfig"]["PortBindings"]["8080/tcp"][0]["HostIp"] == publish_ip
         assert resource.get_bound_ip(8080) == (reached_at if engine.is_local else engine.host)
@@ -164,7 +176,7 @@ def test_an_unpublished_port_is_an_error(pool: dockertest.Pool, name: str) -> No
 def test_a_container_without_published_ports_is_reported_with_a_hint(
     pool: dockertest.Pool, network: str, remedy: str
 ) -> None:
-    """The image may expose no port, as busybox, or the container may be in the host's network."""
+    """The image may expose no port, or the container may use the host's network."""
     with (
         pool.run("busybox:1.35", cmd=SLEEP, network_id=network) as resource,
         pytest.raises(dockertest.PortNotPublishedError) as caught,

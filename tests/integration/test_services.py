@@ -1,4 +1,8 @@
-"""`wait_ready`, `url` and `wait_for` with real servers: no driver, no URL assembled by hand, no false "ready"."""
+"""
+`wait_ready`, `url` and `wait_for` work with real servers.
+
+They need no driver and no URL assembled by hand, and they report no false "ready".
+"""
 
 import re
 import threading
@@ -58,7 +62,7 @@ def redis_answers(resource: dockertest.Resource) -> bool:
 
 
 def init_script(statement: str) -> dict[str, str]:
-    """Return a file that an image of a database runs during its set-up, which this makes longer."""
+    """Return `files` with a script that prolongs the set-up of a database image."""
     return {"/docker-entrypoint-initdb.d/slow.sql": statement}
 
 
@@ -106,7 +110,7 @@ TEMPORARY: dict[str, tuple[dict[str, Any], Callable[[dockertest.Resource], None]
 
 
 def check_first_ready(pool: dockertest.Pool, image: str) -> None:
-    """Probe from the first moment on without a pause, and use the service at the first "ready"."""
+    """Probe at once and without a pause, and use the service at the first "ready"."""
     options, use = TEMPORARY[image]
     with pool.run(image, **options) as resource:
         service = services.find(resource.image, {})
@@ -134,7 +138,11 @@ def tables(resource: dockertest.Resource) -> set[str]:
 
 @pytest.mark.parametrize("image", TEMPORARY)
 def test_the_server_of_the_set_up_is_not_ready(pool: dockertest.Pool, image: str) -> None:
-    """The first "ready" is the server that stays: it accepts logins, and the init scripts have been run."""
+    """
+    The first "ready" comes from the server that stays.
+
+    It accepts logins, and the init scripts have been run.
+    """
     check_first_ready(pool, image)
 
 
@@ -147,7 +155,7 @@ def test_the_server_of_the_set_up_is_never_ready(pool: dockertest.Pool, image: s
 
 
 def test_postgres_in_three_lines(pool: dockertest.Pool) -> None:
-    """The URL is accepted by the driver and by SQLAlchemy, with any user, password and database."""
+    """The driver and SQLAlchemy accept the URL with any user, password and database."""
     env = {"POSTGRES_PASSWORD": PASSWORD, "POSTGRES_USER": "me@corp", "POSTGRES_DB": "my shop"}
     with pool.run("postgres", "15", env, wait_for="ready") as resource:
         with psycopg.connect(resource.url()) as connection:
@@ -165,7 +173,11 @@ def test_postgres_in_three_lines(pool: dockertest.Pool) -> None:
 
 
 def test_a_password_in_a_file(pool: dockertest.Pool, tmp_path: Path) -> None:
-    """It is read from `files`; without the file, the URL is refused, and waiting works."""
+    """
+    The password is read from `files`.
+
+    Without the file, `wait_ready` works, and `url` raises an error.
+    """
     (tmp_path / "password").write_text(f"{PASSWORD}\n", encoding="utf-8")
     tmp_path.chmod(0o755)
     env = {"POSTGRES_PASSWORD_FILE": "/run/secrets/password"}
@@ -334,7 +346,11 @@ class TestWaitFor:
 
     @pytest.mark.parametrize("wait_for", ["ready", "port", lambda resource: False])
     def test_a_failure_removes_the_container(self, name: str, wait_for: Any) -> None:
-        """The error has the container's state and last lines; nothing else of the pool is removed."""
+        """
+        The error has the container's state and last lines.
+
+        Nothing else of the pool is removed.
+        """
         with dockertest.Pool(max_wait=0.5) as pool:
             other = pool.run("busybox:1.35", cmd=SLEEP)
             cmd = ["sh", "-c", "echo still starting; sleep 600"]
@@ -554,7 +570,11 @@ class TestWaitForLog:
     """`wait_for_log(fail_on=…)`, and the hint about literal text."""
 
     def test_a_line_that_means_failure_ends_the_wait(self, pool: dockertest.Pool) -> None:
-        """The error has the line and the container's state, also if the line matches both patterns."""
+        """
+        The error has the line and the container's state.
+
+        This also holds if the line matches both patterns.
+        """
         cmd = ["sh", "-c", "echo starting; echo 'FATAL: not ready'; sleep 600"]
         with pool.run("busybox:1.35", cmd=cmd) as resource:
             assert resource.wait_for_log("starting", fail_on="FATAL")

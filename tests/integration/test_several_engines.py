@@ -1,4 +1,8 @@
-"""`DOCKERTEST_ENDPOINTS`: each process takes one of several engines. Proxies stand for them, with one real engine or three."""
+"""
+With `DOCKERTEST_ENDPOINTS`, each process takes one of several engines.
+
+Proxies stand for the engines and forward to one or three real engines.
+"""
 
 import json
 import logging
@@ -75,7 +79,11 @@ def proxies(tmp_path: Path) -> Iterator["list[FaultProxy]"]:
 
 @pytest.fixture
 def endpoints(proxies: "list[FaultProxy]", monkeypatch: pytest.MonkeyPatch) -> "list[str]":
-    """The addresses of the three engines, in the environment of a process that has not chosen one yet."""
+    """
+    Set `DOCKERTEST_ENDPOINTS` to the three engines, and return their addresses.
+
+    The process has not chosen an engine yet.
+    """
     listed = [proxy.endpoint for proxy in proxies]
     monkeypatch.setenv("DOCKERTEST_ENDPOINTS", " ".join(listed))
     monkeypatch.setattr(registry, "placed_at", "")
@@ -98,7 +106,11 @@ class TestPlacement:
             assert pool.endpoint == endpoints[number % 3]
 
     def test_a_run_is_stable(self, endpoints: "list[str]", monkeypatch: pytest.MonkeyPatch) -> None:
-        """A later run has another id by itself, and meets the containers that it reuses; ids by the user are distributed."""
+        """
+        Generated run ids select one engine, and ids set by the user are distributed.
+
+        A later run has another generated id and still finds the containers that it reuses.
+        """
         numbers = {
             _settings.placement({"DOCKERTEST_RUN_ID": made})
             for made in ("", f"pytest-{'0' * 32}", f"pytest-{'1' * 32}", f"random-{'0' * 32}", "process-1-2")
@@ -214,7 +226,11 @@ class Fleet:
         suite.write("test_it.py", TESTS)
 
     def run(self) -> "tuple[int, str]":
-        """Run twenty-four tests by four workers; the first and the last of them take the first engine."""
+        """
+        Run twenty-four tests with four workers.
+
+        The first and the last worker take the first engine.
+        """
         endpoints = " ".join(proxy.endpoint for proxy in self.proxies)
         return self.suite.run("pytest", "-n", "4", "test_it.py", DOCKERTEST_ENDPOINTS=endpoints)
 
@@ -266,11 +282,11 @@ def fleet(
 
 
 class TestOutages:
-    """Twenty-four tests by four workers over three engines, one of which has a problem."""
+    """Four workers run 24 tests on three engines, one of which may have a problem."""
 
     @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_all_answer(self, fleet: Fleet, is_slow: bool) -> None:
-        """There is one server per engine, even if one answers late, and none of them is left."""
+        """Each engine has one server, even if one answers late, and no server is left."""
         fleet.proxies[0].always = delay if is_slow else None
         code, output = fleet.run()
         assert code == 0, output
@@ -284,7 +300,7 @@ class TestOutages:
     @pytest.mark.soak
     @pytest.mark.parametrize("is_frozen", [False, True])
     def test_one_does_not_answer(self, fleet: Fleet, is_frozen: bool) -> None:
-        """Its workers skip it with one warning each, and their tests pass on the next engine."""
+        """Its workers skip it with one warning each and run their tests on the next one."""
         absent = fleet.proxies[0]
         if is_frozen:
             absent.always = freeze
@@ -307,7 +323,11 @@ class TestOutages:
 
     @pytest.mark.parametrize("freezes", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_one_stops_answering(self, fleet: Fleet, freezes: bool) -> None:
-        """Its tests fail in time with an error that names it, all others pass, and nothing is left once it is back."""
+        """
+        Its tests fail in time with an error that names it, and all others pass.
+
+        Nothing is left once it is back.
+        """
         failing, is_back = fleet.proxies[0], threading.Event()
 
         def hang(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
@@ -344,7 +364,7 @@ class TestCommands:
     """The command line."""
 
     def test_commands_take_all(self, endpoints: "list[str]", name: str, tmp_path: Path) -> None:
-        """`ps`, `prune` and `doctor` report an engine that does not answer, and use the others."""
+        """`ps`, `prune` and `doctor` report an unreachable engine and use the others."""
         dead = f"unix://{tmp_path}/dead"
         listed = [endpoints[0], dead, endpoints[1]]
         with dockertest.Pool() as pool:
@@ -366,7 +386,11 @@ class TestCommands:
     def test_commands_continue_after_a_failure(
         self, endpoints: "list[str]", proxies: "list[FaultProxy]", name: str
     ) -> None:
-        """A frozen engine and one that is lost in the middle are named, and the last one is used."""
+        """
+        A frozen engine and one that is lost during a command are reported.
+
+        The last engine is used.
+        """
         lost, frozen, last = endpoints
         proxies[1].always = freeze
         with dockertest.Pool(last) as pool:

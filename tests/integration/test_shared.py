@@ -1,4 +1,4 @@
-"""One container for all processes of a test run, which goes with the last of them."""
+"""All processes of a test run share one container until the last of them ends."""
 
 import os
 import random
@@ -93,7 +93,11 @@ class TestLife:
         assert not engine.has(made.id)
 
     def test_the_last_of_several_processes_removes_it(self, engine: Engine, name: str) -> None:
-        """They start at the same time, and none of them takes it from the others, not even by a crash."""
+        """
+        The processes start at the same time and share one container.
+
+        No process takes it from the others, even if it is killed.
+        """
         workers = [Worker(name) for _ in range(4)]
         ids = {worker.taken() for worker in workers}
         assert ids == set(engine.labelled(name))
@@ -108,7 +112,11 @@ class TestLife:
         assert engine.labelled(name) == []
 
     def test_nothing_is_left_of_killed_reapers(self, engine: Engine, name: str, tmp_path: Path) -> None:
-        """The next session removes what a run has left whose processes and reapers were all killed."""
+        """
+        The next session removes the container of a run that was killed completely.
+
+        The processes have no reaper, as if it had been killed, too.
+        """
         environment = {"XDG_STATE_HOME": str(tmp_path)}
         workers = [Worker(name, **environment, DOCKERTEST_REAPER="0") for _ in range(2)]
         (container,) = {worker.taken() for worker in workers}
@@ -138,7 +146,7 @@ class TestLife:
     def test_killing_all_at_random_moments_leaves_nothing(
         self, engine: Engine, name: str, rounds: int
     ) -> None:
-        """Each process is killed at a moment of its own, during its import, the start or its work."""
+        """Each process is killed at a random moment of its import, start or work."""
         seed = int.from_bytes(os.urandom(4), "big")
         print(f"seed {seed}")
         chance = random.Random(seed)
@@ -151,7 +159,11 @@ class TestLife:
 
     @pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.soak)])
     def test_sessions_race_against_the_removal(self, engine: Engine, name: str, rounds: int) -> None:
-        """A session that begins while the last one removes the container gets one that works, for as long as it needs."""
+        """
+        A new session gets a working container while the last session removes one.
+
+        The container works for as long as the session needs it.
+        """
         racers = [
             subprocess.Popen(
                 [sys.executable, "-c", RACER, name, str(rounds)],
@@ -249,7 +261,7 @@ class TestLife:
 
     def test_the_inventory_shows_whether_it_is_used(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        It lives as long as any session that uses it, not only the one that has started it.
+        It lives as long as any session that uses it, not only as its creator.
 
         The test has its own identity, since it prunes the reused containers of others, too.
         """
@@ -400,7 +412,11 @@ class TestRunners:
         assert engine.labelled(tests.label) == []
 
     def test_a_worker_of_xdist_that_crashes(self, tests: Suite, engine: Engine) -> None:
-        """Twenty-four tests by four workers see one container, which a crash does not take from the others."""
+        """
+        A crash does not take the shared container from the other workers.
+
+        Four workers run twenty-four tests with one container.
+        """
         code, output = tests.run("pytest", "-n", "4", "test_it.py", CRASH="5")
         assert code == 1, output
         assert "1 failed, 23 passed" in output
@@ -427,7 +443,11 @@ class TestRunners:
         wait_until_removed(engine, tests.label)
 
     def test_classes_of_several_processes(self, tests: Suite, engine: Engine) -> None:
-        """Two processes with two classes each need one server and one migration, also between their classes."""
+        """
+        Two processes with two classes each need one server and one migration.
+
+        The server also stays between their classes.
+        """
         command, environment = (
             tests.command("unittest", "classes"),
             tests.environment(DOCKERTEST_RUN_ID=tests.label),

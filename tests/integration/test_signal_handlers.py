@@ -1,4 +1,8 @@
-"""A signal handler may close the pool at any moment, without a hang, leftovers or an effect on other sessions."""
+"""
+A signal handler may close the pool at any moment.
+
+This does not hang, leaves nothing behind and does not affect other sessions.
+"""
 
 import random
 import subprocess
@@ -100,7 +104,11 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def interrupt(engine: Engine, operation: str, seed: int, context: Path) -> None:
-    """Make a signal handler close the pool at a random moment, and check that nothing is left."""
+    """
+    Close the pool in a signal handler at a random moment.
+
+    Check that nothing is left.
+    """
     delay = random.Random(seed).uniform(0.05, MOMENTS[operation])
     name = f"handler-{uuid.uuid4().hex[:12]}"
     process = subprocess.Popen(

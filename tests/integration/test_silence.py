@@ -22,14 +22,18 @@ def proxy(tmp_path: Path, local: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def impatient(proxy: FaultProxy) -> Iterator[dockertest.Pool]:
-    """A pool with a timeout of three seconds, for requests that the engine answers at once."""
+    """A pool with a timeout of 3 s, for requests that the engine answers at once."""
     with dockertest.Pool(proxy.endpoint, timeout=3) as pool:
         yield pool
 
 
 @pytest.fixture
 def start(impatient: dockertest.Pool) -> Iterator[Start]:
-    """Start a container in as much time as a busy engine needs, and return it with the timeout of `impatient`."""
+    """
+    Yield a function that starts a container and returns it from `impatient`.
+
+    The start may take as much time as a busy engine needs.
+    """
 
     def start(*cmd: str) -> dockertest.Resource:
         started = patient.run("busybox:1.35", cmd=cmd, stop_timeout=0)
@@ -42,7 +46,11 @@ def start(impatient: dockertest.Pool) -> Iterator[Start]:
 
 
 def test_a_silent_container_is_waited_for(start: Start) -> None:
-    """`wait`, with and without a timeout, and a followed log wait for longer than the pool's timeout."""
+    """
+    `wait` and a followed log may wait for longer than the pool's timeout.
+
+    This applies to `wait` with and without a timeout of its own.
+    """
     with start(*SILENT) as resource:
         assert list(resource.stream_logs()) == ["first", "second"]
     with start(*SILENT) as resource:
@@ -93,7 +101,11 @@ def test_a_frozen_engine_ends_a_followed_log(start: Start, proxy: FaultProxy) ->
 
 @pytest.mark.parametrize("stdin", [None, b"input"], ids=["output only", "with input"])
 def test_a_silent_command_is_waited_for(start: Start, stdin: "bytes | None") -> None:
-    """Without a timeout, a command may be silent for longer than the pool's timeout, but the engine has to answer."""
+    """
+    Without a timeout, a command may be silent for longer than the pool's timeout.
+
+    The engine still has to answer.
+    """
     script = "cat; echo first; sleep 5; echo second" if stdin else "echo first; sleep 5; echo second"
     with start("sleep", "600") as resource:
         result = resource.exec(["sh", "-c", script], stdin=stdin)

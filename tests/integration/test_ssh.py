@@ -1,4 +1,4 @@
-"""An engine behind a real ssh server on loopback, which is reached by the system's ssh."""
+"""The system's ssh connects to an engine behind a real ssh server on loopback."""
 
 import getpass
 import os
@@ -67,7 +67,11 @@ def test_a_whole_session_works_over_ssh(sshd: Sshd) -> None:
 
 
 def test_host_names_of_the_ssh_configuration_are_resolved(sshd: Sshd) -> None:
-    """Ports are reached at the configured host. Names in the configuration are case-sensitive."""
+    """
+    Ports are reached at the configured host.
+
+    Names in the configuration are case-sensitive.
+    """
     with dockertest.Pool("ssh://Engine.Example") as pool:
         assert pool.endpoint == "ssh://Engine.Example"
         assert pool._runtime.engine.endpoint.host == "127.0.0.1"
@@ -154,7 +158,11 @@ def test_everything_is_removed_when_the_process_ends(sshd: Sshd, engine: Engine,
 
 
 def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
-    """A server that looks up its users in a directory may take longer than an engine is allowed to."""
+    """
+    A login may take longer than an engine is allowed to.
+
+    For example, the server may look up its users in a directory.
+    """
     kept = sshd.authorized.read_text()
     sshd.authorized.write_text(f'command="sleep 4.5; exec $SSH_ORIGINAL_COMMAND" {kept}')
     try:
@@ -164,7 +172,7 @@ def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
 
 
 def failure(url: str) -> dockertest.DockerUnavailableError:
-    """Return the error of a failed connection, which is raised in time and has one line."""
+    """Return the one-line error of a connection that fails within five seconds."""
     start = time.monotonic()
     with pytest.raises(dockertest.DockerUnavailableError) as raised:
         dockertest.Pool(url)
@@ -229,7 +237,11 @@ def test_ssh_may_be_missing(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_pat
     ],
 )
 def test_the_command_in_the_hint_is_harmless(tmp_path: Path, url: str) -> None:
-    """A hostile endpoint, such as one in a `.env` file, executes nothing when the hint is pasted into a shell."""
+    """
+    A hostile endpoint executes nothing when the hint is pasted into a shell.
+
+    Such an endpoint may come from a `.env` file.
+    """
     # A stand-in for ssh, which passes its last arguments to a shell on the other host, as ssh does.
     remote = 'while [ "$1" != -- ]; do shift; done; shift 2; PATH=/bin:/usr/bin exec sh -c "$*"'
     for name, script in (("ssh", remote), ("docker", "exit 0")):

@@ -73,7 +73,11 @@ class TestTake:
         assert standing(engine, own) == [second.id]
 
     def test_a_known_service_is_ready(self, own: dockertest.Pool) -> None:
-        """Without `ready` and `wait_for`, a spare has answered in its own protocol. `expire` begins after `take`."""
+        """
+        Without `ready` and `wait_for`, a spare has answered in its own protocol.
+
+        `expire` begins after `take`.
+        """
         with own.standby(RunOptions(repository="redis:7.0")) as standby:
             resource = standby.take()
             assert resource.exec(["redis-cli", "ping"]).stdout == "PONG\n"
@@ -137,7 +141,7 @@ class TestSpares:
                 own.retry(lambda: False)
 
     def test_they_are_not_kept(self, server: RunOptions, engine: Engine) -> None:
-        """With `keep`, containers are started when they are needed, and kept from then on."""
+        """With `keep`, containers are started when needed and kept from then on."""
         with dockertest.Pool() as pool, pool.standby(server) as standby:
             (spare,) = filled(standby)
             pool.keep = True
@@ -335,7 +339,11 @@ class TestProcesses:
         ids=["ctrl-c", "signal handler", "fork"],
     )
     def test_it_ends_cleanly(self, engine: Engine, program: str, expected: str) -> None:
-        """After Ctrl-C in `take`, after a signal handler has closed the pool, and with forked children."""
+        """
+        The process exits with code 0, and nothing is left.
+
+        This holds after Ctrl-C in `take`, after `close` in a signal handler, and with forked children.
+        """
         with self.run(program) as process:
             output = process.communicate(timeout=60)[0].split()
         assert output[1:] == [expected]

@@ -1,4 +1,4 @@
-"""Tools that change the interpreter during a test cause a clear error or have no effect."""
+"""Test tools that change the interpreter cause a clear error or have no effect."""
 
 import sys
 
@@ -46,7 +46,11 @@ def test_allowing_unix_sockets_is_sufficient(suite: Suite, local: str) -> None:
 
 @pytest.mark.usefixtures("local")  # The certificates of a remote engine are not in the faked file system.
 def test_a_faked_file_system_does_not_outlive_its_test(suite: Suite) -> None:
-    """pyfakefs discards modules that are imported under it, and stale references would still use its files."""
+    """
+    pyfakefs discards modules that are imported while it is active.
+
+    Stale references to them would still use its files.
+    """
     suite.write(
         "test_it.py",
         """

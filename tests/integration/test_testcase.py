@@ -68,7 +68,11 @@ class Test(DockerTestCase):
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_failure_shows_the_containers(suite: Suite, engine: Engine, runner: str) -> None:
-    """State, exit code and last log lines are shown for a test, a subtest, `setUp` and `setUpClass`."""
+    """
+    A failure shows the state, exit code and last log lines of the containers.
+
+    It may occur in a test, a subtest, `setUp` or `setUpClass`.
+    """
     write(
         suite,
         """
@@ -285,7 +289,11 @@ class Test(DockerTestCase, unittest.IsolatedAsyncioTestCase):
 def test_without_an_engine_it_is_skipped_or_fails(
     suite: Suite, environment: "dict[str, str]", summary: str, set_up: str
 ) -> None:
-    """Without a call of `super().setUpClass()`, each test that uses the pool is skipped or fails."""
+    """
+    The class is skipped or fails.
+
+    Without a call of `super().setUpClass()`, this applies to each test that uses the pool.
+    """
     write(suite, f"class Test(DockerTestCase):\n    {set_up}\n    def test_it(self): self.pool\n")
     _, output = suite.run("unittest", "-v", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock", **environment)
     assert re.search(summary, output), output
@@ -293,7 +301,11 @@ def test_without_an_engine_it_is_skipped_or_fails(
 
 
 def test_without_an_engine_other_base_classes_are_not_set_up(suite: Suite) -> None:
-    """Django's `TestCase` begins a transaction there, which nothing would end if the class was skipped afterwards."""
+    """
+    Django's `TestCase` begins a transaction in `setUpClass`.
+
+    Nothing would end it if the class was skipped afterwards.
+    """
     write(
         suite,
         """

@@ -1,4 +1,8 @@
-"""Threads and forked children share a pool, leave nothing behind and do not affect each other."""
+"""
+Threads and forked children can share a pool.
+
+They leave nothing behind and do not affect each other.
+"""
 
 import json
 import subprocess
@@ -129,7 +133,11 @@ def test_a_hundred_containers_by_twenty_threads_leave_nothing(engine: Engine) ->
 
 @pytest.mark.parametrize("ending", ["close", "exit"])
 def test_a_forked_child_has_its_own_session(engine: Engine, ending: str) -> None:
-    """It uses its own connections. Its containers are removed with it, and those of its parent stay."""
+    """
+    It uses its own connections, and its containers are removed with it.
+
+    The containers of its parent stay.
+    """
     with run(FORKS, ending) as parent:
         assert parent.stdin
         assert parent.stdout
@@ -148,7 +156,11 @@ def test_a_forked_child_has_its_own_session(engine: Engine, ending: str) -> None
 
 
 def test_a_child_does_not_wait_for_its_parents_threads(tmp_path: Path) -> None:
-    """A container that a thread of the parent was removing during the fork can be closed in the child."""
+    """
+    The child can close a container that a thread of its parent was removing.
+
+    The removal was in progress during the fork.
+    """
     with run(CLOSING, str(tmp_path / "front.sock")) as parent:
         try:
             output, errors = parent.communicate(timeout=60)

@@ -8,7 +8,11 @@ SLEEP = ("sleep", "600")
 
 
 def test_the_life_of_a_container_is_recorded() -> None:
-    """The steps from creation to removal are in order of time, with the name that the engine has chosen."""
+    """
+    The steps from creation to removal are in order of time.
+
+    They have the container name that the engine has chosen.
+    """
     with dockertest.Pool() as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         resource.retry(lambda: True)

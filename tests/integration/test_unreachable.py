@@ -1,4 +1,8 @@
-"""The error for an unreachable engine has one sentence and a hint, and is raised within five seconds."""
+"""
+The error for an unreachable engine has one sentence and a hint.
+
+It is raised within five seconds.
+"""
 
 import datetime
 import os
@@ -23,7 +27,11 @@ LIMIT = 5.0  # seconds
 
 
 def failure(endpoint: "str | None" = None, cert_path: "Path | None" = None) -> dockertest.DockertestError:
-    """Return the error of a failed connection, which has one sentence and a hint, and is raised in time."""
+    """
+    Return the error of a connection that fails in time.
+
+    The error has one sentence and a hint.
+    """
     start = time.monotonic()
     with pytest.raises((dockertest.DockerUnavailableError, dockertest.InvalidOptionError)) as raised:
         dockertest.Pool(endpoint, cert_path=cert_path)
@@ -84,7 +92,7 @@ finally:
 def test_a_name_whose_addresses_are_dead(
     black_hole: str, tmp_path: Path, file: str, content: str, words: str
 ) -> None:
-    """Neither the resolver nor the list of addresses has a total time limit of its own."""
+    """Neither the resolver nor the list of addresses has its own total time limit."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("machine: only root on Linux may put another file in the place of the system's")
     address = "127.0.0.1"
@@ -153,7 +161,7 @@ def test_an_expired_certificate(local: str, tmp_path: Path) -> None:
 
 
 def test_a_certificate_for_another_name(local: str, tmp_path: Path) -> None:
-    """The engine may be reached by its address while its certificate contains its name."""
+    """The endpoint may use an address while the certificate contains a host name."""
     with Front(local, certificates(tmp_path, host="engine.example")) as front:
         text = message(front.url, tmp_path)
     assert text.endswith(
@@ -235,7 +243,11 @@ def test_a_socket_without_permission(local: str, tmp_path: Path) -> None:
 
 
 def test_a_socket_that_root_may_not_open(local: str, tmp_path: Path) -> None:
-    """The hint is for containers, whose root is not the host's if users are remapped, or is confined by SELinux."""
+    """
+    The hint is for containers, in which root may lack access to the socket.
+
+    Their root is not the host's if users are remapped, or it is confined by SELinux.
+    """
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("machine: only root on Linux can drop its capabilities")
     path = tmp_path / "closed.sock"
@@ -257,7 +269,7 @@ def test_a_socket_that_root_may_not_open(local: str, tmp_path: Path) -> None:
 
 @contextmanager
 def listening(path: Path, answer: "bytes | None") -> "Iterator[str]":
-    """Listen on a socket, and send these bytes to every client, or nothing if they are `None`."""
+    """Listen on a socket, and send *answer* to each client unless it is `None`."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -283,7 +295,11 @@ def listening(path: Path, answer: "bytes | None") -> "Iterator[str]":
 
 
 def test_a_proxy_that_forbids_the_request(tmp_path: Path) -> None:
-    """It answers with a web page, as HAProxy does. The hint names the request to allow."""
+    """
+    The proxy answers with a web page, as HAProxy does.
+
+    The hint names the request to allow.
+    """
     page = b"<html><body>\n<h1>403 Forbidden</h1>\n</body></html>\n"
     head = b"HTTP/1.0 403 Forbidden\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n"
     with listening(tmp_path / "x", head + page) as endpoint:

@@ -44,7 +44,11 @@ print(volume.name, resource.id, flush=True)
 
 
 def test_containers_share_a_volume(engine: Engine) -> None:
-    """One writes what the other reads, and it is removed with the pool, after the containers."""
+    """
+    One container reads a file that another has written to the volume.
+
+    The volume is removed with the pool, after the containers.
+    """
     with dockertest.Pool() as pool:
         volume = pool.create_volume()
         writer = pool.run("busybox:1.35", cmd=SLEEP, mounts=[(volume, "/data")])
@@ -162,7 +166,7 @@ def test_a_kept_pool_keeps_its_volumes(engine: Engine, capsys: pytest.CaptureFix
 
 
 def test_an_engine_without_volumes(local: str, tmp_path: Path) -> None:
-    """A proxy in front of the engine may refuse all requests for volumes; cleanup works nevertheless."""
+    """Cleanup works even if a proxy in front of the engine refuses volume requests."""
     refusal = answer(403, "not allowed here")
     with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         pool.run("busybox:1.35", cmd=SLEEP)

@@ -1,4 +1,4 @@
-"""Waiting for a service in a container: success is detected promptly, and an exit is reported immediately."""
+"""Waiting for a service detects success promptly and reports an exit immediately."""
 
 import time
 from datetime import datetime
@@ -47,7 +47,11 @@ def test_an_exited_container_ends_the_wait(pool: dockertest.Pool) -> None:
 
 
 def test_a_container_that_exits_later_ends_the_wait(pool: dockertest.Pool) -> None:
-    """The error is raised within one pause and 0.2 s, in the best of three attempts on a busy machine."""
+    """
+    The error is raised within one pause and 0.2 s.
+
+    Only the best of three attempts counts, since the machine may be busy.
+    """
     late = []
     for _ in range(3):
         with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 1; exit 4"]) as resource:
@@ -140,7 +144,11 @@ def test_an_out_of_memory_kill_differs_from_another_kill(pool: dockertest.Pool, 
 
 
 def test_a_failing_call_ends_at_max_wait(pool: dockertest.Pool) -> None:
-    """The error has the attempts, the time, the last exception, and the container's state and last lines."""
+    """
+    The error has the attempts, the time and the last exception.
+
+    It also has the container's state and last lines.
+    """
     with pool.run(
         "busybox:1.35", cmd=["sh", "-c", "echo still starting; sleep 600"], exposed_ports=[80]
     ) as resource:

@@ -1,5 +1,5 @@
 """
-The public API as type checkers see it. This file is only checked, never executed.
+Use the public API as type checkers see it; this file is never executed.
 
 Each line with a mistake has the codes that mypy and pyright must report in a comment. An unused comment is an error.
 """
