@@ -125,6 +125,9 @@ class Compose:
         """
         Return all containers of a service, in the order of their numbers.
 
+        Args:
+            service: The service's name in the Compose file.
+
         Raises:
             KeyError: The project has no such service, or its profile is not active.
         """

@@ -269,7 +269,7 @@ class TestUnknownImage:
     def test_a_service_at_another_port_is_not_found(self, pool: dockertest.Pool) -> None:
         """The error names the port that was tried."""
         cmd = ["redis-server", "--port", "7000"]
-        tried = r"\S+:\d+ \(container port 6379/tcp\) does not answer: "
+        tried = r"\S+:\d+ \(container port 6379/tcp\) does not answer"  # the engine's proxy resets or closes
         with (
             pool.run("redis:7.0", cmd=cmd) as resource,
             pytest.raises(dockertest.RetryTimeoutError, match=tried),
