@@ -470,6 +470,13 @@ class TestFailures:
             replace(server, cmd=["sh", "-c", "trap 'exit 143' TERM; echo up; sleep 600 & wait"]), ready=ready
         )
 
+    def test_a_tmpfs_that_would_lose_its_data_is_refused(
+        self, own: dockertest.Pool, server: RunOptions
+    ) -> None:
+        """Only the content of those that `tmpfs=` names is copied."""
+        with pytest.raises(InvalidOptionError, match="'/data' is outside of the container"):
+            own.prepare(replace(server, host_config={"Tmpfs": {"/data": ""}}), fill, ready=ready)
+
     @pytest.mark.parametrize("mount", ["/tmp:/x", "volume:/x", "volume:/x:ro"])
     def test_data_outside_of_the_container_is_refused(
         self, own: dockertest.Pool, server: RunOptions, mount: str
