@@ -675,7 +675,7 @@ def _check_mounts(options: RunOptions, image: Image) -> None:
     Refuse what would share data between the containers of one image.
 
     Raises:
-        InvalidOptionError: A mount can be written to, or is a named volume.
+        InvalidOptionError: A mount can be written to or is a named volume, or `host_config` has a tmpfs.
     """
     host_config = create_request(options, image, image_name="", labels={}, publish_ip="").body["HostConfig"]
     writable = [bind for bind in host_config.get("Binds") or () if not _is_read_only(bind)]
@@ -685,12 +685,16 @@ def _check_mounts(options: RunOptions, image: Image) -> None:
         if not (mount.get("Type") == "bind" and mount.get("ReadOnly"))
     ]
     writable += host_config.get("VolumesFrom") or ()
-    # Only what tmpfs= names is copied before the stop, which would lose it.
-    writable += [path for path in host_config.get("Tmpfs") or () if path not in options.parsed.tmpfs]
     if writable:
         raise InvalidOptionError(
             f"mounts: {writable[0]!r} is outside of the container, so its content would not be part of the image",
             hint="mount host folders with ':ro', and put data into the container with files= or fill",
+        )
+    lost = [path for path in host_config.get("Tmpfs") or () if path not in options.parsed.tmpfs]
+    if lost:
+        raise InvalidOptionError(
+            f"host_config: the tmpfs {lost[0]!r} is outside of the container, so its content would not be part of the image",
+            hint="use tmpfs=, whose content is stored",
         )
 
 

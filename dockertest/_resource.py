@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from dockertest import _clock, _retry, _validation
-from dockertest._cleanup.registry import Closable
+from dockertest._cleanup.registry import Closable, registry
 from dockertest._containers import exec as exec_
 from dockertest._containers import files, logs
 from dockertest._containers.container import Container
@@ -91,7 +91,7 @@ class Resource:
         return self
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
-        if not (failure and self._handle.postpones(failure)):
+        if not (failure and postpones(self, failure, [self])):
             self.close()
 
     @property
@@ -1254,8 +1254,9 @@ def on_failure(resource: Resource, callback: Callable[[], object]) -> None:
 
 def postpones(owner: Closable, failure: BaseException, resources: Iterable[Resource]) -> bool:
     """Return whether to close the owner of containers later because its body failed."""
-    judged = [resource._handle.postpones(failure, owner) for resource in resources]
-    return any(judged)
+    handles = [resource._handle for resource in resources]
+    kept = [handle for handle in handles if handle.is_kept_on_failure]
+    return bool(kept) and registry.postpones(owner, failure, kept)
 
 
 def on_removal(resource: Resource, callback: Callable[[], object]) -> None:

@@ -32,6 +32,7 @@ def test_generated_tables_are_current(name: str) -> None:
     module = runpy.run_path(str(DOCS / "extensions" / f"{name}.py"))
     page = module["PAGE"].read_text(encoding="utf-8")
     assert module["insert"](page) == page
+    assert module["markdown"]() in page
 
 
 def pages() -> list[Path]:

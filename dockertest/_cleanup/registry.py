@@ -118,8 +118,7 @@ class PoolRegistry:
         """
         is_judged_later = PLUGIN in sys.modules and "PYTEST_CURRENT_TEST" in os.environ  # noqa: TID251 - pytest sets it for each test
         if is_judged_later:
-            if all(one is not owner for one in self.postponed):
-                self.postponed.append(owner)
+            self.postponed.append(owner)
         elif isinstance(failure, Exception) and "SkipTest" not in [
             base.__name__ for base in type(failure).__mro__
         ]:

@@ -1,4 +1,4 @@
-"""`dockertest run`: start a server, and remove it when it is no longer wanted."""
+"""`dockertest run`: start a server, and remove it at the end."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def run(request: RunRequest, console: Console, endpoints: Sequence[str] = ()) ->
     """
     Start a container, print its addresses, and wait until it exits.
 
-    The wait also ends when the container is no longer wanted: when its time is up, on Ctrl-C, or when the reader of the
-    output is gone. With `RunRequest.detach` there is no wait.
+    The wait also ends when the time is up, on Ctrl-C, and when the output is closed. With `RunRequest.detach` there is no
+    wait.
 
     Args:
         request: What to do.
@@ -208,10 +208,10 @@ def _stay(
     resource: Resource, deadline: float | None, request: RunRequest, console: Console, removal: ExitStack
 ) -> int:
     """
-    Wait until the container exits or is no longer wanted, and remove it.
+    Wait until the container exits, and remove it.
 
-    It is no longer wanted when its time is up, Ctrl-C is pressed or the reader of the output is gone. It is removed
-    before the thread that reads its log is waited for.
+    The wait also ends when the time is up, on Ctrl-C, and when the output is closed. The container is removed before this
+    waits for the thread that reads its log.
     """
     if os.isatty(0):
         left = "" if deadline is None else format_duration(_seconds_left(deadline))

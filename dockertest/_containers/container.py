@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from dockertest import _clock
-from dockertest._cleanup.registry import Closable, registry
+from dockertest._cleanup.registry import registry
 from dockertest._containers import files, logs
 from dockertest._engine import networks, sdk
 from dockertest._engine.inspection import Inspection
@@ -427,18 +427,10 @@ class Container:
         for callback in self._after_failure:
             callback()
 
-    def postpones(self, failure: BaseException, owner: Closable | None = None) -> bool:
-        """
-        Return whether to close this later because a `with` body has failed.
-
-        See `PoolRegistry.postpones`.
-
-        Args:
-            owner: What the end of the body would close; this by default.
-        """
-        if not self._runtime.defaults.keep_failed or self.ownership is Ownership.BORROWED:
-            return False
-        return registry.postpones(owner or self, failure, [self])
+    @property
+    def is_kept_on_failure(self) -> bool:
+        """Whether a test or a `with` body that fails may keep the container."""
+        return self._runtime.defaults.keep_failed and self.ownership is not Ownership.BORROWED
 
     def on_failure(self, callback: Callable[[], object]) -> None:
         """Call *callback* when the container is kept because a test has failed."""

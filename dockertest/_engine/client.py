@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import itemgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import quote
 
 from dockertest import _clock
@@ -28,8 +28,6 @@ from dockertest._interruption import interrupts_package
 from dockertest._validation import Content
 from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
-T = TypeVar("T")
-
 RECHECK_SECONDS = 0.02
 SHORTEST_WAIT_SECONDS = 0.05
 _IMAGES_SECONDS, _IMAGES_PAUSE_SECONDS = 1.0, 0.1
@@ -41,22 +39,6 @@ _ENDING = (  # Podman, to an inspection of a container that is just ending or be
 )
 _BEING_REMOVED = "in progress"  # any engine, when another client removes the container at the same time
 _NETWORK_IS_GONE = "network not found"  # Podman 5, when the network was removed before its container
-
-
-def while_images_change(ask: Callable[[], T]) -> T:
-    """
-    Return the answer to a question about images.
-
-    Podman answers with an error while another image is being removed, so it is asked again for a second.
-    """
-    deadline = _clock.monotonic() + _IMAGES_SECONDS
-    while True:
-        try:
-            return ask()
-        except EngineError as error:
-            if error.status != 500 or _clock.monotonic() > deadline:
-                raise
-            _clock.sleep(_IMAGES_PAUSE_SECONDS)
 
 
 class EngineClient:
@@ -368,7 +350,23 @@ class EngineClient:
     def list_images(self, label: str) -> list[dict[str, Any]]:
         """Return the images that have a label."""
         params = {"filters": json.dumps({"label": [label]})}
-        return while_images_change(lambda: self.get("/images/json", what="list images", params=params))
+        answer: list[dict[str, Any]] = self.get_images("/images/json", what="list images", params=params)
+        return answer
+
+    def get_images(self, path: str, *, what: str, **options: Any) -> Any:
+        """
+        Do what `get` does for an answer about images.
+
+        Podman answers with an error while another image is being removed, so it is asked again for a second.
+        """
+        deadline = _clock.monotonic() + _IMAGES_SECONDS
+        while True:
+            try:
+                return self.get(path, what=what, **options)
+            except EngineError as error:
+                if error.status != 500 or not self.is_podman or _clock.monotonic() > deadline:
+                    raise
+                _clock.sleep(_IMAGES_PAUSE_SECONDS)
 
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """

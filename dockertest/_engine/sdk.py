@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from dockertest import _clock
+from dockertest._engine import streams
 from dockertest._engine.endpoint import CERTIFICATE_FILES, Endpoint
 from dockertest._interruption import is_of_handler
 from dockertest.errors import DockertestError, DockerUnavailableError, EngineError, InvalidOptionError
@@ -484,11 +485,11 @@ def end_stream(response: Any) -> None:
     """
     from docker.types.daemon import CancellableStream
 
-    connection = getattr(getattr(response.raw._fp.fp, "raw", None), "_sock", None)
+    connection = streams.connection(response)
     with suppress(OSError):  # It has been ended before.
         CancellableStream(iter(()), response).close()
         # A remote engine that cannot send more does not see the end before the buffer of this connection is empty.
-        while connection and connection.recv(_READ_BYTES):
+        while isinstance(connection, socket.socket) and connection.recv(streams.CHUNK_BYTES):
             pass
 
 
@@ -754,7 +755,6 @@ _UNREACHABLE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
     (ssl.SSLError, "tls"),
 )
 # For errors after the connection has been checked; a failure to connect gets its own hint.
-_READ_BYTES = 1 << 20
 _ANSWERED_BEFORE = (
     "{} answered before, so it may have been stopped or restarted: check it with dockertest doctor"
 )

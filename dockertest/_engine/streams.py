@@ -242,7 +242,7 @@ def connection(response: Any) -> Any:
     """
     reader = _body(response).fp
     raw = getattr(reader, "raw", reader)
-    return next(getattr(raw, name) for name in ("_sock", "sock") if hasattr(raw, name))
+    return next((getattr(raw, name) for name in ("_sock", "sock") if hasattr(raw, name)), None)
 
 
 def enable_keepalive(connection: Any) -> None:

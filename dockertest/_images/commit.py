@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 
-from dockertest._engine.client import EngineClient, quote_path, while_images_change
+from dockertest._engine.client import EngineClient, quote_path
 from dockertest._engine.inspection import Image, Inspection, parse_image
 from dockertest.errors import DockertestError, EngineError
 
@@ -49,8 +49,7 @@ def commit(engine: EngineClient, container: str, changes: Iterable[str] = ()) ->
 def inspect(engine: EngineClient, image: str) -> Image | None:
     """Return a local image by its name or id, `None` if it does not exist."""
     try:
-        what = f"inspect image {image!r}"
-        return while_images_change(lambda: parse_image(engine.get(f"/images/{image}/json", what=what)))
+        return parse_image(engine.get_images(f"/images/{image}/json", what=f"inspect image {image!r}"))
     except EngineError as error:
         if error.status == 404:
             return None

@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext
 from typing import Any
 
 from dockertest import _clock, _report
-from dockertest._engine.client import EngineClient, is_read_timeout, while_images_change
+from dockertest._engine.client import EngineClient, is_read_timeout
 from dockertest._engine.inspection import Image, parse_image
 from dockertest._image_name import ImageName
 from dockertest._images import build as _build
@@ -127,9 +127,8 @@ class ImageStore:
 
     def _inspect(self, name: str) -> Image | None:
         try:
-            what = f"inspect image {name!r}"
-            image: Image = while_images_change(
-                lambda: self._engine.get(f"/images/{name}/json", what=what, parse=parse_image)
+            image: Image = self._engine.get_images(
+                f"/images/{name}/json", what=f"inspect image {name!r}", parse=parse_image
             )
         except EngineError as error:
             if error.status == 404:
