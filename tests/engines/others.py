@@ -124,6 +124,9 @@ DOCKER = ("docker.io", "iptables", "ca-certificates")
 # in the tests, though never in 10,000 separate starts and commands.
 DOCKER_26 = (*DOCKER, "runc/bookworm")
 PODMAN = tuple("podman runc netavark aardvark-dns iptables nftables catatonit ca-certificates".split())
+PODMAN_6 = tuple(
+    "podman/experimental golang-github-containers-common/experimental netavark/experimental".split()
+) + tuple(package for package in PODMAN if package not in ("podman", "netavark"))
 DEFAULT = "default"
 OTHERS = (
     Other(name="docker-26", number=26, suite="trixie", packages=DOCKER_26, scheme="tls"),
@@ -131,6 +134,7 @@ OTHERS = (
     Other(name="docker-new", number=99, suite="unstable", packages=DOCKER, scheme="tls"),
     Other(name="podman-4", number=4, suite="bookworm", packages=PODMAN, scheme="unix"),
     Other(name="podman-new", number=98, suite="unstable", packages=PODMAN, scheme="unix"),
+    Other(name="podman-6", number=6, suite="unstable", packages=PODMAN_6, scheme="unix"),
 )
 
 
