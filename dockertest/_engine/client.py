@@ -30,7 +30,7 @@ from dockertest.errors import ContainerCreateError, DockertestError, EngineError
 
 RECHECK_SECONDS = 0.02
 SHORTEST_WAIT_SECONDS = 0.05
-_IMAGES_SECONDS, _IMAGES_PAUSE_SECONDS = 1.0, 0.1
+_IMAGES_REQUESTS, _IMAGES_PAUSE_SECONDS = 10, 0.1
 
 # What engines say when the same request succeeds a moment later.
 _ENDING = (  # Podman, to an inspection of a container that is just ending or being removed
@@ -357,16 +357,17 @@ class EngineClient:
         """
         Do what `get` does for an answer about images.
 
-        Podman answers with an error while another image is being removed, so it is asked again for a second.
+        Podman answers with an error while another image is being removed, so it is asked up to ten times. A limit of time
+        would mean only one or two requests to an engine under load, where removals last longer, too.
         """
-        deadline = _clock.monotonic() + _IMAGES_SECONDS
-        while True:
+        for _ in range(_IMAGES_REQUESTS - 1):
             try:
                 return self.get(path, what=what, **options)
             except EngineError as error:
-                if error.status != 500 or not self.is_podman or _clock.monotonic() > deadline:
+                if error.status != 500 or not self.is_podman:
                     raise
                 _clock.sleep(_IMAGES_PAUSE_SECONDS)
+        return self.get(path, what=what, **options)
 
     def create(self, body: dict[str, Any], *, name: str, platform: str) -> str:
         """

@@ -42,7 +42,15 @@ log = logging.getLogger("dockertest")
 SILENCE_SECONDS = 1800.0  # that one step of a build may print nothing, on top of the engine's own timeout
 _MAX_LINE = 1 << 16  # characters; the rest of a longer line counts as another line
 _SHORTEST_SECRET = 4  # characters; a shorter value is part of too many words to be hidden, and no secret
+_BUILDS = 10  # including the repeated ones
+_OTHER_REMOVED = "layer not known"  # Podman 4, when another client removes an image while this one is looked up in the cache
 _GET_BUILDX = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
+_NO_WORDS = (
+    "Internal Server Error"  # Podman 4 without a reason, about a link that leads out of the build context
+)
+_OUTER_LINKS = (
+    f"leave relative links that lead out of the build context out with {_build_context.IGNORE_FILE}"
+)
 _NEEDS_BUILDKIT = "the Dockerfile needs BuildKit; set version='2' in BuildOptions"
 # The classic builder's words for what only BuildKit can do: flags, platforms of the build, here-documents.
 _ONLY_BUILDKIT = re.compile(
@@ -168,7 +176,21 @@ class _Build:
         )
 
     def classic(self) -> str:
-        """Build with the engine's classic builder, and return the image's id."""
+        """
+        Build with the engine's classic builder, and return the image's id.
+
+        A build that failed only because another client removed an image is repeated.
+        """
+        for _ in range(_BUILDS - 1):
+            try:
+                return self._classic_once()
+            except ImageBuildError as error:
+                if not self._engine.is_podman or _OTHER_REMOVED not in str(error):
+                    raise
+                log.info("building %s again: another image was removed during the build", self._name)
+        return self._classic_once()
+
+    def _classic_once(self) -> str:
         image = ""
         failure: DockertestError | None = None
         auths = self._auths()
@@ -386,6 +408,9 @@ class _Build:
 
     def _hint(self, words: str) -> str:
         """Return what to do about an error of the classic builder."""
+        if self._engine.is_podman and words.endswith(_NO_WORDS):
+            links = _build_context.links_to_outside(self._dockerfile.context)
+            return f"{_OUTER_LINKS}: {', '.join(links)}" if links else ""
         # Docker 20 takes the lines of the document for instructions; later ones overlook it.
         is_not_understood = re.search(
             "unknown instruction|no source files were specified", words, re.IGNORECASE

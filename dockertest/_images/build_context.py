@@ -91,6 +91,18 @@ class Dockerfile:
         return f".dockerfile.{secrets.token_hex(20)}"
 
     @property
+    def outer_link(self) -> str:
+        """
+        The name of the link, if it is in the context and leads out of it.
+
+        Otherwise an empty string.
+        """
+        link = Path(os.path.realpath(self.link.parent)) / self.link.name
+        if self.is_inside or not link.is_relative_to(self.context):
+            return ""
+        return link.relative_to(self.context).as_posix()
+
+    @property
     def path_for_buildx(self) -> Path:
         """
         The path to pass to the docker CLI.
@@ -137,13 +149,16 @@ def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
     lines = read_ignore_file(dockerfile.context)
     always = {IGNORE_FILE, dockerfile.name}
     extra = {}
+    left_out = {dockerfile.outer_link}  # Podman 4 rejects the archive if the link is relative.
     if not dockerfile.is_inside:
         # The engine reads the Dockerfile from the context, and then removes from it what `.dockerignore` names.
         ignored = "\n".join([*(lines or [IGNORE_FILE]), dockerfile.name])
         extra = {IGNORE_FILE: os.fsencode(ignored), dockerfile.name: dockerfile.content}
     paths = included(dockerfile.context, parse_rules(lines), always)
     with tempfile.TemporaryFile(prefix="dockertest-") as file:
-        blocks = pack(dockerfile.context, (path for path in paths if path not in extra), extra)
+        blocks = pack(
+            dockerfile.context, (path for path in paths if path not in left_out | extra.keys()), extra
+        )
         for block in blocks:
             try:
                 file.write(block)
@@ -155,6 +170,17 @@ def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
                 ) from error
         file.seek(0)
         yield file
+
+
+def links_to_outside(context: Path) -> list[str]:
+    """Return the relative links that lead out of the context, as `"link -> target"`."""
+    links = []
+    for path in included(context, parse_rules(read_ignore_file(context)), {IGNORE_FILE}):
+        if (context / path).is_symlink():
+            target = os.fspath((context / path).readlink())
+            if posixpath.normpath(posixpath.join(posixpath.dirname(path), target)).split("/")[0] == "..":
+                links.append(f"{path} -> {target}")
+    return links
 
 
 def pack(context: Path, paths: Iterable[str], extra: Mapping[str, bytes]) -> Iterator[bytes]:

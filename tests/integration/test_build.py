@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, cast
 
@@ -296,6 +297,50 @@ def test_a_dockerfile_may_be_a_symbolic_link(
     with pool.build_and_run_with_build_options(build, dockertest.RunOptions(name=image)) as resource:
         assert resource.exec(["ls", "/context/ignored"]).stdout == ""
         assert resource.exec(["cat", "/stage"]).stdout == "second\n"
+
+
+def test_a_link_that_leads_out_of_the_context(
+    pool: dockertest.Pool, engine: Engine, context: Path, image: str
+) -> None:
+    """
+    It is packed as a link.
+
+    Podman 4 rejects the archive without a reason; the hint names the link.
+    """
+    (context / "folder").mkdir()
+    (context / "folder" / "outer").symlink_to("../../elsewhere")
+    with contextlib.ExitStack() as rejected:
+        if engine.is_podman and engine.version < (5,):
+            rejected.enter_context(
+                pytest.raises(
+                    dockertest.ImageBuildError,
+                    match=r"out with \.dockerignore: folder/outer -> \.\./\.\./else",
+                )
+            )
+        with pool.build_and_run(image, context / "Dockerfile") as resource:
+            links = resource.exec(["readlink", "/context/folder/outer"], check=True)
+            assert links.stdout == "../../elsewhere\n"
+
+
+def test_builds_beside_removals_of_images(pool: dockertest.Pool, context: Path, name: str) -> None:
+    """
+    They succeed.
+
+    Podman 4 alone fails if another image is removed while it looks for a layer in the cache.
+    """
+    (context / "Dockerfile").write_text(
+        f"FROM {pool.image_prefix}busybox:1.35\nARG TEXT\nRUN echo $TEXT > /text\nLABEL last=\nCMD sleep 600"
+    )
+
+    def build(number: int) -> str:
+        arguments = {"TEXT": f"{name} {number}"}
+        build = dockertest.BuildOptions(context, build_args=arguments, remove_image=True)
+        options = dockertest.RunOptions(name=f"{name}-{number}")
+        with pool.build_and_run_with_build_options(build, options) as resource:
+            return resource.exec(["cat", "/text"]).stdout
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(build, range(16))) == [f"{name} {number}\n" for number in range(16)]
 
 
 # Root without the permission to read every file, as in many containers; other users never have it.

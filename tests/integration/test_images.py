@@ -108,7 +108,8 @@ class Images:
 
     def clean(self) -> None:
         """Remove every name of the images."""
-        for image in self.client.api.images():
+        # Podman cannot list images while another one is being removed.
+        for image in dockertest.retry(self.client.api.images, max_wait=10):
             for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
                 if any(name.startswith(mine.rsplit(":", 1)[0]) for mine in self.mine):
                     with contextlib.suppress(

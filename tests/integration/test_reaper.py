@@ -174,6 +174,17 @@ def kill_with_reaper(engine: Engine, rounds: int) -> None:
             assert engine.has(other.id)
 
 
+@pytest.fixture
+def own_sessions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    A state folder of its own.
+
+    Sessions of other tests do not clean up first.
+    """
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_sessions")
 def test_the_next_session_cleans_up_after_a_killed_process_and_reaper(engine: Engine) -> None:
     """
     The reaper of the next session, or `prune`, removes the containers.
@@ -184,6 +195,7 @@ def test_the_next_session_cleans_up_after_a_killed_process_and_reaper(engine: En
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("own_sessions")
 def test_the_next_session_recovers_twenty_times(engine: Engine) -> None:
     """The test above, twenty times."""
     kill_with_reaper(engine, 20)
