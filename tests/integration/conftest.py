@@ -217,4 +217,4 @@ def skip_if_unsupported(feature: str, engine: Engine) -> None:
     """
     is_unsupported, reason = DIFFERENCES[feature]
     if is_unsupported(engine):
-        pytest.skip(f"engine: {reason}")
+        pytest.skip(reason if reason.startswith("machine: ") else f"engine: {reason}")

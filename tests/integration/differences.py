@@ -8,6 +8,7 @@ docs/how-to/podman.md describes them to users.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 
@@ -19,7 +20,16 @@ class Engine(Protocol):
     version: tuple[int, ...]
 
 
-# The argument of the mark `differs` -> whether an engine lacks that feature, and why.
+# Podman 6 supports only these. A controller belongs either to them or to the cgroups of version 1.
+CGROUPS_V2 = (Path("/sys/fs/cgroup/cgroup.controllers"), Path("/sys/fs/cgroup/unified/cgroup.controllers"))
+
+
+def _has_memory_controller() -> bool:
+    return any("memory" in path.read_text().split() for path in CGROUPS_V2 if path.exists())
+
+
+# The argument of the mark `differs` -> whether an engine lacks that feature, and why. The reason begins with "machine: " if it
+# is not the engine's.
 DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     "health checks": (
         lambda engine: engine.is_podman,
@@ -80,6 +90,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
     "limits of processes": (
         lambda engine: engine.is_podman and engine.version < (5,),
         "Podman 4 raises the limit of processes when another limit is set, which the kernel refuses here",
+    ),
+    "limits of memory": (
+        lambda engine: engine.is_podman and engine.version >= (6,) and not _has_memory_controller(),
+        "machine: Podman 6 needs the controller of memory in the cgroups of version 2",
     ),
     "out-of-memory kills": (
         lambda engine: engine.is_podman and engine.version < (5,),

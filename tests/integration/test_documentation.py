@@ -49,6 +49,8 @@ def test_a_block_runs_as_printed(
     """
     if "host_access_ports" in block:
         request.getfixturevalue("local")  # Containers of a remote engine cannot reach this host.
+    if "memory=" in block:
+        skip_if_unsupported("limits of memory", request.getfixturevalue("engine"))
     if "ulimits=" in block:
         skip_if_unsupported("limits of processes", request.getfixturevalue("engine"))
     if "pool.compose" in block:

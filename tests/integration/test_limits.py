@@ -24,6 +24,7 @@ def first_free(count: int) -> int:
     return 10_000 + secrets.randbelow(2_000) * count
 
 
+@pytest.mark.differs("limits of memory")
 def test_limits_have_an_effect_in_the_container(pool: dockertest.Pool, engine: Engine) -> None:
     """The kernel reports them to the container's own processes."""
     with pool.run(
@@ -228,6 +229,7 @@ def test_settings_in_the_words_of_the_engine(pool: dockertest.Pool, engine: Engi
         assert attrs["Config"]["StopSignal"] in ("SIGINT", "2")
 
 
+@pytest.mark.differs("limits of memory")
 def test_settings_of_the_engine_belong_to_the_key_of_reuse(pool: dockertest.Pool, name: str) -> None:
     """A container with others is not taken, but where its log goes does not matter."""
     with pool.run("busybox:1.35", cmd=SLEEP, memory="64m", name=name, reuse=True) as first:

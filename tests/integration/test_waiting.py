@@ -119,6 +119,7 @@ def test_a_container_with_auto_remove_has_exited(pool: dockertest.Pool) -> None:
 
 
 @pytest.mark.differs("out-of-memory kills")
+@pytest.mark.differs("limits of memory")
 def test_an_out_of_memory_kill_differs_from_another_kill(pool: dockertest.Pool, engine: Engine) -> None:
     """
     Both exit with code 137, but the engine reports the difference.
