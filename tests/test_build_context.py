@@ -68,6 +68,43 @@ def members(folder: Path) -> dict[str, tarfile.TarInfo]:
         return {member.name: member for member in archive}
 
 
+@pytest.mark.parametrize(
+    ("exception", "expected"),
+    [
+        ("src/**/*.py", {"src/top.py", "src/a/b/y.py"}),
+        ("**/y.py", {"src/a/b/y.py"}),
+        ("s*/a/b", {"src/a/b", "src/a/b/y.py"}),
+        ("src/a", {"src/a", "src/a/b", "src/a/b/y.py", "src/a/n.txt"}),
+        ("src/[ab]/n.txt", {"src/a/n.txt"}),
+    ],
+)
+def test_exceptions_below_an_ignored_folder(folder: Path, exception: str, expected: set[str]) -> None:
+    """Their patterns may match at any depth."""
+    for name in ("src/top.py", "src/a/b/y.py", "src/a/n.txt", "other/z.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / ".dockerignore").write_text(f"*\n!{exception}\n")
+    assert set(members(folder)) - {"Dockerfile", ".dockerignore"} == expected
+
+
+def test_folders_without_exceptions_are_not_read(folder: Path) -> None:
+    """They may be large."""
+    (folder / "source").mkdir()
+    (folder / "src").mkdir()
+    rules = build_context.parse_rules(["*", "!src/*.py", "!source.py"])
+    read: list[str] = []
+    original = build_context._children
+
+    def children(context: Path, path: str) -> list[str]:
+        read.append(path)
+        return original(context, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_context, "_children", children)
+        list(build_context.included(folder, rules, set()))
+    assert read == ["", "src"]
+
+
 def test_a_file_that_vanishes_is_named(folder: Path) -> None:
     """A file may be removed after its folder was listed."""
     with pytest.raises(

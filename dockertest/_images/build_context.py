@@ -330,7 +330,12 @@ def included(context: Path, rules: Sequence[Rule], always: set[str]) -> Iterator
     Raises:
         ImageBuildError: A folder cannot be read.
     """
-    kept = [*always, *(rule.path for rule in rules if rule.is_exception)]
+    # What is kept in a folder: a path, or the part of a pattern before its first wildcard.
+    kept = [f"{path}/" for path in always]
+    for rule in rules:
+        if rule.is_exception:
+            beginning = re.split(r"[*?[\\]", rule.path, maxsplit=1)[0]
+            kept.append(beginning if beginning != rule.path else f"{rule.path}/")
     # A stack instead of recursion: folders may be nested deeper than Python's calls.
     stack = [(path, [False] * len(rules)) for path in _children(context, "")]
     while stack:
@@ -344,7 +349,7 @@ def included(context: Path, rules: Sequence[Rule], always: set[str]) -> Iterator
         is_included = path in always or deciding is None or deciding.is_exception
         if is_included:
             yield path
-        if is_included or any(f"{name}/".startswith(f"{path}/") for name in kept):
+        if is_included or any(name.startswith(f"{path}/") or f"{path}/".startswith(name) for name in kept):
             stack += [(child, matches) for child in _children(context, path)]
 
 

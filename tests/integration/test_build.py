@@ -225,6 +225,7 @@ FILES = (
         "caf\u00e9\nr[!a]w\n./q\n.\n",
         "back\\\\slash\ndots..\n",
         "1\x0b\n2\u2028\n",
+        "*\n!sub/**/one\n!ven*/lib/drop\n!a\n",
     ],
 )
 def test_both_builders_ignore_the_same_files(
