@@ -73,7 +73,16 @@ def hint(message: str, image: str = "reg.test:5000/team/app:1", login: Login | N
             'failed to resolve reference "reg.test:5000/team/app:1": reg.test:5000/team/app:1: not found',
             "no such tag",
         ),
+        ("no match for platform in manifest: not found", "choose another one with platform="),
+        (
+            "reg.test:5000/team/app:1: no match for platform in manifest sha256:aa: not found",
+            "choose another one with platform=",
+        ),
         # Podman
+        (
+            "choosing image instance: no image found in image index for architecture arm64, variant v8, OS linux",
+            "choose another one with platform=",
+        ),
         (
             "initializing source docker://x: reading manifest 1 in reg.test:5000/team/app: manifest unknown",
             "no such tag",

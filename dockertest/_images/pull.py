@@ -322,7 +322,9 @@ _REMEDIES = {
     ),
     "the image does not exist for this platform; choose another one with platform=": (
         "no matching manifest",
+        "no match for platform in manifest",
         "no image found in manifest list",
+        "no image found in image index",
     ),
     "the registry {where} has no repository {path!r}, or the repository has no such {part}; check the name": (
         "manifest unknown",
