@@ -280,9 +280,13 @@ class EngineClient:
         """Send a GET request and return its JSON answer, passed through *parse* if set."""
         return self.send("get", path, what=what, params=params, timeout=timeout, parse=parse or _unchanged)
 
-    def messages(self, response: Any, what: str) -> Iterator[dict[str, Any]]:
-        """Yield the JSON messages of a streamed response as they arrive."""
-        with self.translate_errors(what), response:
+    def messages(self, response: Any, what: str, *, extra_timeout: float = 0.0) -> Iterator[dict[str, Any]]:
+        """
+        Yield the JSON messages of a streamed response as they arrive.
+
+        *what* and *extra_timeout* are those of the request, for the error.
+        """
+        with self.translate_errors(what, self.timeout + extra_timeout), response:
             for line in response.iter_lines(chunk_size=65536):
                 if line.strip():
                     yield json.loads(line)

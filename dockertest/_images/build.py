@@ -234,7 +234,7 @@ class _Build:
             error=ImageBuildError,
         )
         with response:
-            yield from map(_mapping, self._engine.messages(response, what))
+            yield from map(_mapping, self._engine.messages(response, what, extra_timeout=SILENCE_SECONDS))
 
     def _parameters(self) -> dict[str, object]:
         options = self._options

@@ -147,7 +147,7 @@ class Description:
             stream=True,
             extra_timeout=SILENCE_SECONDS,
         )
-        for message in engine.messages(response, what):
+        for message in engine.messages(response, what, extra_timeout=SILENCE_SECONDS):
             if "error" in message:
                 raise EngineError(f"cannot {what}: {message['error']}")
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, cast
@@ -23,7 +23,8 @@ import docker
 import pytest
 
 import dockertest
-from tests.engines.fault_proxy import FaultProxy, refuse
+from dockertest._images import build as _build
+from tests.engines.fault_proxy import FaultProxy, freeze, refuse
 from tests.engines.tls_front import Front, certificates
 
 from .conftest import Engine, skip_if_unsupported
@@ -648,6 +649,25 @@ def test_buildx_builds_on_the_engine_of_the_pool(
             pool.build_and_run_with_build_options(build_2, options).close()
     finally:
         client.close()
+
+
+def test_the_error_of_a_silent_build_has_the_time_waited(
+    local: str, context: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is longer than the pool's timeout."""
+    monkeypatch.setattr(_build, "SILENCE_SECONDS", 1.5)
+
+    def begin(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        client.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"stream": "Step 1"}\n')
+        freeze(client, forward)
+
+    with (
+        FaultProxy(tmp_path / "x", local).running() as proxy,
+        dockertest.Pool(proxy.endpoint, timeout=1) as pool,
+    ):
+        proxy.next("POST .*/build", begin)
+        with pytest.raises(dockertest.ImageBuildError, match=r"did not answer within 2\.5 s"):
+            pool.build_and_run(name, context / "Dockerfile")
 
 
 class GuardedProxy(FaultProxy):
