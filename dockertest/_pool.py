@@ -157,7 +157,6 @@ class Pool:
     ttl: float | None = None
     _given_client: sdk.DockerClient | None = field(init=False)
     _runtime: Runtime = field(init=False)
-    _built: set[ImageName] = field(init=False, default_factory=set)
     _warns_of_public_ports: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -426,7 +425,6 @@ class Pool:
         name = image_to_build(run_options)
         with self._runtime.timeline.step("build", str(name)):
             image_id = images.build(build_options, name)
-        self._built.add(name)
         try:
             image = images.obtain(parse_image_name("the image built", image_id), pull="never")
             resource = self._start(run_options, image, image_id, str(name), modifiers)
@@ -861,8 +859,8 @@ class Pool:
         return engine
 
     def _prefixed(self, name: ImageName) -> ImageName:
-        """Put the pool's prefix before a name, unless the image was built by this pool."""
-        if self._built and name in self._built:
+        """Put the prefix before a name, unless this pool built or committed the image."""
+        if name in self._runtime.images.own_names:
             return name
         by_id = self._runtime.images.find_by_id(name) if name.may_be_id else None
         return by_id or name.prefixed(self.image_prefix or "")

@@ -326,7 +326,9 @@ class Container:
             "post", "/commit", what=what, params=params, body={}, extra_timeout=COMMIT_SECONDS
         )
         with engine.translate_errors(what):
-            return f"sha256:{str(response.json()['Id']).removeprefix('sha256:')}"
+            image_id = f"sha256:{str(response.json()['Id']).removeprefix('sha256:')}"
+        self._runtime.images.own_names.add(image)
+        return image_id
 
     def forward_log(self, target: LogTarget, *, since: float = 0.0) -> None:
         """

@@ -39,6 +39,9 @@ class ImageStore:
         credentials: The registry credentials for calls without `auth`.
         timeline: Where pulls are recorded.
         environ: The environment that programs for a build are started with.
+
+    Attributes:
+        own_names: The names that this store's pool has given to images, which need no prefix.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ImageStore:
         timeline: Timeline,
         environ: Mapping[str, str],
     ) -> None:
+        self.own_names: set[ImageName] = set()
         self._engine = engine
         self._credentials = credentials
         self._timeline = timeline
@@ -146,7 +150,9 @@ class ImageStore:
             ImageBuildError: The build failed; the message ends with its last lines of output.
             InvalidOptionError: An option cannot work with this builder or this Dockerfile.
         """
-        return _build.build(self._engine, options, name, self._credentials, self._environ)
+        image = _build.build(self._engine, options, name, self._credentials, self._environ)
+        self.own_names.add(name)
+        return image
 
     def remove(self, name: ImageName | str) -> None:
         """

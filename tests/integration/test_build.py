@@ -105,6 +105,19 @@ def test_a_built_image_can_be_run_by_its_name(context: Path, image: str) -> None
             pool.run(image, "v1", pull="never")
 
 
+def test_a_committed_image_can_be_run_by_its_name(pool: dockertest.Pool, context: Path, image: str) -> None:
+    """The prefix for images of a mirror is not added, as after a build."""
+    with dockertest.Pool(image_prefix="mirror.invalid/") as prefixed:
+        built = prefixed.build_and_run(f"{image}-base", context / "Dockerfile")
+        image_id = built.commit(image)
+        try:
+            again = prefixed.run(image, cmd=SLEEP, pull="never")
+            assert again.container.attrs["Image"].removeprefix("sha256:") == image_id.removeprefix("sha256:")
+        finally:
+            prefixed.close()
+            pool.client.images.remove(f"{image}-base", force=True)
+
+
 def test_a_build_argument_reaches_the_dockerfile(
     pool: dockertest.Pool, context: Path, image: str, version: Version
 ) -> None:
