@@ -42,6 +42,35 @@ DIGEST = "sha256:" + "0" * 64
         ("FROM ${NEVER:?words}/a", set()),
         ("# FROM a.test/a\n\tFROM b.test/b", {"b.test"}),
         ("", set()),
+        ("ARG PREFIX=\nFROM ${PREFIX}busybox:1.35", {""}),
+        ("ARG GIVEN_NOTHING=a.test/\nFROM ${GIVEN_NOTHING}busybox", {""}),
+        ("ARG HOST=a.test:5000\nARG BASE=${HOST}/app:1\nFROM ${BASE}", {"a.test:5000"}),
+        ("ARG TAG=1 HOST='a.test' OTHER\nFROM ${HOST}/app:${TAG}", {"a.test"}),
+        ("ARG HOST=a.test\nARG HOST=b.test\nFROM $HOST/a", {"b.test"}),
+        ("ARG HOST=a.test\nFROM $HOST/a\nARG HOST=b.test\nFROM $HOST/b", {"a.test"}),
+        ("FROM a.test/app:1-${TARGETARCH}", {"a.test"}),
+        ("FROM busybox:$TAG\nFROM a.test/app@$DIGEST", {"", "a.test"}),
+        ("FROM base-$NEVER", set()),
+        ("FROM a.test:$PORT/app", set()),
+        ("FROM ${NEVER-a.test}/app\nFROM ${NEVER:-${GIVEN-b.test}}/app", {"a.test", "b.test"}),
+        ("ARG NONE=\nFROM ${NONE-a.test/}app\nFROM ${NONE:-b.test/}app", {"", "b.test"}),
+        (
+            "ARG V=1\nFROM a.test/app${V:+:$V}\nFROM ${V:+b.test/}app\nFROM c.test/app${N:+:$N}",
+            {"a.test", "b.test", "c.test"},
+        ),
+        ("ARG V=a.test\nFROM ${V:?missing}/app\nFROM ${V/a/b}/app", {"a.test"}),
+        ("FROM \\\n  a.test/app:1", {"a.test"}),
+        ("FROM \\  \r\n\r\n# a comment\r\n  a.test/app:1 AS one\r\nFROM one", {"a.test"}),
+        ("# a comment \\\nFROM a.test/app", {"a.test"}),
+        ("# escape=`\nFROM `\n a.test/app\nCOPY . C:\\\nFROM b.test/app", {"a.test", "b.test"}),
+        (
+            (
+                "FROM scratch\nRUN --mount=type=cache,target=/c \\\n  --mount=from=a.test/a,target=/a \\\n"
+                "  --mount=type=bind,from=b.test/b,target=/b \\\n  tool --from=c.test/c from=d.test/d"
+            ),
+            {"a.test", "b.test"},
+        ),
+        ("\ufeffFROM a.test/app AS one\nFROM one", {"a.test"}),
     ],
 )
 def test_registries_of_the_images_in_a_dockerfile(dockerfile: str, expected: set[str]) -> None:
@@ -51,7 +80,30 @@ def test_registries_of_the_images_in_a_dockerfile(dockerfile: str, expected: set
     Stages and names that cannot be determined are omitted.
     """
     parsed = Dockerfile(Path(), Path("Dockerfile"), Path("Dockerfile"), dockerfile.encode())
-    assert parsed.registries({"GIVEN": "given.test"}) == expected
+    assert parsed.registries({"GIVEN": "given.test", "GIVEN_NOTHING": ""}) == expected
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "expected"),
+    [
+        ("# syntax=a.test/dockerfile:1\nFROM b.test/b", {"a.test"}),
+        ("# escape=\\\n# Syntax = docker/dockerfile:1\nFROM b.test/b", {""}),
+        ("FROM b.test/b\n# syntax=a.test/dockerfile:1", set()),
+        ("FROM b.test/b", set()),
+    ],
+)
+def test_the_registry_of_the_image_that_reads_the_dockerfile(dockerfile: str, expected: set[str]) -> None:
+    """The first lines or a build argument name it."""
+    parsed = Dockerfile(Path(), Path("Dockerfile"), Path("Dockerfile"), dockerfile.encode())
+    assert parsed.frontend_registry({}) == expected
+    assert parsed.frontend_registry({"BUILDKIT_SYNTAX": "c.test/dockerfile"}) == {"c.test"}
+
+
+def test_registries_of_caches() -> None:
+    """A cache is an image, or has the type in its value."""
+    caches = ["a.test/app:cache", "type=registry,ref=b.test/app", "app", "type=local,src=/x", "type=registry"]
+    assert build_context.cache_registries(caches) == {"a.test", "b.test", ""}
+    assert build_context.cache_registries(caches[3:]) == set()
 
 
 @pytest.fixture

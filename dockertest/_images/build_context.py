@@ -27,14 +27,15 @@ from dockertest.errors import ImageBuildError, InvalidOptionError
 
 IGNORE_FILE = ".dockerignore"
 _BLOCK = 1 << 18
-# The parts of a Dockerfile that name an image: an argument for one, a stage's base, or a source to copy from.
-_IMAGES = re.compile(
-    r"^[ \t]*(?:ARG[ \t]+(\w+)(?:=(\S*))?"
-    r"|FROM[ \t]+(?:--\S+[ \t]+)*([^\s-]\S*)(?:[ \t]+AS[ \t]+(\S+))?"
-    r"|(?:COPY|RUN)[ \t].*?\bfrom=([^\s,]+))",
-    re.IGNORECASE | re.MULTILINE,
+# The instructions that can name an image, with their flags.
+_INSTRUCTION = re.compile(
+    r"^[ \t]*(ARG|FROM|COPY|RUN)[ \t]+((?:--\S+[ \t]+)*)(.*)", re.IGNORECASE | re.MULTILINE
 )
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
+_COMMENT = re.compile(r"^[ \t]*#.*\n?", re.MULTILINE)
+_DIRECTIVE = r"\A(?:#.*\n)*?#[ \t]*{}[ \t]*=[ \t]*(\S+)"  # at the top of a Dockerfile
+_ARGUMENT = re.compile(r"""(\w+)(?:=((?:"[^"]*"|'[^']*'|\S)*))?""")
+_SOURCE = re.compile(r"\bfrom=([^\s,]+)", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(:?[-+?]|)((?:[^{}]|\$\{[^{}]*\})*)\})")
 _PATTERN_PART = re.compile(
     r"(?P<all>\*\*/?)|(?P<some>\*)|(?P<one>\?)|\[(?P<none>\^?)(?P<set>(?:\\.|[^]\\])+)\]|\\(?P<plain>.)|(?P<other>[^[\\])",
     re.DOTALL,
@@ -117,23 +118,95 @@ class Dockerfile:
         """
         Return the registries of the images that the Dockerfile names.
 
-        Docker Hub is `""`. Images whose names depend on more than *arguments*, the build arguments, are left out.
+        Docker Hub is `""`. Images whose registries depend on more than *arguments*, the build arguments, are left out.
         """
         known: dict[str, str] = {}
-        stages = {"scratch"}
-        registries = set()
-        for argument, default, base, stage, source in _IMAGES.findall(self.content.decode(errors="replace")):
-            if argument:
-                known.setdefault(argument, arguments.get(argument, default.strip("\"'")))
-                continue
-            image = _VARIABLE.sub(
-                lambda part: known.get(part[1] or part[3]) or part[2] or "$", base or source
-            )
-            if image.lower() not in stages and not (source and image.isdigit()):
-                with suppress(InvalidOptionError):
-                    registries.add(_image_name.parse_image_name("FROM", image).registry)
-            stages.add(stage.lower())
+        stages: set[str] = set()
+        registries: set[str] = set()
+        for instruction, flags, text in _INSTRUCTION.findall(self._joined_lines()):
+            kind, words = instruction.upper(), text.split()
+            if kind == "ARG" and not stages:  # later ones are not for names of images
+                for name, default in (argument.groups() for argument in _ARGUMENT.finditer(text)):
+                    if name in arguments:
+                        known[name] = arguments[name]
+                    elif default is not None:
+                        known[name] = _expanded(default, known)
+            elif kind == "FROM" and words:
+                image = _expanded(words[0], known)
+                registries |= _registry(image) if image.lower() not in stages else set()
+                stages.add(words[2].lower() if len(words) > 2 else "")
+            elif kind in ("COPY", "RUN"):
+                for source in _SOURCE.findall(flags):
+                    image = _expanded(source, known)
+                    if image.lower() not in stages and not image.isdigit():
+                        registries |= _registry(image)
         return registries
+
+    def frontend_registry(self, arguments: Mapping[str, str]) -> set[str]:
+        """
+        Return the registry of the image that reads the Dockerfile for BuildKit.
+
+        The result is empty if the Dockerfile names no such image.
+        """
+        directive = re.match(_DIRECTIVE.format("syntax"), self._text, re.IGNORECASE)
+        image = arguments.get("BUILDKIT_SYNTAX") or (directive[1] if directive else "")
+        return _registry(image.split()[0]) if image.strip() else set()
+
+    @property
+    def _text(self) -> str:
+        return self.content.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+    def _joined_lines(self) -> str:
+        """Return the text without comments, with each instruction in one line."""
+        directive = re.match(_DIRECTIVE.format("escape"), self._text, re.IGNORECASE)
+        escape = re.escape(directive[1] if directive else "\\")
+        continuation = rf"(?<!{escape}){escape}[ \t]*\n(?:[ \t]*\n)*"
+        return re.sub(continuation, "", _COMMENT.sub("", self._text))
+
+
+def cache_registries(caches: Iterable[str]) -> set[str]:
+    """Return the registries of the images in *caches*, the values of `--cache-from`."""
+    registries: set[str] = set()
+    for cache in caches:
+        fields = dict(re.findall(r"(?:^|,)(\w+)=([^,]*)", cache))
+        if fields.get("type", "registry") == "registry":
+            registries |= _registry(fields.get("ref", "" if "type" in fields else cache))
+    return registries
+
+
+def _expanded(text: str, known: Mapping[str, str]) -> str:
+    """
+    Return a word of a Dockerfile with its variables replaced.
+
+    An unknown variable is replaced by `$`.
+    """
+
+    def value(variable: re.Match[str]) -> str:
+        name = variable[1] or variable[2]
+        operator, word = variable[3] or "", variable[4] or ""
+        is_set = name in known and bool(known[name] or not operator.startswith(":"))
+        if operator.endswith("-") and not is_set:
+            return _expanded(word, known)
+        if operator.endswith("+"):
+            return _expanded(word, known) if is_set else ""
+        return known.get(name, "$") if operator or not word else "$"
+
+    return _VARIABLE.sub(value, re.sub("[\"']", "", text))
+
+
+def _registry(image: str) -> set[str]:
+    """
+    Return the registry in an image's name.
+
+    The result is empty if the registry is unknown or the name invalid.
+    """
+    first, slash, _ = image.partition("/")
+    known = f"{first}/image" if slash else re.split("[:@]", image)[0]
+    if "$" in known or image.lower() == "scratch":
+        return set()
+    with suppress(InvalidOptionError):
+        return {_image_name.parse_image_name("FROM", known).registry}
+    return set()
 
 
 @contextmanager
