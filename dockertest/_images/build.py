@@ -275,8 +275,15 @@ class _Build:
         return {variant: proxies[key] for key, name in names.items() for variant in (name, name.lower())}
 
     def _auths(self) -> dict[str, AuthConfig]:
-        """Return the credentials for the registries of the base images, by server."""
-        return self._credentials.for_build(self._dockerfile.registries(self._arguments), self._options.auth)
+        """Return the credentials for all images that the build needs, by server."""
+        options = self._options
+        more = set[str]()
+        if options.version == "2":
+            more = self._dockerfile.frontend_registry(self._arguments)
+            more |= _build_context.cache_registries(options.parsed.cache_from)
+        return self._credentials.for_build(
+            self._dockerfile.registries(self._arguments), options.auth, more=more
+        )
 
     def with_buildx(self) -> str:
         """Build with BuildKit through the docker CLI, and return the image's id."""

@@ -25,6 +25,10 @@ PROXY_VARIABLES = {
     "noProxy": "NO_PROXY",
     "allProxy": "ALL_PROXY",
 }
+_KEYS = {
+    key.lower(): key
+    for key in ("auths", "credsStore", "credHelpers", "currentContext", "cliPluginsExtraDirs", "proxies")
+}
 _NOT_FOR_BUILDX = ("auths", "credsStore", "credHelpers", "currentContext")
 
 
@@ -51,7 +55,7 @@ class CliConfig:
         """
         file = self._file()
         for source, text in (
-            (str(file), self._read(file) if file else ""),
+            (str(file), self._read(file)),
             (_VARIABLE, self._environ.get(_VARIABLE, "")),
         ):
             if not text.strip():
@@ -61,7 +65,13 @@ class CliConfig:
             except (ValueError, RecursionError):
                 config = None
             if isinstance(config, dict):
-                yield source, SecretDict(config)
+                # The docker CLI accepts the keys in any case.
+                yield (
+                    source,
+                    SecretDict(
+                        {_KEYS.get(str(key).lower(), str(key)): value for key, value in config.items()}
+                    ),
+                )
             else:
                 self.warn(source, "it is not a JSON object")
 
@@ -72,10 +82,9 @@ class CliConfig:
         The docker CLI that runs buildx gets those in another way. The user's own plugin folder is added.
         """
         settings = {key: value for key, value in self._from_file().items() if key not in _NOT_FOR_BUILDX}
-        if file := self._file():
-            extra = settings.get("cliPluginsExtraDirs")
-            extra = extra if isinstance(extra, list) else []
-            settings["cliPluginsExtraDirs"] = [*extra, str(file.parent / "cli-plugins")]
+        extra = settings.get("cliPluginsExtraDirs")
+        extra = extra if isinstance(extra, list) else []
+        settings["cliPluginsExtraDirs"] = [*extra, str(self._file().parent / "cli-plugins")]
         return settings
 
     def proxies(self, daemon_host: str) -> SecretDict[str]:
@@ -105,12 +114,11 @@ class CliConfig:
         file = str(self._file())
         return next((config for source, config in self.sources() if source == file), SecretDict())
 
-    def _file(self) -> Path | None:
+    def _file(self) -> Path:
         folder = self._environ.get("DOCKER_CONFIG")
         home = self._environ.get("USERPROFILE" if os.name == "nt" else "HOME")
-        if not folder and not home:
-            return None
-        return (Path(folder) if folder else Path(home or "", ".docker")) / "config.json"
+        home = home or os.path.expanduser("~")  # noqa: PTH111 - never raises
+        return (Path(folder) if folder else Path(home, ".docker")) / "config.json"
 
     def _read(self, file: Path) -> str:
         try:

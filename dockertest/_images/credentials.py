@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dockertest import _clock
@@ -81,26 +81,34 @@ class Credentials:
         return None
 
     def for_build(
-        self, registries: Set[str], auth: AuthConfig | Mapping[str, AuthConfig] | None = None
+        self,
+        registries: Set[str],
+        auth: AuthConfig | Mapping[str, AuthConfig] | None = None,
+        *,
+        more: Set[str] = frozenset(),
     ) -> dict[str, AuthConfig]:
         """
         Return the credentials to send with a build, by the registry's server.
 
-        Credential helpers are only asked about *registries*: each may take seconds, and there may be many.
+        Credential helpers are only asked about *registries* and *more*: each may take seconds, and there may be many.
 
         Args:
             registries: The registries of the base images, `""` for Docker Hub.
             auth: Takes precedence over the configuration. A mapping has a registry for each; a single one is for the
                 registry that it names itself, or else for the one in *registries*.
+            more: The registries of other images that the build needs, which *auth* without a server is not for.
 
         Raises:
             InvalidOptionError: It is not clear which registry *auth* is for.
         """
-        hosts = {hostname(registry) for registry in registries}
+        hosts = {hostname(registry) for registry in registries | more}
         auths = {server(host): login.auth for host, login in self._configured(hosts).items()}
         if isinstance(auth, AuthConfig):
             auth = {auth.server_address or _only(registries): auth}
-        return auths | {server(hostname(registry)): own for registry, own in (auth or {}).items()}
+        for registry, own in (auth or {}).items():
+            login = with_server(own, hostname(registry))
+            auths[str(login.server_address)] = login
+        return auths
 
     def _configured(self, hosts: Set[str]) -> dict[str, Login]:
         """Return the credentials from all entries, and from helpers for *hosts* only."""
@@ -119,8 +127,9 @@ class Credentials:
         if not isinstance(config.get("auths", {}), dict):
             self.config.warn(source, "its 'auths' is not an object")
         entries = mapping(config.get("auths"))
-        # The plain host name takes precedence over URLs of the same host.
-        for key in sorted((key for key in entries if hostname(key) == host), key=lambda key: key != host):
+        keys = [key for key in entries if hostname(key) == host]
+        # The server's own name takes precedence over other names and URLs of the same host, as in the docker CLI.
+        for key in sorted(keys, key=lambda key: (key != server(host), key != host)):
             try:
                 auth = _parse_entry(entries[key], host)
             except ValueError:
@@ -252,6 +261,15 @@ def server(host: str) -> str:
     return _HUB_SERVER if host == HUB else host
 
 
+def with_server(auth: AuthConfig, host: str) -> AuthConfig:
+    """
+    Return credentials with the server that they are for.
+
+    Docker's containerd image store takes those without a server for Docker Hub's.
+    """
+    return replace(auth, server_address=server(host))
+
+
 def _only(registries: Set[str]) -> str:
     """
     Return the one registry that credentials without a server are for.
@@ -307,6 +325,7 @@ def _parse_entry(entry: object, host: str) -> AuthConfig | None:
     """
     if not isinstance(entry, dict):
         raise ValueError("not an object")
+    entry = {key.lower(): value for key, value in entry.items()}  # the docker CLI accepts any case
     values = [entry.get(key) or "" for key in ("auth", "username", "password", "identitytoken")]
     if not all(isinstance(value, str) for value in values):
         raise ValueError("not strings")

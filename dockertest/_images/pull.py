@@ -196,7 +196,7 @@ class ImageStore:
         if target != registry:
             log.warning("auth= is for %s and is not sent to %s, the registry of %s", target, registry, name)
         elif auth:
-            return Login(auth, "auth=")
+            return Login(_credentials.with_server(auth, registry), "auth=")
         return self._credentials.find(registry)
 
 

@@ -26,6 +26,7 @@ from dockertest.errors import InvalidOptionError
 
 PASSWORD = "s3cret-of-the-test"
 REGISTRY = "registry.test:5000"
+NO_FILE = {"DOCKER_CONFIG": os.devnull}
 
 
 def encoded(user: str = "ann", password: str = PASSWORD) -> str:
@@ -85,7 +86,6 @@ def test_without_any_configuration_there_are_no_credentials(
 ) -> None:
     """There is no warning on a machine without any `docker login`."""
     assert home.find() is None
-    assert Credentials({}).find(REGISTRY) is None
     assert not caplog.records
 
 
@@ -120,6 +120,32 @@ def test_credentials_are_not_used_for_another_registry(home: Home, other: str) -
     """A host with another port or a subdomain is another registry."""
     home.write({"auths": {REGISTRY: {"auth": encoded()}}})
     assert home.find(other) is None
+
+
+@pytest.mark.parametrize("other", ["docker.io", "index.docker.io", "https://index.docker.io/v1/access-token"])
+def test_the_server_of_docker_hub_takes_precedence(home: Home, other: str) -> None:
+    """`docker login` writes this name, and leaves older entries of other names."""
+    server = "https://index.docker.io/v1/"
+    home.write({"auths": {other: {"auth": encoded("old")}, server: {"auth": encoded("new")}}})
+    login = home.find("docker.io")
+    assert login
+    assert login.username == "new"
+
+
+def test_keys_in_another_case(home: Home) -> None:
+    """The docker CLI accepts them."""
+    home.write({"Auths": {REGISTRY: {"Auth": encoded("ann", ""), "identityToken": "token"}}})
+    login = home.find()
+    assert login
+    assert (login.username, login.identity_token) == ("ann", "token")
+    assert "Auths" not in Credentials(home.environ).config.for_buildx()
+
+
+def test_the_home_folder_without_a_variable(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services and cron jobs may run without the variable."""
+    home.write({"auths": {REGISTRY: {"auth": encoded()}}})
+    monkeypatch.setenv("HOME", str(home.folder))
+    assert Credentials({}).find(REGISTRY)
 
 
 def test_a_plain_host_name_takes_precedence_over_a_url(home: Home) -> None:
@@ -541,6 +567,28 @@ def test_auth_of_a_build_takes_precedence(home: Home) -> None:
     }
 
 
+def test_helpers_are_asked_for_other_images_of_a_build(home: Home) -> None:
+    """`auth` without a server is not for their registries."""
+    home.helper("store", answer("store"))
+    home.write({"credsStore": "store"})
+    logins = Credentials(home.environ).for_build(
+        {"a.test"}, AuthConfig("own", PASSWORD), more={"cache.test", ""}
+    )
+    assert {server: login.username for server, login in logins.items()} == {
+        "a.test": "own",
+        "cache.test": "store",
+        "https://index.docker.io/v1/": "store",
+    }
+
+
+@pytest.mark.parametrize("server", [None, "https://a.test/v2/"])
+def test_auth_of_a_build_names_its_server(server: str | None) -> None:
+    """Docker's containerd image store would take it for one of Docker Hub."""
+    auths = Credentials(NO_FILE).for_build({"a.test"}, AuthConfig("own", PASSWORD, server_address=server))
+    header = json.loads(base64.urlsafe_b64decode(_credentials.build_header(auths)))
+    assert header == {"a.test": {"username": "own", "password": PASSWORD, "serveraddress": "a.test"}}
+
+
 @pytest.mark.parametrize(
     ("registries", "expected"),
     [
@@ -560,9 +608,9 @@ def test_auth_is_sent_to_one_registry_only(registries: set[str], expected: str) 
     auth = AuthConfig("own", PASSWORD)
     if "names" in expected:
         with pytest.raises(InvalidOptionError, match=expected):
-            Credentials({}).for_build(registries, auth)
+            Credentials(NO_FILE).for_build(registries, auth)
     else:
-        assert list(Credentials({}).for_build(registries, auth)) == [expected]
+        assert list(Credentials(NO_FILE).for_build(registries, auth)) == [expected]
 
 
 def test_the_configuration_for_buildx_has_no_credentials(home: Home) -> None:
@@ -577,7 +625,6 @@ def test_the_configuration_for_buildx_has_no_credentials(home: Home) -> None:
     }
     home.write("no JSON")
     assert Credentials(home.environ).config.for_buildx() == {"cliPluginsExtraDirs": [plugins]}
-    assert Credentials({}).config.for_buildx() == {}
 
 
 PROXY = {"httpProxy": "http://p:1", "httpsProxy": "http://p:2", "ftpProxy": "http://p:3", "noProxy": "a.test"}
@@ -636,7 +683,7 @@ JSON = st.recursive(
 @hypothesis.given(config=JSON)
 def test_no_configuration_causes_an_exception(config: object) -> None:
     """For any JSON, the result is credentials or `None`."""
-    credentials = Credentials({"DOCKER_AUTH_CONFIG": json.dumps(config)})
+    credentials = Credentials({**NO_FILE, "DOCKER_AUTH_CONFIG": json.dumps(config)})
     login = credentials.find(REGISTRY)
     assert login is None or isinstance(login.auth, AuthConfig)
     for auth in credentials.for_build({REGISTRY, ""}).values():

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import docker
 import docker.errors
@@ -453,6 +453,35 @@ def set_auth(registry: str) -> str:
 def test_a_valid_password(pool: dockertest.Pool, private_image: str) -> None:
     """`auth` grants access to a private registry."""
     pull(pool, private_image, auth=AuthConfig(USER, PASSWORD))
+
+
+class RecordingProxy(FaultProxy):
+    """An engine behind a proxy that records the credentials for registries."""
+
+    credentials: ClassVar[list[object]] = []
+
+    def passed_on(self, head: bytes) -> bytes:
+        for value in re.findall(rb"\r\nX-Registry-(?:Auth|Config): (\S+)", head):
+            self.credentials.append(json.loads(base64.urlsafe_b64decode(value)))
+        return head
+
+
+def test_credentials_are_sent_with_their_server(tmp_path: Path, name: str) -> None:
+    """Docker's containerd image store takes those without a server for Docker Hub's."""
+    RecordingProxy.credentials.clear()
+    host = "localhost:1"
+    (tmp_path / "Dockerfile").write_text(f"FROM {host}/{name}\n")
+    with RecordingProxy(tmp_path / "x").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        for server in (None, f"https://{host}/v2/"):
+            auth = AuthConfig(USER, PASSWORD, server_address=server)
+            with pytest.raises(dockertest.ImagePullError):
+                pool.pull(f"{host}/{name}", auth=auth)
+            with pytest.raises(dockertest.ImageBuildError):
+                pool.build_and_run_with_build_options(
+                    dockertest.BuildOptions(tmp_path, auth=auth), dockertest.RunOptions(name=name)
+                )
+    expected = {"username": USER, "password": PASSWORD, "serveraddress": host}
+    assert RecordingProxy.credentials == [expected, {host: expected}] * 2
 
 
 def test_an_invalid_password(pool: dockertest.Pool, private: str, private_image: str) -> None:
@@ -938,6 +967,31 @@ def test_a_build_gets_credentials_for_its_base_image(
     assert WRONG not in str(caught.value)
     cli.write({"auths": {private: ENTRY}})
     build()
+
+
+@pytest.mark.differs("BuildKit")
+@pytest.mark.parametrize("what", ["cache", "syntax"])
+def test_buildkit_gets_credentials_for_its_other_images(
+    pool: dockertest.Pool, cli: Cli, name: str, images: Images, tmp_path: Path, what: str
+) -> None:
+    """The images are those of caches, and the one that reads the Dockerfile."""
+    if subprocess.run(["docker", "buildx", "version"], check=False).returncode:
+        pytest.skip("machine: the docker CLI has no buildx, and `make engine` could not install it")
+    images.mine.append(f"{name}:latest")
+    program = cli.programs / "docker-credential-test"
+    program.write_text(f"#!/bin/sh\ncat >> {cli.folder}/asked; echo >> {cli.folder}/asked; {ANSWER}\n")
+    program.chmod(0o755)
+    cli.write({"credsStore": "test"})
+    context = tmp_path / "context"
+    context.mkdir()
+    syntax = "# syntax=localhost:1/dockerfile:1\n" if what == "syntax" else ""
+    (context / "Dockerfile").write_text(f"{syntax}FROM {pool.image_prefix}{BUSYBOX}\n")
+    options = dockertest.BuildOptions(
+        context, version="2", cache_from=["localhost:1/app:cache"] if what == "cache" else ()
+    )
+    with contextlib.suppress(dockertest.ImageBuildError), dockertest.Pool() as fresh:
+        fresh.build_and_run_with_build_options(options, dockertest.RunOptions(name=name, cmd=SLEEP)).close()
+    assert "localhost:1" in (cli.folder / "asked").read_text().splitlines()
 
 
 def test_rejected_credentials_of_the_docker_cli(private: str, cli: Cli, private_image: str) -> None:
