@@ -147,7 +147,10 @@ def network_request(name: str, labels: Mapping[str, str], options: NetworkFields
         "Options": _driver_options(options.get("driver_options", {})),
     }
     if subnet := options.get("subnet"):
-        body["IPAM"] = networks.ipam(_subnet(subnet))
+        parsed = _subnet(subnet)
+        body["IPAM"] = networks.ipam(parsed)
+        if parsed.version == 6:  # Docker ignores the subnet otherwise.
+            body["EnableIPv6"] = True
     return body
 
 

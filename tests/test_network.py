@@ -36,6 +36,7 @@ def test_a_network_is_by_default_a_bridge_with_our_labels() -> None:
         ("labels", {"a": "b"}, "Labels", {"a": "b", "dockertest.session": "s"}),
         ("subnet", "10.20.30.0/24", "IPAM", {"Config": [{"Subnet": "10.20.30.0/24"}]}),
         ("subnet", "fd00::/64", "IPAM", {"Config": [{"Subnet": "fd00::/64"}]}),
+        ("subnet", "fd00::/64", "EnableIPv6", True),
     ],
 )
 def test_an_option_is_written_to_the_request(option: str, value: object, key: str, written: object) -> None:

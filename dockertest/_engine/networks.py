@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from dockertest._engine.client import EngineClient, quote_path
+from dockertest import _clock
+from dockertest._engine.client import RECHECK_SECONDS, EngineClient, quote_path
 from dockertest.errors import EngineError, InvalidOptionError
 
 # Reserved for benchmarks (RFC 2544) and routed nowhere, so a network from this range does not conflict with others when
@@ -22,6 +23,8 @@ _EXHAUSTED = (
     "could not find free subnet",
     "no free subnet",
 )
+# What engines answer to a disconnection while the container is being removed, or has just left the network.
+_LEAVING = ("marked for removal", "not connected")
 
 
 def create(engine: EngineClient, body: dict[str, Any]) -> str:
@@ -148,18 +151,15 @@ def remove(engine: EngineClient, network: str, name: str) -> None:
     It is not an error if the network no longer exists.
     """
     path, what = f"/networks/{quote_path(network)}", f"remove network {name!r}"
+    deadline = _clock.monotonic() + engine.timeout
     try:
         # Podman removes a network that is in use, and its containers still believe that they are connected. Its default
         # network it never removes.
-        if (not engine.is_podman or name in _PODMAN_DEFAULTS) and _delete(engine, path, what):
-            return
-        for container in engine.get(path, what=what).get("Containers") or {}:
-            try:
-                disconnect(engine, network, container)
-            except EngineError as error:
-                if error.status != 404:
-                    raise
-        engine.send("delete", path, what=what)
+        if engine.is_podman and name not in _PODMAN_DEFAULTS:
+            _disconnect_all(engine, network, path, what)
+        while not _delete(engine, path, what, is_last=_clock.monotonic() > deadline):
+            _disconnect_all(engine, network, path, what)
+            _clock.sleep(RECHECK_SECONDS)
     except EngineError as error:
         if error.status != 404:
             raise
@@ -171,13 +171,27 @@ def _create(engine: EngineClient, body: dict[str, Any], what: str) -> str:
         return str(response.json()["Id"])
 
 
-def _delete(engine: EngineClient, path: str, what: str) -> bool:
-    """Remove a network; return `False` if something is attached to it."""
+def _delete(engine: EngineClient, path: str, what: str, *, is_last: bool) -> bool:
+    """
+    Remove a network, and return whether nothing was attached to it.
+
+    In the last attempt, the engine's error is raised instead.
+    """
     try:
         engine.send("delete", path, what=what)
     except EngineError as error:
         # Only on these words are containers disconnected: Docker refuses to remove its own bridge with other ones.
-        if "active endpoints" not in str(error):
+        if is_last or "active endpoints" not in str(error):
             raise
         return False
     return True
+
+
+def _disconnect_all(engine: EngineClient, network: str, path: str, what: str) -> None:
+    """Disconnect the containers of a network, except for those being removed."""
+    for container in engine.get(path, what=what).get("Containers") or {}:
+        try:
+            disconnect(engine, network, container)
+        except EngineError as error:
+            if error.status != 404 and not any(words in str(error) for words in _LEAVING):
+                raise
