@@ -42,6 +42,7 @@ RESTART_SECONDS = 5.0
 COMMIT_SECONDS = 1800.0  # how long an engine may be silent while it stores an image
 _OUR_LABEL = re.compile(rf"{re.escape(RESERVED_LABELS)}[A-Za-z0-9._-]+", re.ASCII)
 LONGEST_STOP_SECONDS = 60.0  # how far back a stop may have begun that ended a container
+_PORT_IN_USE = re.compile(r":(\d+): bind: address already in use")
 # A hint, and the words of the engines that it is for.
 _START_HINTS = {
     "free the host port, or leave the choice of a port to the engine": (
@@ -265,9 +266,8 @@ class Container:
             ContainerStartError: The engine could not start it.
         """
         what = f"start {self.label} of {self.image}"
-        path = f"/containers/{self.id}/start"
         try:
-            self._runtime.engine.send("post", path, what=what, error=ContainerStartError)
+            self._send_start(what)
         except ContainerStartError as error:
             report = self.report()
             if not report.error:  # Some engines keep no record of it.
@@ -280,6 +280,37 @@ class Container:
         if ownership is not Ownership.OWNED:
             self.hand_over(ownership)
         self.await_ports()
+
+    def _send_start(self, what: str) -> None:
+        """
+        Start the container, at a port of a range that no program of the host uses.
+
+        Older versions of Docker know only which ports containers use. When they are asked again, they try the next port of the
+        range.
+        """
+        tried: set[int] = set()
+        while True:
+            try:
+                self._runtime.engine.send(
+                    "post", f"/containers/{self.id}/start", what=what, error=ContainerStartError
+                )
+            except ContainerStartError as error:
+                port = int(match[1]) if (match := _PORT_IN_USE.search(str(error.args[0]))) else 0
+                if not port or port in tried or not self._is_in_range(port):
+                    raise
+                tried.add(port)
+            else:
+                return
+
+    def _is_in_range(self, port: int) -> bool:
+        """Return whether the engine has chosen a port of the host from a range."""
+        try:
+            host = self.inspect().attrs.get("HostConfig") or {}
+        except DockertestError:  # The container removes itself.
+            return False
+        bindings = [one for bound in (host.get("PortBindings") or {}).values() for one in bound or ()]
+        ranges = [str(binding.get("HostPort")).partition("-") for binding in bindings]
+        return any(dash and int(first) <= port <= int(last) for first, dash, last in ranges)
 
     def pause(self) -> None:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -138,10 +138,10 @@ class Inspection:
             env=tuple(Assignment(pair) for pair in config.get("Env") or ()),
             entrypoint=_words(config.get("Entrypoint")),
             command=_words(config.get("Cmd")),
-            exposed_ports=tuple(config.get("ExposedPorts") or ()),
+            exposed_ports=_ports(config.get("ExposedPorts")),
             network_mode=str(host.get("NetworkMode") or ""),
             # Podman 4 also lists the ports that are only exposed.
-            published_ports=tuple(port for port, bound in (host.get("PortBindings") or {}).items() if bound),
+            published_ports=_ports(port for port, bound in (host.get("PortBindings") or {}).items() if bound),
             auto_remove=bool(host.get("AutoRemove")),
             ports={
                 port: tuple(BoundPort(str(one.get("HostIp", "")), int(one["HostPort"])) for one in bound)
@@ -227,7 +227,7 @@ def parse_image(attrs: Mapping[str, Any]) -> Image:
             str(attrs.get("Architecture") or ""),
             str(attrs.get("Variant") or ""),
         ),
-        exposed_ports=tuple(config.get("ExposedPorts") or ()),
+        exposed_ports=_ports(config.get("ExposedPorts")),
         env=tuple(Assignment(pair) for pair in config.get("Env") or ()),
         entrypoint=_words(config.get("Entrypoint")),
         command=_words(config.get("Cmd")),
@@ -252,6 +252,15 @@ def parse_timestamp(stamp: str) -> float:
     offset = sign * (int(match[5]) * 3600 + int(match[6]) * 60) if match[4] else 0
     whole = calendar.timegm(tuple(int(part) for part in re.split("[-T:]", f"{match[1]}T{match[2]}")))
     return max(0.0, whole - offset + float(match[3] or 0))
+
+
+def _ports(names: Iterable[str] | None) -> tuple[str, ...]:
+    """
+    Return container ports with their protocols, once each.
+
+    The configuration of an image may leave out `/tcp`.
+    """
+    return tuple(dict.fromkeys((port if "/" in port else f"{port}/tcp").lower() for port in names or ()))
 
 
 def _own_aliases(value: object, attrs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -83,6 +83,14 @@ DIFFERENCES: dict[str, tuple[Callable[[Engine], bool], str]] = {
         lambda engine: engine.is_podman,
         "Podman's default network has no IPv6, and a port that is published at :: does not answer",
     ),
+    "networks of the same name": (
+        lambda engine: engine.is_podman or engine.version >= (25,),
+        "only Docker before 25 creates a second network of the same name",
+    ),
+    "host ports from a range": (
+        lambda engine: engine.is_podman,
+        "Podman cannot choose a port of the host from a range",
+    ),
     "seccomp profiles": (
         lambda engine: engine.is_podman,
         "Podman expects the path of a profile on its own host",

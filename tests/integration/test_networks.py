@@ -1,8 +1,13 @@
 """Creating, joining, leaving and removing networks."""
 
+import io
 import ipaddress
+import json
+import os
 import re
+import secrets
 import socket
+import tarfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,6 +63,51 @@ def test_containers_are_disconnected_before_a_network_is_removed(
         assert resource.status == "running"
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "container 123 is marked for removal and cannot be connected or disconnected",
+        "container 123 is not connected to the network",
+    ],
+)
+def test_a_network_is_removed_while_its_container_is_being_removed(
+    tmp_path: Path, engine: Engine, message: str
+) -> None:
+    """Docker refuses to disconnect such a container."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        network = pool.create_network()
+        pool.run("busybox:1.35", cmd=SLEEP, networks=[network])
+        proxy.next("/disconnect", answer(409, message))
+        network.close()
+        assert not engine.client.networks.list(names=[network.name])
+
+
+def test_a_network_that_stays_in_use(tmp_path: Path) -> None:
+    """The engine's error is raised when the pool's `timeout` is over."""
+    with (
+        FaultProxy(tmp_path / "engine.sock").running() as proxy,
+        dockertest.Pool(proxy.endpoint, timeout=1) as pool,
+    ):
+        network = pool.create_network()
+        proxy.always = answer(403, "network has active endpoints")
+        try:
+            with pytest.raises(dockertest.EngineError, match="active endpoints"):
+                network.close()
+        finally:
+            proxy.always = None
+
+
+def test_an_ipv6_subnet(pool: dockertest.Pool) -> None:
+    """Containers have an address in it."""
+    subnet = ipaddress.IPv6Network((b"\xfd" + secrets.token_bytes(7) + bytes(8), 64))
+    with (
+        pool.create_network(subnet=str(subnet)) as network,
+        pool.run("busybox:1.35", cmd=SLEEP, networks=[network]) as resource,
+    ):
+        endpoint = resource.container.attrs["NetworkSettings"]["Networks"][network.name]
+        assert ipaddress.ip_address(endpoint["GlobalIPv6Address"]) in subnet
+
+
 def test_a_borrowed_network_can_be_removed(pool: dockertest.Pool, name: str) -> None:
     """
     An explicit removal works.
@@ -100,6 +150,54 @@ def test_ports_in_an_internal_network_are_not_waited_for(tmp_path: Path, name: s
             pool.purge(shared)
         finally:
             network.remove()
+
+
+@pytest.mark.differs("host ports from a range")
+def test_a_host_port_that_a_program_uses(pool: dockertest.Pool) -> None:
+    """The engine binds another port of the range."""
+    first = secrets.randbelow(10000) + 20000
+    program = ("httpd", "-f", "-p", str(first))
+    with pool.run("busybox:1.35", cmd=program, networks=["host"], stop_timeout=0) as other:
+        other.retry(lambda: other.exec(["sh", "-c", f"nc 127.0.0.1 {first} < /dev/null"]).exit_code == 0)
+        with pool.run("busybox:1.35", cmd=SLEEP, port_bindings={8080: f"{first}-{first + 2}"}) as resource:
+            assert first < resource.get_port(8080) <= first + 2
+        with pytest.raises(dockertest.ContainerStartError, match="in use"):
+            pool.run("busybox:1.35", cmd=SLEEP, port_bindings={8080: first})
+
+
+def test_a_port_without_a_protocol(pool: dockertest.Pool, engine: Engine, name: str) -> None:
+    """Some programs write images whose ports have none; it is TCP."""
+    busybox = engine.client.images.get(f"{os.environ.get('DOCKERTEST_IMAGE_PREFIX', '')}busybox:1.35")
+    saved, changed = io.BytesIO(b"".join(busybox.save(named=True))), io.BytesIO()
+    with tarfile.open(fileobj=saved) as source, tarfile.open(fileobj=changed, mode="w") as target:
+        manifest = json.loads(_content(source, "manifest.json"))[0]
+        config = json.loads(_content(source, manifest["Config"]))
+        config["config"] |= {"ExposedPorts": {"8080": {}}, "Cmd": ["httpd", "-f", "-p", "8080"]}
+        _add(target, "config.json", json.dumps(config).encode())
+        for layer in manifest["Layers"]:
+            _add(target, layer, _content(source, layer))
+        ours = [{"Config": "config.json", "RepoTags": [f"localhost/{name}:1"], "Layers": manifest["Layers"]}]
+        _add(target, "manifest.json", json.dumps(ours).encode())
+    engine.client.images.load(changed.getvalue())
+    try:
+        with dockertest.Pool(image_prefix="") as own:
+            resource = own.run(f"localhost/{name}:1", wait_for="port")
+            assert set(resource.container.attrs["HostConfig"]["PortBindings"]) == {"8080/tcp"}
+            assert resource.get_port(8080) > 0
+    finally:
+        engine.client.images.remove(f"localhost/{name}:1", force=True)
+
+
+def _content(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    assert file is not None
+    return file.read()
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
 
 
 def resolve(client: dockertest.Resource, alias: str) -> str:
