@@ -316,6 +316,8 @@ class Resource:
         """
         Connect the container to a network.
 
+        On Docker, this may change the ports of the host that the engine has chosen for a running container.
+
         Args:
             network: A `Network`, its name or its id.
             aliases: Names by which other containers there can reach it.
@@ -324,13 +326,16 @@ class Resource:
             EngineError: The engine refused.
         """
         self._handle.check_open()
-        config = endpoint_config(_validation.parse_strings("aliases", aliases))
-        self._runtime.engine.connect_network(parse_network("network", network), self.id, config)
+        joined = parse_network("network", network)
+        config = endpoint_config(joined, _validation.parse_strings("aliases", aliases))
+        self._runtime.engine.connect_network(joined, self.id, config)
         self._inspect()
 
     def disconnect_from_network(self, network: NetworkSpec) -> None:
         """
         Disconnect the container from a network.
+
+        On Docker, this may change the ports of the host that the engine has chosen for a running container.
 
         Args:
             network: A `Network`, its name or its id.

@@ -20,6 +20,7 @@ def request(
     *modifiers: Modifier,
     image: Image = NOTHING,
     publish_ip: str = HOST,
+    network: str = "",
     **changes: Any,
 ) -> CreateRequest:
     """Return the request for these options."""
@@ -29,6 +30,7 @@ def request(
         image_name="registry:5000/postgres:15",
         labels={},
         publish_ip=publish_ip,
+        network=network,
         modifiers=modifiers,
     )
 
@@ -321,14 +323,32 @@ def test_first_network_is_in_the_request_and_the_others_follow() -> None:
         network_id="front", networks=["back", Net(), "front", "0123"], network_aliases=["db", "pg"]
     )
     assert made.body["HostConfig"]["NetworkMode"] == "front"
-    assert made.body["NetworkingConfig"] == {"EndpointsConfig": {"front": {"Aliases": ["db", "pg"]}}}
+    assert made.body["NetworkingConfig"] == {
+        "EndpointsConfig": {"front": {"NetworkID": "front", "Aliases": ["db", "pg"]}}
+    }
     assert made.networks == ("back", "0123")
 
 
-def test_network_without_aliases_has_an_empty_endpoint() -> None:
+def test_the_network_of_this_process_is_joined_by_its_id() -> None:
+    """Its name may occur twice. A modifier may choose another network."""
+    made = request(network="0123")
+    assert made.body["HostConfig"]["NetworkMode"] == "0123"
+    assert made.body["NetworkingConfig"] == {"EndpointsConfig": {"0123": {"NetworkID": "0123"}}}
+    other = request(lambda config: config.update(NetworkMode="host"), network="0123")
+    assert "NetworkingConfig" not in other.body
+
+
+def test_ports_of_an_image_without_a_protocol_are_tcp() -> None:
+    """Images need not name it, and engines return them as they are."""
+    image = parse_image({"Config": {"ExposedPorts": {"8080": {}, "8080/tcp": {}, "53/UDP": {}}}})
+    assert image.exposed_ports == ("8080/tcp", "53/udp")
+    assert ports_of(request(image=image)) == ("8080/tcp", "53/udp")
+
+
+def test_network_without_aliases_has_no_aliases() -> None:
     """`networks` alone is enough."""
     made = request(networks=["back"])
-    assert made.body["NetworkingConfig"] == {"EndpointsConfig": {"back": {}}}
+    assert made.body["NetworkingConfig"] == {"EndpointsConfig": {"back": {"NetworkID": "back"}}}
     assert made.networks == ()
 
 

@@ -12,6 +12,8 @@ from dockertest._engine.reachability import Networks, Reachability
 
 IPV4, IPV6 = {"HostIp": "0.0.0.0", "HostPort": "49153"}, {"HostIp": "::", "HostPort": "49154"}
 LOOPBACK = {"HostIp": "127.0.0.1", "HostPort": "49153"}
+LOOPBACK_IPV6 = {"HostIp": "::1", "HostPort": "49154"}
+NIC = {"HostIp": "10.0.0.9", "HostPort": "49155"}
 OURS = {"jobs": {"NetworkID": "n1", "IPAddress": "172.20.0.2", "Gateway": "172.20.0.1"}}
 THEIRS = {"other": {"NetworkID": "n2", "IPAddress": "172.21.0.5"}}
 BOTH = {"renamed": {"NetworkID": "n1", "IPAddress": "172.20.0.5"}, **THEIRS}
@@ -86,6 +88,14 @@ def test_outside_a_container_a_port_is_on_the_engines_host(
     assert reachability(url).network() == ""
 
 
+@pytest.mark.parametrize("bound", [[LOOPBACK, NIC], [NIC, LOOPBACK], [LOOPBACK_IPV6, NIC]])
+def test_a_binding_of_the_engines_loopback_is_the_last_choice(bound: "list[dict[str, str]]") -> None:
+    """Neither another host nor a container can reach it."""
+    inspection = container(*bound)
+    assert reachability("tcp://docker:2375").address(inspection, "5432/tcp") == ("docker", 49155)
+    assert reachability("unix:///x", OURS).address(inspection, "5432/tcp") == ("10.0.0.9", 49155)
+
+
 def test_a_host_with_ipv6_only_has_the_port_of_the_ipv6_binding() -> None:
     """Engines may choose different ports for the two families."""
     known = reachability("tcp://docker:2375", has_only_ipv6=True)
@@ -153,7 +163,8 @@ def test_inside_a_container_the_hosts_loopback_is_unreachable(own: "dict[str, An
     [
         (None, ""),
         ({}, ""),
-        (OURS, "jobs"),
+        (OURS, "n1"),
+        ({"jobs": {"NetworkID": "", "IPAddress": "172.20.0.2"}}, "jobs"),
         ({"bridge": {"NetworkID": "b", "IPAddress": "172.17.0.2"}, **OURS}, ""),
         ({"podman": {"NetworkID": "podman", "IPAddress": "10.88.0.2"}}, ""),
         (NO_ADDRESS, ""),

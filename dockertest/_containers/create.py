@@ -53,7 +53,7 @@ def create_request(
         image_name: The name or id to create the container from.
         labels: Our own labels, in addition to the user's.
         publish_ip: The address for ports whose binding has none.
-        network: The network to use if *options* name none; the engine's default if empty.
+        network: The id of the network to use if *options* name none; the engine's default if empty.
         owned_volumes: The volumes that are removed with this session.
         modifiers: Called in turn with the engine's host configuration.
     """
@@ -93,12 +93,21 @@ def create_request(
     # After the modifiers, since engines silently ignore a binding of a port that is not exposed.
     bound: dict[str, Any] = {port: {} for port in host_config.get("PortBindings") or ()}
     body["ExposedPorts"] = {**(body.get("ExposedPorts") or {}), **bound}
-    # Podman refuses an endpoint in "host" or "none". With aliases the engine's own error explains the mistake.
-    if networks and (options.network_aliases or not is_special_mode(networks[0])):
+    joined = _first_endpoint(options, network, host_config)
+    if joined:
         body["NetworkingConfig"] = {
-            "EndpointsConfig": {networks[0]: endpoint_config(options.network_aliases)}
+            "EndpointsConfig": {joined: endpoint_config(joined, options.network_aliases)}
         }
     return CreateRequest(body, networks[1:])
+
+
+def _first_endpoint(options: RunOptions, network: str, host_config: Mapping[str, Any]) -> str:
+    """Return the network whose endpoint is part of the request; empty for none."""
+    networks = options.parsed.networks
+    if not networks:
+        return network if host_config.get("NetworkMode") == network else ""
+    # Podman refuses an endpoint in "host" or "none". With aliases the engine's own error explains the mistake.
+    return networks[0] if options.network_aliases or not is_special_mode(networks[0]) else ""
 
 
 def check_for_podman(request: CreateRequest) -> None:
@@ -116,10 +125,15 @@ def check_for_podman(request: CreateRequest) -> None:
             )
 
 
-def endpoint_config(aliases: Iterable[str]) -> dict[str, Any]:
-    """Return the engine's configuration of a container's endpoint in a network."""
+def endpoint_config(network: str, aliases: Iterable[str] = ()) -> dict[str, Any]:
+    """
+    Return the engine's configuration of a container's endpoint in a network.
+
+    Older versions of Docker keep only the name of the network until the start, unless they get its id here too. Several of
+    their networks may have that name.
+    """
     names = list(aliases)
-    return {"Aliases": names} if names else {}
+    return {"NetworkID": network, **({"Aliases": names} if names else {})}
 
 
 def _overwritten_labels(image: Image) -> dict[str, str]:

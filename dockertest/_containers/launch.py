@@ -249,7 +249,7 @@ def _plan_host_access(runtime: Runtime, request: CreateRequest, options: RunOpti
 def _start(runtime: Runtime, container: Container, request: CreateRequest, options: RunOptions) -> None:
     engine = runtime.engine
     for network in request.networks:
-        engine.connect_network(network, container.id, endpoint_config(options.network_aliases))
+        engine.connect_network(network, container.id, endpoint_config(network, options.network_aliases))
     if options.parsed.files:
         files.place(engine, container.inspect(), options.parsed.files, read_only=options.read_only)
     container.start(_ownership(options))

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from dockertest._engine import networks
 from dockertest._engine.client import EngineClient
 from dockertest._engine.inspection import BoundPort, Inspection, NetworkEndpoint
 from dockertest.errors import EngineError, NotInNetworkError
@@ -69,20 +70,36 @@ class Reachability:
                     return joined.ip, int(port.split("/")[0])
         if not bound:
             return None
-        # The order of several bindings is up to the engine; an IPv4 address can be reached from more places.
+        # The order of several bindings is up to the engine; an IPv4 address can be reached from more places. The loopback of
+        # its host can be reached only from there.
         endpoint = self._engine.endpoint
+        is_elsewhere = not endpoint.is_local or own is not None
         is_ipv6 = endpoint.is_ipv6 and not endpoint.is_local and not self._override
-        binding = min(bound, key=lambda binding: (":" in binding.host_ip) != is_ipv6)
+        binding = min(
+            bound,
+            key=lambda binding: (
+                is_elsewhere and _is_loopback(binding.host_ip),
+                (":" in binding.host_ip) != is_ipv6,
+            ),
+        )
         return self._host(binding, own, inspection), binding.host_port
 
     def network(self) -> str:
         """
-        Return the network that new containers have to join to be reachable.
+        Return the id of the network that new containers have to join to be reachable.
 
-        The result is empty if the default network is sufficient.
+        It is one with a way out if there is one. The result is empty if the default network is sufficient.
         """
-        names = list(self._own_networks() or ())
-        return names[0] if names and not set(names) & set(DEFAULT_NETWORKS) else ""
+        own = self._own_networks() or {}
+        if set(own) & set(DEFAULT_NETWORKS):
+            return ""
+        # Docker accepts several networks of the same name.
+        ids = [endpoint.network_id or name for name, endpoint in own.items()]
+        if len(ids) < 2:
+            return "".join(ids)
+        return next(
+            (network for network in ids if not networks.are_internal(self._engine, [network])), ids[0]
+        )
 
     def _host(self, binding: BoundPort, own: Networks | None, inspection: Inspection) -> str:
         """Return the address at which a port bound on the engine's host can be reached."""
@@ -97,7 +114,7 @@ class Reachability:
         # Podman isolates its networks from each other, so that a gateway leads nowhere.
         if bound_ip in _ANY_ADDRESS and gateways and not self._engine.is_podman:
             return gateways[0]
-        if bound_ip not in _ANY_ADDRESS and not ipaddress.ip_address(bound_ip).is_loopback:
+        if bound_ip not in _ANY_ADDRESS and not _is_loopback(bound_ip):
             return bound_ip
         raise _unreachable(inspection, bound_ip, own)
 
@@ -127,6 +144,10 @@ class Reachability:
 def join_host_port(host: str, port: int) -> str:
     """Return an address as URLs write it: an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_loopback(bound_ip: str) -> bool:
+    return bound_ip not in _ANY_ADDRESS and ipaddress.ip_address(bound_ip).is_loopback
 
 
 def _unreachable(inspection: Inspection, bound_ip: str, own: Networks) -> NotInNetworkError:

@@ -159,6 +159,31 @@ def test_an_internal_network_is_sufficient(inside: RunInside, pool: dockertest.P
         assert result["where"] == f"{result['networks'][network.name]}:80"
 
 
+def test_a_network_with_a_way_out_is_preferred(inside: RunInside, pool: dockertest.Pool, name: str) -> None:
+    """The internal network comes first, in the order of their names."""
+    with (
+        pool.create_network(f"{name}-a", internal=True) as internal,
+        pool.create_network(f"{name}-b") as normal,
+    ):
+        result = inside(WEB, networks=[internal, normal])
+        assert list(result["networks"]) == [normal.name]
+        assert result["where"] == f"{result['networks'][normal.name]}:80"
+
+
+@pytest.mark.differs("networks of the same name")
+def test_a_network_whose_name_occurs_twice_is_joined(
+    inside: RunInside, pool: dockertest.Pool, name: str
+) -> None:
+    """The containers of both programs are in the same one of the two networks."""
+    with pool.create_network(name) as network:
+        other = pool.client.networks.create(name, check_duplicate=False)
+        try:
+            result = inside(WEB, networks=[network])
+        finally:
+            other.remove()
+        assert result["where"] == f"{result['networks'][name]}:80"
+
+
 def test_a_container_in_the_host_network_uses_loopback(inside: RunInside) -> None:
     """The port is reached as from outside of a container."""
     result = inside(WEB, network_id="host")
