@@ -107,8 +107,22 @@ def test_default_locations_are_tried_in_order(
     assert not any(place.remark for place in places)
 
 
-def test_default_locations_depend_on_variables() -> None:
+@pytest.mark.parametrize(
+    ("platform", "user", "count"), [("linux", 1000, 2), ("linux", 0, 0), ("darwin", 501, 0)]
+)
+def test_the_usual_runtime_folder_of_a_user_is_tried(
+    monkeypatch: pytest.MonkeyPatch, platform: str, user: int, count: int
+) -> None:
+    """Programs that cron or sudo starts have no `XDG_RUNTIME_DIR`."""
+    monkeypatch.setattr("os.getuid", lambda: user)
+    urls = [place.url for place in endpoints(platform=platform)]
+    both = ["unix:///run/user/1000/docker.sock", "unix:///run/user/1000/podman/podman.sock"]
+    assert [url for url in urls if url.startswith("unix:///run/user")] == both[:count]
+
+
+def test_default_locations_depend_on_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rootless sockets need a runtime folder; two variables set the folder of Colima."""
+    monkeypatch.setattr("os.getuid", lambda: 0)
     urls = [place.url for place in endpoints(home="/h", COLIMA_HOME="/c", XDG_CONFIG_HOME="/x")]
     assert "unix:///c/default/docker.sock" in urls
     assert "unix:///x/colima/default/docker.sock" in urls

@@ -8,6 +8,7 @@ only if none is named.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -198,7 +199,10 @@ def _usual(environ: Mapping[str, str], home: str, platform: str) -> list[Endpoin
             "podman-machine-default": "Podman",
         }
         return [Endpoint(f"npipe:////./pipe/{pipe}", why) for pipe, why in pipes.items()]
-    runtime, mac = environ.get("XDG_RUNTIME_DIR"), platform == "darwin"
+    mac, user = platform == "darwin", os.getuid()
+    # Programs that cron or sudo starts have no variable.
+    usual_runtime = f"/run/user/{user}" if user and not mac else ""
+    runtime = environ.get("XDG_RUNTIME_DIR") or usual_runtime
     settings = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
     temporary = environ.get("TMPDIR", "").rstrip("/")
     machine = f"{home}/.local/share/containers/podman/machine"
