@@ -317,12 +317,13 @@ class RunOptions(_Parsed[ParsedRunOptions]):
         user: The user that the command runs as, `"name"` or `"uid:gid"`.
         tty: Allocate a terminal for the command.
         platform: The platform of the image and the container, such as `"linux/arm64"`.
-        tmpfs: Paths to keep in memory: a sequence, or a mapping to mount options such as `"size=64m"`.
+        tmpfs: Paths to keep in memory: a sequence such as `["/run", "/tmp:size=64m"]`, or a mapping to mount options such
+            as `"size=64m"`.
         shm_size: The size of `/dev/shm`, in bytes or as a string such as `"256m"`.
         init: Run a small init process as process 1, which reaps zombies.
         stop_timeout: Seconds to wait for the command to exit when the container is stopped, before it is killed.
-        healthcheck: A shell command, or a mapping with the keys `test` (a string or sequence), `retries`, and, in
-            seconds, `interval`, `timeout` and `start_period`.
+        healthcheck: A shell command, or a mapping with the keys `test` (a string, or a sequence such as `["CMD", "true"]`),
+            `retries`, and, in seconds, `interval`, `timeout` and `start_period`.
         service: The service that the image contains, such as `"postgres"`, for an image whose name does not show it; see
             `dockertest.services.known`.
         wait_for: What to wait for before the container is returned: `"ready"` (as `Resource.wait_ready` does),
@@ -1089,7 +1090,7 @@ class RunFields(TypedDict, total=False):
     """The platform of the image and the container, such as `"linux/arm64"`."""
 
     tmpfs: Mapping[str, str] | Sequence[str]
-    """Paths to keep in memory: a sequence, or a mapping to mount options such as `"size=64m"`."""
+    """Paths to keep in memory: a sequence such as `["/run", "/tmp:size=64m"]`, or a mapping to mount options such as `"size=64m"`."""
 
     shm_size: int | str | None
     """The size of `/dev/shm`, in bytes or as a string such as `"256m"`."""
@@ -1101,7 +1102,7 @@ class RunFields(TypedDict, total=False):
     """Seconds to wait for the command to exit when the container is stopped, before it is killed."""
 
     healthcheck: Healthcheck | None
-    """A shell command, or a mapping with the keys `test` (a string or sequence), `retries`, and, in seconds, `interval`, `timeout` and `start_period`."""
+    """A shell command, or a mapping with the keys `test` (a string, or a sequence such as `["CMD", "true"]`), `retries`, and, in seconds, `interval`, `timeout` and `start_period`."""
 
     service: str
     """The service that the image contains, such as `"postgres"`, for an image whose name does not show it; see `dockertest.services.known`."""

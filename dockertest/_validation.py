@@ -26,13 +26,16 @@ from dockertest.errors import InvalidOptionError
 RESERVED_LABELS = "dockertest."
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
 _PORT_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})(/(?:tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
-_CPUS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,9})?", re.ASCII)
+_CPUS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", re.ASCII)
 _DEVICE_MODE = re.compile(r"r?w?m?")
 _RESTART = re.compile(r"no|always|on-failure(?::[1-9][0-9]{0,8})?", re.ASCII)
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _HOST = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]*[a-zA-Z0-9_])?", re.ASCII)
 _DRIVE = re.compile(r"[a-zA-Z]:[\\/]", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)b?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(
+    r"([0-9]{1,18}|[0-9]{0,9}\.[0-9]{1,9}(?=[kmg]))([bkmg]?)b?",
+    re.ASCII | re.IGNORECASE,
+)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(s|m|h|d)?", re.ASCII)
 _MOUNT_MODE = re.compile(r"ro|rw|z|Z|U|nocopy|cached|delegated|consistent|r?shared|r?slave|r?private")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -430,17 +433,20 @@ def parse_mounts(field: str, values: object) -> tuple[Mount, ...]:
 
 def parse_size(field: str, value: int | str | None) -> int | None:
     """
-    Return a size such as `67108864` or `"64m"` in bytes.
+    Return a size such as `67108864`, `"64m"` or `"1.5g"` in bytes.
 
-    The units `b`, `k`, `m` and `g` are powers of 1024.
+    The units `b`, `k`, `m` and `g` are powers of 1024. A fraction of a byte is dropped.
     """
     if value is None:
         return None
     match = _SIZE.fullmatch(_number(value))
-    size = int(match[1]) << 10 * "bkmg".index(match[2].lower() or "b") if match else 0
+    size = 0
+    if match:
+        whole, _, fraction = match[1].partition(".")
+        size = (int(whole + fraction) << 10 * "bkmg".index(match[2].lower() or "b")) // 10 ** len(fraction)
     if not 0 < size < _MAX_BYTES:
         raise InvalidOptionError(
-            f'{field}: invalid size {format_value(value)}: expected bytes, or a string such as "64m"'
+            f'{field}: invalid size {format_value(value)}: expected bytes, or a string such as "64m" or "1.5g"'
         )
     return size
 
@@ -718,8 +724,16 @@ def parse_duration(field: str, value: str | float) -> float:
 
 
 def parse_tmpfs(field: str, value: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Return in-memory folders as a new dict of path to mount options."""
-    folders = dict(value) if isinstance(value, Mapping) else dict.fromkeys(parse_strings(field, value), "")
+    """
+    Return in-memory folders as a new dict of path to mount options.
+
+    In a sequence, the options follow the path after a colon, as in `docker run --tmpfs`.
+    """
+    if isinstance(value, Mapping):
+        folders = dict(value)
+    else:
+        parts = (text.partition(":") for text in parse_strings(field, value))
+        folders = {path: options for path, _, options in parts}
     for path, options in folders.items():
         if not parse_str(f"{field}: a path", path).startswith("/"):
             raise InvalidOptionError(f"{field}: invalid path {path!r}: expected an absolute path")
@@ -747,6 +761,7 @@ class HealthcheckSpec:
     retries: int | None = None
 
 
+_TEST_KINDS = ("NONE", "CMD", "CMD-SHELL")
 _HEALTHCHECK_KEYS = ("test", "interval", "timeout", "start_period", "retries")
 
 
@@ -775,7 +790,15 @@ def parse_healthcheck(value: Healthcheck) -> HealthcheckSpec:
 def _parse_test(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return ("CMD-SHELL", parse_str("healthcheck: test", value))
-    return parse_strings("healthcheck: test", value)
+    test = parse_strings("healthcheck: test", value)
+    # Docker 20.10 crashes on ["CMD"], and ignores other unknown forms. An empty test stands for the image's own.
+    if test and (test[0] not in _TEST_KINDS or test in (("CMD",), ("CMD-SHELL",))):
+        raise InvalidOptionError(
+            f"healthcheck: invalid test {format_value(value)}: expected ['CMD', 'program', 'argument', …], "
+            "['CMD-SHELL', 'command line'] or ['NONE']",
+            hint="a string is a shell command line",
+        )
+    return test
 
 
 def _parse_retries(value: object) -> int:

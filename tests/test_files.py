@@ -77,6 +77,8 @@ def test_files_in_a_tmpfs_are_rejected(path: str) -> None:
     """Docker would write them below the tmpfs, which hides them."""
     with pytest.raises(InvalidOptionError, match="is in the tmpfs '/scratch'"):
         options({path: ""}, tmpfs=["/scratch"])
+    with pytest.raises(InvalidOptionError, match="is in the tmpfs '/scratch'"):
+        options({path: ""}, tmpfs=["/scratch:size=1m"])
     assert options({"/scratched": ""}, tmpfs=["/scratch"])
 
 

@@ -83,14 +83,15 @@ INVALID: "dict[str, list[Any]]" = {
     "user": [*NOT_STRINGS, 1000],
     "tty": NOT_BOOLEANS,
     "platform": NOT_STRINGS,
-    "tmpfs": ["/run", {"run": ""}, ["run"], {"/run": None}, {"/run": "\0"}, {"/a\0": ""}, {5: ""}, 5, HUGE, {HUGE: HUGE}],
+    "tmpfs": ["/run", {"run": ""}, ["run"], ["run:size=1m"], ["/run:\0"], {"/run": None}, {"/run": "\0"}, {"/a\0": ""}, {5: ""}, 5, HUGE, {HUGE: HUGE}],
     "shm_size": ["", "0", 0, -1, "1t", "x", 1.5, True, b"1", HUGE],
     "init": [1, 0, "yes", "", HUGE],
     "stop_timeout": [-1, "10", float("nan"), float("inf"), True, HUGE],
     "healthcheck": [
         5, HUGE, [], b"true", "a\0b", {"command": "true"}, {5: 5}, {"test": 5}, {"test": "a\0b"}, {"test": [5]},
         {"interval": -1}, {"timeout": "1s"}, {"start_period": HUGE}, {"retries": 1.5}, {"retries": -1},
-        {"retries": "3"}, {"retries": True}, {"retries": HUGE},
+        {"retries": "3"}, {"retries": True}, {"retries": HUGE}, {"test": ["CMD"]}, {"test": ["CMD-SHELL"]}, {"test": ["true"]},
+        {"test": ["cmd", "true"]}, {"test": ["pg_isready", "-U", "x"]},
     ],
     "service": NOT_STRINGS,
     "wait_for": ["", "Ready", "http", 5, True, b"ready", ["ready"], HUGE],
@@ -186,6 +187,16 @@ def test_invalid_option_is_a_value_error() -> None:
         options(shm_size="much")
 
 
+def test_the_error_of_a_health_check_lists_the_forms() -> None:
+    """Docker would ignore other forms. An empty test stands for the image's own."""
+    with pytest.raises(
+        InvalidOptionError, match=r"\['pg_isready'\]: expected \['CMD', .*'CMD-SHELL', .*'NONE'"
+    ):
+        options(healthcheck={"test": ["pg_isready"]})
+    for test in (["NONE"], ["CMD", "true"], ["CMD-SHELL", "true"], []):
+        assert options(healthcheck={"test": test}).parsed.healthcheck == HealthcheckSpec(test=tuple(test))
+
+
 def test_values_are_stored_in_canonical_form() -> None:
     """All spellings of a value are stored in the same form."""
     made = options(
@@ -218,8 +229,12 @@ def test_values_are_stored_in_canonical_form() -> None:
     ("field", "value", "canonical"),
     [
         ("memory", "512m", 512 << 20),
+        ("memory", "1.5g", 3 << 29),
         ("cpus", "1.50", 1.5),
         ("cpus", 2, 2.0),
+        ("cpus", ".5", 0.5),
+        ("tmpfs", ["/run", "/tmp:size=1m,mode=1777", "/a:"], {"/run": "", "/tmp": "size=1m,mode=1777", "/a": ""}),
+        ("tmpfs", {"/a:b": "size=1m"}, {"/a:b": "size=1m"}),
         ("gpus", "2", 2),
         ("ulimits", {"nofile": 5, "core": "0:-1", "nproc": (1, 2)}, {"nofile": (5, 5), "core": (0, -1), "nproc": (1, 2)}),
         ("ulimits", ["nofile=5:6", "memlock=-1"], {"nofile": (5, 6), "memlock": (-1, -1)}),

@@ -386,7 +386,7 @@ def test_prefix_is_added_to_names_without_registry(value: str, prefix: str, pref
     ("value", "size"),
     [
         (None, None), (1, 1), ("1", 1), ("64m", 64 << 20), ("64MB", 64 << 20), ("1k", 1024), ("1g", 1 << 30),
-        ("7b", 7), ("007", 7),
+        ("7b", 7), ("007", 7), ("1.5g", 3 << 29), ("1.5GB", 3 << 29), (".5k", 512), ("1.0009k", 1024),
     ],
 )  # fmt: skip
 def test_size_is_parsed_to_bytes(value: "str | int | None", size: "int | None") -> None:
@@ -403,7 +403,11 @@ def test_size_is_parsed_to_bytes(value: "str | int | None", size: "int | None") 
         "0g",
         -1,
         "-1",
-        "1.5g",
+        "1.5",
+        "1.5b",
+        "1.g",
+        "1.5.5g",
+        "0.0001k",
         "1 g",
         "1t",
         "g",
