@@ -19,6 +19,8 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from io import BufferedReader
 
+from dockertest._interruption import is_of_handler
+
 Address = tuple[str, int]
 Probe = Callable[[Address, Mapping[str, str]], object]
 
@@ -259,7 +261,9 @@ def kept_open(address: Address, seconds: float = _PROXY_SECONDS) -> Iterator[boo
         connection.settimeout(seconds)
         try:
             is_open = connection.recv(1, socket.MSG_PEEK) != b""
-        except TimeoutError:
+        except TimeoutError as error:
+            if is_of_handler(error):
+                raise
             is_open = True
         yield is_open
 

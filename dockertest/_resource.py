@@ -25,6 +25,7 @@ from dockertest._engine import networks, sdk
 from dockertest._engine.inspection import Inspection, NetworkEndpoint
 from dockertest._engine.reachability import DEFAULT_NETWORKS, join_host_port
 from dockertest._image_name import parse_image_name
+from dockertest._interruption import is_of_handler
 from dockertest._options import RunOptions, WaitCondition
 from dockertest._public import public
 from dockertest._report import Report, clean
@@ -533,7 +534,8 @@ class Resource:
             if health != "healthy":
                 raise EngineError(f"{self._handle.label} is {health}")
 
-        self.retry(check, max_wait=self._runtime.defaults.max_wait if max_wait is None else max_wait)
+        limit = self._runtime.defaults.max_wait if max_wait is None else max_wait
+        self.retry(check, max_wait=limit, giveup=is_of_handler)
 
     def wait(self, timeout: float | None = None) -> int:
         """
@@ -853,7 +855,7 @@ class Resource:
         condition = logs.LogCondition.parse(pattern, count, fail_on)
         limit = self._limit(max_wait)
         with self._handle.measured_readiness():
-            return logs.wait_for(self.stream_logs, condition, limit, self._handle)
+            return logs.wait_for(self._open_log, condition, limit, self._handle)
 
     def read_file(self, path: str) -> bytes:
         """
@@ -946,6 +948,12 @@ class Resource:
         files.copy_out(self._runtime.engine, self._handle.inspection, path, dst)
 
     # Internal
+
+    def _open_log(self, is_followed: bool) -> LogStream:
+        self._handle.check_open()
+        return LogStream(
+            self._runtime.engine, self.id, tty=self._handle.inspection.tty, is_followed=is_followed
+        )
 
     def _inspect(self) -> Inspection:
         return self._sync(self._handle.inspect())
@@ -1115,11 +1123,13 @@ class Resource:
                 try:
                     answers = is_ready(address)
                 except OSError as error:
+                    if is_of_handler(error):
+                        raise
                     raise ConnectionError(f"{where} does not answer: {error}") from error
             if not answers:
                 raise ConnectionError(f"{where} {failure()}")
 
-        self.retry(attempt, max_wait=limit, wait=_pauses)
+        self.retry(attempt, max_wait=limit, wait=_pauses, giveup=is_of_handler)
 
     def _limit(self, max_wait: float | None) -> float:
         return (

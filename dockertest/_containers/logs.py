@@ -124,9 +124,19 @@ class LogStream(Iterator[str]):
     are too coarse to recognize all of them, so that some may be repeated.
     """
 
-    def __init__(self, engine: EngineClient, container: str, *, tty: bool) -> None:
+    def __init__(
+        self,
+        engine: EngineClient,
+        container: str,
+        *,
+        tty: bool,
+        since: float = 0.0,
+        is_followed: bool = True,
+    ) -> None:
         # Nothing in here refers back to this object. So if a loop is left early, its connection is closed at once.
-        self._log = FollowedLog(engine, container, tty=tty)
+        self._log = FollowedLog(engine, container, tty=tty, since=since)
+        if not is_followed:
+            self._log.is_last.set()
         self._log.open()
         self._lines: Generator[str, None, None] = _lines(self._log.messages())
 
@@ -529,18 +539,27 @@ class LogCondition:
 
 
 def wait_for(
-    follow: Callable[[], LogStream], condition: LogCondition, max_wait: float, watched: Watched
+    open_log: Callable[[bool], LogStream], condition: LogCondition, max_wait: float, watched: Watched
 ) -> re.Match[str]:
-    """Wait for a match in the lines of *follow()*; see `Resource.wait_for_log`."""
+    """
+    Wait for a match in the lines of a log; see `Resource.wait_for_log`.
+
+    Args:
+        open_log: Called with whether to follow the log. Without time to wait, the lines so far are searched.
+        condition: What to wait for.
+        max_wait: Seconds after which to give up.
+        watched: The container.
+    """
     began = _clock.monotonic()
     while True:
         try:
-            stream = follow()
+            stream = open_log(max_wait > 0)
         except EngineError:
             watched.check_alive(CHECK_SECONDS)  # an auto-removed container takes its log with it
             raise
         search = _Search(condition)
-        if match := search.run(stream, began + max_wait - _clock.monotonic()):
+        seconds = began + max_wait - _clock.monotonic() if max_wait > 0 else None
+        if match := search.run(stream, seconds):
             return match
         if search.failure is not None:
             raise _log_failure(search.failure, condition, watched.report())
@@ -599,18 +618,21 @@ class _Search:
         self.failure: str | None = None
         self.has_literal = False
 
-    def run(self, stream: LogStream, seconds: float) -> re.Match[str] | None:
+    def run(self, stream: LogStream, seconds: float | None) -> re.Match[str] | None:
         """
         Return the match that the condition requires, or `None`.
 
-        It is `None` if there is a failure, or if the stream or the time ends first.
+        It is `None` if there is a failure, or if the stream or the time ends first. Without *seconds*, there is no limit.
         """
         with stream:
+            matches = islice(self._matches(stream), self._condition.count - 1, None)
+            if seconds is None:
+                return next(matches, None)
             timer = threading.Timer(seconds, stream.close)
             timer.daemon = True
             timer.start()
             try:
-                return next(islice(self._matches(stream), self._condition.count - 1, None), None)
+                return next(matches, None)
             finally:
                 timer.cancel()
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,46 @@ def test_what_a_signal_handler_raises_is_not_an_error_of_the_engine(
                 signal.setitimer(signal.ITIMER_REAL, 0.5)
                 with pytest.raises(kind, match=r"^the test takes too long$") as failure:
                     call()
+                assert type(failure.value) is kind
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")  # half made, as above
+@pytest.mark.parametrize("kind", [RuntimeError, TimeoutError])
+def test_what_a_signal_handler_raises_ends_a_wait(pool: dockertest.Pool, kind: type[Exception]) -> None:
+    """
+    The error of a signal handler does not mean "not ready yet".
+
+    Each server accepts connections but never answers, so that the signal interrupts a probe.
+    """
+
+    def handler(*_: object) -> None:
+        raise kind("the test takes too long")
+
+    serve = "while :; do nc -l -p {} -e sleep 600; done"
+    options = dockertest.RunOptions(
+        repository="busybox",
+        tag="1.35",
+        cmd=["sh", "-c", f"{serve.format(6379)} & {serve.format(8080)}"],
+        exposed_ports=[9, 6379, 8080],
+        service="redis",
+        healthcheck={"test": "exit 1", "interval": 600},
+    )
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pool.run_with_options(options) as box:
+            waits: list[Callable[[], object]] = [
+                lambda: box.wait_ready(max_wait=5),
+                lambda: box.wait_for_http(8080, max_wait=5),
+                lambda: box.wait_for_port(9, max_wait=5),
+                lambda: box.wait_healthy(max_wait=5),
+            ]
+            for wait in waits:
+                signal.setitimer(signal.ITIMER_REAL, 1)
+                with pytest.raises(kind, match=r"^the test takes too long$") as failure:
+                    wait()
                 assert type(failure.value) is kind
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

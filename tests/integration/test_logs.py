@@ -266,6 +266,19 @@ def test_wait_for_log_times_out(pool: dockertest.Pool) -> None:
             resource.wait_for_log("still", count=2, max_wait=0)
 
 
+def test_wait_for_log_without_time_searches_the_lines_so_far(pool: dockertest.Pool) -> None:
+    """It does so each time, and does not follow the log."""
+    script = "echo ready; sleep 600"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource:
+        resource.wait_for_log("ready", max_wait=30)
+        for _ in range(20):
+            assert resource.wait_for_log("ready", max_wait=0)
+        with pytest.raises(dockertest.RetryTimeoutError, match="'never' was not found in the log"):
+            resource.wait_for_log("never", max_wait=0)
+        with pytest.raises(dockertest.LogFailureError):
+            resource.wait_for_log("never", fail_on="ready", max_wait=0)
+
+
 def test_wait_for_log_ends_with_the_container(pool: dockertest.Pool) -> None:
     """A container that has exited writes no more lines."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "echo going down; exit 9"]) as resource:
