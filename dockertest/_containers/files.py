@@ -15,7 +15,7 @@ import posixpath
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ _BEGINNING_BYTES = 8192  # of an archive: enough for the header of its first mem
 def read(engine: EngineClient, inspection: Inspection, path: str) -> bytes:
     """Return the content of a file in a container; `Resource.read_file` describes it."""
     what = f"read {path!r} of {_label(inspection)}"
+    inspection = _with_real_mounts(engine, inspection, what)
     with closing(_download(engine, inspection, path, what)) as download:
         if download.mode & (_FOLDER | _SPECIAL):
             kind = "folder" if download.mode & _FOLDER else "device, pipe or socket"
@@ -68,6 +69,7 @@ def write(engine: EngineClient, inspection: Inspection, path: str, data: bytes |
     what = f"write {path!r} of {_label(inspection)}"
     _validation.parse_mode("mode", mode)
     content = _validation.parse_content("data", data)
+    inspection = _with_real_mounts(engine, inspection, what)
     target, is_folder = _resolve(engine, inspection, path, what)
     if is_folder or path.endswith("/"):
         raise EngineError(f"cannot {what}: it is a folder", hint="name a file in it")
@@ -79,6 +81,7 @@ def copy_in(engine: EngineClient, inspection: Inspection, src: str | os.PathLike
     """Copy a local file or folder into a container, as `Resource.copy_in` describes."""
     what = f"copy {os.fspath(src)!r} to {path!r} of {_label(inspection)}"
     source = _source(src)
+    inspection = _with_real_mounts(engine, inspection, what)
     target, is_folder = _resolve(engine, inspection, path, what)
     contents_only = source.is_dir() and re.split(r"[/\\]", os.fspath(src))[-1] == "."
     if (is_folder or path.endswith("/")) and not contents_only:
@@ -92,6 +95,7 @@ def copy_in(engine: EngineClient, inspection: Inspection, src: str | os.PathLike
 def copy_out(engine: EngineClient, inspection: Inspection, path: str, dst: str | os.PathLike[str]) -> None:
     """Copy a file or folder out of a container, as `Resource.copy_out` describes."""
     what = f"copy {path!r} out of {_label(inspection)}"
+    inspection = _with_real_mounts(engine, inspection, what)
     with closing(_download(engine, inspection, path, what)) as download:
         if download.mode & _SPECIAL:
             raise EngineError(f"cannot {what}: it is a device, pipe or socket, neither file nor folder")
@@ -125,11 +129,16 @@ def place(
     """
     what = f"put files into {_label(inspection)}"
     archives: dict[str, list[tuple[str, bytes | Path | File]]] = {}
+    inspection = _with_real_mounts(engine, inspection, what)
+    folders: dict[str, str] = {}  # where the folders of the files are
     for path, content in files.items():
-        target = path
-        added: Iterable[tuple[str, bytes | Path | File]] = [(path, content)]
+        folder, name = posixpath.split(path)
+        if folder not in folders:
+            folders[folder] = _follow_links(engine, inspection, folder, what)
+        target = posixpath.join(folders[folder], name)
+        added: Iterable[tuple[str, bytes | Path | File]] = [(target, content)]
         if not isinstance(content, Path):
-            root = volume_of(inspection, path)
+            root = volume_of(inspection, target)
         else:
             source = _source(content)
             if source.is_dir():
@@ -308,8 +317,13 @@ def volume_for(inspection: Inspection, target: str, source: Path) -> str:
 
 
 def _in_memory(inspection: Inspection) -> set[str]:
+    return {*_ALWAYS_IN_MEMORY, *_tmpfs(inspection)}
+
+
+def _tmpfs(inspection: Inspection) -> set[str]:
+    """Return the paths of the tmpfs that the container was started with."""
     tmpfs = (mount.target for mount in inspection.mounts if mount.kind == "tmpfs")
-    return {posixpath.normpath(path) for path in (*_ALWAYS_IN_MEMORY, *inspection.tmpfs, *tmpfs)}
+    return {posixpath.normpath(path) for path in (*inspection.tmpfs, *tmpfs)}
 
 
 def end_interrupted_transfers(container: str) -> None:
@@ -368,9 +382,64 @@ def _path_stat(header: str) -> tuple[int, str]:
 
 
 def _resolve(engine: EngineClient, inspection: Inspection, path: str, what: str) -> tuple[str, bool]:
-    """Return *path* with its links followed, and whether it is a folder."""
-    path = _validation.parse_container_path("path", path)
+    """
+    Return the target of a path that may be a link, and whether it is a folder.
+
+    Raises:
+        InvalidOptionError: It is in memory, or would be.
+    """
+    path = _locate(engine, inspection, path, what)
+    mode, target = _stat(engine, inspection, path, what)
+    return _resolve(engine, inspection, target, what) if mode & _LINK else (path, bool(mode & _FOLDER))
+
+
+def _locate(engine: EngineClient, inspection: Inspection, path: str, what: str) -> str:
+    """
+    Return where a file or folder is; it may be a link itself.
+
+    In a container that has a tmpfs, links among the folders of the path are followed.
+
+    Raises:
+        InvalidOptionError: It is in memory. Engines follow a link into a tmpfs, but write below it.
+    """
+    folder, name = posixpath.split(_validation.parse_container_path("path", path))
+    path = posixpath.join(_follow_links(engine, inspection, folder, what), name)
     volume_of(inspection, path)
+    return path
+
+
+def _follow_links(engine: EngineClient, inspection: Inspection, folder: str, what: str) -> str:
+    """
+    Return where a folder is if links are followed.
+
+    In a container without a tmpfs, return *folder* itself.
+    """
+    tmpfs = _tmpfs(inspection)
+    if not tmpfs:
+        return folder
+    real = "/"
+    for name in filter(None, folder.split("/")):
+        parent, real = real, posixpath.join(real, name)
+        if any(_validation.is_below(parent, path) for path in tmpfs):
+            continue  # Docker would describe what the tmpfs hides.
+        mode, target = _stat(engine, inspection, real, what)
+        if mode & _LINK:
+            real = target
+    return real
+
+
+def _with_real_mounts(engine: EngineClient, inspection: Inspection, what: str) -> Inspection:
+    """Return *inspection* with the links in its mount points followed."""
+    mounts = (
+        replace(mount, target=_follow_links(engine, inspection, mount.target, what))
+        for mount in inspection.mounts
+    )
+    tmpfs = (_follow_links(engine, inspection, path, what) for path in inspection.tmpfs)
+    return replace(inspection, mounts=tuple(mounts), tmpfs=tuple(tmpfs))
+
+
+def _stat(engine: EngineClient, inspection: Inspection, path: str, what: str) -> tuple[int, str]:
+    """Return what `_path_stat` does, with mode 0 for a path that does not exist."""
     try:
         response = engine.send(
             "head", f"/containers/{inspection.id}/archive", what=what, params={"path": path}
@@ -381,12 +450,11 @@ def _resolve(engine: EngineClient, inspection: Inspection, path: str, what: str)
         # Podman refuses a link to a path that does not exist, but describes it.
         stat = header_of_refusal(error, _PATH_STAT)
         if not stat:
-            return path, False  # it does not exist; any other refusal comes with a reason at the next request
+            return 0, ""  # it does not exist; any other refusal comes with a reason at the next request
     else:
         stat = response.headers.get(_PATH_STAT, "")
     with engine.translate_errors(what):
-        mode, target = _path_stat(stat)
-    return _resolve(engine, inspection, target, what) if mode & _LINK else (path, bool(mode & _FOLDER))
+        return _path_stat(stat)
 
 
 def _download(engine: EngineClient, inspection: Inspection, path: str, what: str) -> _Download:
@@ -395,8 +463,7 @@ def _download(engine: EngineClient, inspection: Inspection, path: str, what: str
 
     If *path* is a link, it is followed within the container.
     """
-    path = _validation.parse_container_path("path", path)
-    volume_of(inspection, path)
+    path = _locate(engine, inspection, path, what)
     response = engine.send(
         "get",
         f"/containers/{inspection.id}/archive",

@@ -17,6 +17,8 @@ import pytest
 import dockertest
 from tests.engines.fault_proxy import Fault, FaultProxy
 
+from .conftest import Engine
+
 SLEEP = ("sleep", "600")
 
 
@@ -486,6 +488,74 @@ def test_paths_on_a_tmpfs_are_rejected(pool: dockertest.Pool, name: str, tmp_pat
             assert sh(box, "cat /scratch/kept/f") == "x"
     finally:
         pool.client.volumes.get(name).remove()
+
+
+def test_paths_through_a_link_into_a_tmpfs_are_rejected(
+    pool: dockertest.Pool, engine: Engine, tmp_path: Path
+) -> None:
+    """
+    Any folder of the path may be the link, and the tmpfs may be behind one too.
+
+    A volume that is mounted inside the tmpfs works. Podman does not report a tmpfs behind a link, and copies into it.
+    """
+    (tmp_path / "local").write_text("local")
+
+    def uses(box: dockertest.Resource, path: str) -> list[Callable[[], object]]:
+        return [
+            lambda: box.read_file(path),
+            lambda: box.write_file(path, ""),
+            lambda: box.copy_in(tmp_path / "local", path),
+            lambda: box.copy_in(tmp_path, f"{path}/"),
+            lambda: box.copy_out(path, tmp_path),
+        ]
+
+    for tmpfs in ["/run", *([] if engine.is_podman else ["/var/run"])]:  # a link to /run
+        options = dockertest.RunOptions(repository="redis", tag="7.0", cmd=SLEEP, tmpfs=[tmpfs])
+        with pool.run_with_options(options) as box:
+            sh(box, "mkdir /run/sub; echo x > /run/f; ln -s /var/run/sub /link")
+            for path in ("/var/run/f", "/run/f", "/var/run/sub/f", "/link/f", "/link/new/f"):
+                for use in uses(box, path):
+                    with pytest.raises(dockertest.InvalidOptionError, match="kept in memory"):
+                        use()
+            box.write_file("/var/lib/f", "x")
+            assert box.read_file("/var/lib/f") == b"x"
+    with pool.create_volume() as volume:
+        options = dockertest.RunOptions(
+            repository="redis", tag="7.0", cmd=SLEEP, tmpfs=["/run"], mounts=[(volume, "/run/kept")]
+        )
+        with pool.run_with_options(options) as box:
+            box.write_file("/var/run/kept/sub/f", "x")
+            assert sh(box, "cat /run/kept/sub/f") == "x"
+
+
+def test_files_through_a_link_into_a_tmpfs_are_rejected(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """`files` would be lost without an error."""
+    (tmp_path / "local").write_text("local")
+    contents: list[bytes | Path | dockertest.File] = [
+        b"x",
+        tmp_path,
+        tmp_path / "local",
+        dockertest.File(b"x"),
+    ]
+    for content in contents:
+        for tmpfs, path in (("/run", "/var/run/f"), ("/run", "/var/run/sub/f"), ("/var/run", "/run/f")):
+            options = dockertest.RunOptions(
+                repository="redis", tag="7.0", cmd=SLEEP, tmpfs=[tmpfs], files={path: content}
+            )
+            with pytest.raises(dockertest.InvalidOptionError, match="kept in memory"):
+                pool.run_with_options(options)
+    with pool.create_volume() as volume:
+        options = dockertest.RunOptions(
+            repository="redis",
+            tag="7.0",
+            cmd=SLEEP,
+            read_only=True,
+            tmpfs=["/run"],
+            mounts=[(volume, "/run/kept")],
+            files={"/var/run/kept/f": "x", "/var/run/kept/h": tmp_path},
+        )
+        with pool.run_with_options(options) as box:
+            assert sh(box, "cd /run/kept; cat f h/local") == "xlocal"
 
 
 def test_a_copy_with_parts_on_a_tmpfs_is_rejected(pool: dockertest.Pool, tmp_path: Path) -> None:
