@@ -316,25 +316,69 @@ def _copy_database(admin: _Connection, template: str, name: str, *, by_files: bo
     may_share_blocks = by_files and admin.info.server_version >= 180000
     if not (may_share_blocks and _execute_sharing_blocks(admin, statement)):
         admin.execute(statement)
-    # The server does not copy settings made with ALTER DATABASE … SET. Inserted as they are stored, lists need no quotes.
-    query = "SELECT setrole, pg_get_userbyid(nullif(setrole, 0)), setconfig FROM pg_db_role_setting"
-    query += " JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"
+    # The server copies neither owner, privileges and connection limit nor the settings made with ALTER DATABASE … SET.
+    query = (
+        "SELECT setrole, pg_get_userbyid(nullif(setrole, 0)), setconfig, "
+        "pg_get_userbyid(nullif(source.datdba, copy.datdba)), nullif(source.datconnlimit, -1), source.datacl IS NOT NULL "
+        "FROM pg_database source JOIN pg_database copy ON copy.datname = %s "
+        "LEFT JOIN pg_db_role_setting ON setdatabase = source.oid WHERE source.datname = %s"
+    )
     try:
-        for role, role_name, settings in admin.execute(query, [template]).fetchall():
-            try:
-                admin.execute(
-                    "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
-                    [role, settings, name],
-                )
-            except psycopg.errors.InsufficientPrivilege:  # only superusers may change the catalogue
-                _copy_settings(admin, name, role_name, settings)
+        rows = admin.execute(query, [name, template]).fetchall()
+        for role, role_name, settings, *_ in rows:
+            if settings:
+                _copy_settings(admin, name, role, role_name, settings)
+        for *_, owner, limit, has_privileges in rows[:1]:
+            if limit is not None:
+                limited = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}")
+                admin.execute(limited.format(sql.Identifier(name), sql.Literal(limit)))
+            if owner:
+                # Users who may not assign this owner own their copies.
+                with suppress(psycopg.errors.InsufficientPrivilege):
+                    changed = sql.SQL("ALTER DATABASE {} OWNER TO {}")
+                    admin.execute(changed.format(sql.Identifier(name), sql.Identifier(owner)))
+            if has_privileges:
+                _copy_privileges(admin, template, name)
     except BaseException:
         with suppress(psycopg.Error):
             _drop_database(admin, name)
         raise
 
 
-def _copy_settings(admin: _Connection, database: str, role: str | None, settings: Sequence[str]) -> None:
+def _copy_privileges(admin: _Connection, template: str, name: str) -> None:
+    """Replace the default privileges of a database by those of the template."""
+    query = (
+        "SELECT pg_get_userbyid(datdba), pg_get_userbyid(nullif(grantee, 0)), privilege_type, is_grantable "
+        "FROM pg_database LEFT JOIN aclexplode(datacl) ON true WHERE datname = %s"
+    )
+    rows = admin.execute(query, [template]).fetchall()
+    database = sql.Identifier(name)
+    revoke = sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC, {}")
+    statements = [revoke.format(database, sql.Identifier(owner)) for owner, *_ in rows[:1]]
+    for _, grantee, privilege, is_grantable in rows:
+        if privilege:  # else all have been revoked
+            role = sql.Identifier(grantee) if grantee else sql.SQL("PUBLIC")
+            option = sql.SQL(" WITH GRANT OPTION" if is_grantable else "")
+            grant = sql.SQL("GRANT {} ON DATABASE {} TO {}{}")
+            statements.append(grant.format(sql.SQL(privilege), database, role, option))
+    admin.execute(sql.SQL("; ").join(statements))
+
+
+def _copy_settings(
+    admin: _Connection, database: str, role: int, role_name: str | None, settings: Sequence[str]
+) -> None:
+    """Set the settings of a database, or of a role in it."""
+    try:
+        # Inserted as they are stored, lists need no quotes.
+        admin.execute(
+            "INSERT INTO pg_db_role_setting SELECT oid, %s, %s FROM pg_database WHERE datname = %s",
+            [role, settings, database],
+        )
+    except psycopg.errors.InsufficientPrivilege:  # only superusers may change the catalogue
+        _alter_settings(admin, database, role_name, settings)
+
+
+def _alter_settings(admin: _Connection, database: str, role: str | None, settings: Sequence[str]) -> None:
     """Set the settings of a database, or of a role in it, as its owner may."""
     target = sql.SQL("DATABASE {}").format(sql.Identifier(database))
     if role:

@@ -132,6 +132,42 @@ class TestClones:
                 count = connection.execute("SELECT count(*) FROM pg_db_role_setting").fetchone()
             assert count == (2,)  # only those of the template
 
+    def test_owner_and_privileges_of_the_database_are_copied(self, pool: dockertest.Pool, name: str) -> None:
+        """Those of the template are the same, and nothing is done if it has the defaults."""
+        query = (
+            "SELECT pg_get_userbyid(datdba), datconnlimit, datacl::text FROM pg_database WHERE datname ="
+            " current_database()"
+        )
+        found = []
+
+        def with_owner(url: str) -> None:
+            with psycopg.connect(url) as connection:
+                for statement in (
+                    'CREATE ROLE "the app"; CREATE ROLE reader',
+                    'ALTER DATABASE {} OWNER TO "the app"',
+                    "REVOKE ALL ON DATABASE {} FROM PUBLIC",
+                    'REVOKE TEMPORARY ON DATABASE {} FROM "the app"',
+                    "GRANT CONNECT ON DATABASE {} TO reader WITH GRANT OPTION",
+                    "ALTER DATABASE {} CONNECTION LIMIT 7",
+                ):
+                    connection.execute(sql.SQL(statement).format(sql.Identifier(connection.info.dbname)))
+                found.append(connection.execute(query).fetchone())
+
+        cmd = ["postgres", "-c", "log_statement=all"]
+        with TemplateDatabase(pool, with_owner, cmd=cmd, prepared=False) as own:
+            for _ in range(2):
+                with own.clone() as clone:
+                    clone.restore()
+                    with psycopg.connect(clone.url) as connection:
+                        assert connection.execute(query).fetchone() == found[0]
+        privileges = r'{"\"the app\"=Cc/\"the app\"","reader=c*/\"the app\""}'
+        assert found == [("the app", 7, privileges)]
+        with TemplateDatabase(pool, migrate, cmd=cmd, prepared=False) as own:
+            own.clone().close()
+            log = own.resource.logs()
+        assert "DROP DATABASE" in log
+        assert not any(word in log for word in ("OWNER TO", "CONNECTION LIMIT", "REVOKE", "GRANT"))
+
     @pytest.mark.parametrize(
         "is_forbidden",
         [False, pytest.param(True, marks=pytest.mark.differs("seccomp profiles"))],
@@ -280,6 +316,36 @@ class TestRunningServer:
             for _ in range(2):
                 with own.clone() as clone, psycopg.connect(clone.url) as connection:
                     assert connection.execute(query).fetchone() == ('"a, b", public', "7MB")
+
+    def test_a_template_of_another_user_can_be_cloned(self, template: TemplateDatabase) -> None:
+        """
+        Its privileges are copied, and each user owns the clones that it makes.
+
+        Only members of a role may assign databases to it.
+        """
+
+        def with_privileges(url: str) -> None:
+            with psycopg.connect(url) as connection:
+                name = sql.Identifier(connection.info.dbname)
+                connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(name))
+
+        server = urlsplit(template._clones.server.url(""))
+        query = (
+            "SELECT current_user = pg_get_userbyid(datdba), datacl::text FROM pg_database WHERE datname = %s"
+        )
+        for user in ("first_user", "second_user"):
+            with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+                admin.execute(f"CREATE ROLE {user} LOGIN CREATEDB PASSWORD 'x'")
+            url = server._replace(netloc=f"{user}:x@{server.netloc.rpartition('@')[2]}").geturl()
+            with (
+                TemplateDatabase(None, with_privileges, server=url) as own,
+                own.clone() as clone,
+                psycopg.connect(clone.url) as connection,
+            ):
+                row = connection.execute(query, [clone.name]).fetchone()
+                assert row
+                assert row[0]
+                assert f"=c/{user}" in row[1]
 
     def test_a_clone_that_cannot_be_dropped_does_not_keep_the_others(
         self, template: TemplateDatabase, caplog: pytest.LogCaptureFixture
