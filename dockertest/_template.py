@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dockertest import _resource, _retry, _settings
 from dockertest._fingerprint import describe_origin, fingerprint
@@ -590,7 +590,10 @@ def server_url(scheme: str, user: str, password: str, address: str) -> SecretStr
 
 def with_database(url: str, database: str) -> SecretStr:
     """Return the URL of a database of a server."""
-    return SecretStr(urlunsplit(urlsplit(url)._replace(path=f"/{quote(database, safe='')}")))
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    # `urlunsplit` would omit the slashes before an empty host, which the drivers need.
+    return SecretStr(f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}{query}")
 
 
 def find_server(

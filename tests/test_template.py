@@ -61,3 +61,10 @@ def test_parts_of_a_url_are_unquoted() -> None:
     """A password may contain any character."""
     assert login("mysql://a%40b:c%2Fd@host/") == ("a@b", "c/d")
     assert with_database("mysql://a%40b:c%2Fd@host/x", "y") == "mysql://a%40b:c%2Fd@host/y"
+
+
+@pytest.mark.parametrize("query", ["?host=/run", "?unix_socket=/run/server.sock", ""])
+def test_the_url_of_a_socket_keeps_its_slashes(query: str) -> None:
+    """Without a host, the socket is in the query; the drivers require both slashes nevertheless."""
+    assert with_database(f"mysql:///x{query}", "y") == f"mysql:///y{query}"
+    assert with_database(f"mysql://u:p@/{query}", "y") == f"mysql://u:p@/y{query}"
