@@ -48,6 +48,10 @@ _SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or th
 _BAD_ESCAPE = re.compile("%(?!(?!00)[0-9A-Fa-f]{2})")  # in a user, password or host
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")
 
+# PostgreSQL and MySQL accept several spellings of a setting.
+_FLAG_PREFIX = re.compile("^(?:--|-c)?(?:(?:loose|skip|disable|enable)-)*")
+_SAME_SETTINGS = {"innodb-redo-log-capacity": "innodb-log-file-size"}  # the former overrides the latter
+
 T = TypeVar("T")
 
 
@@ -722,6 +726,17 @@ def image_command(pool: Pool, server: RunOptions) -> Sequence[str]:
     return pool.pull(
         server.repository, server.tag, platform=server.platform, auth=server.auth, policy=server.pull
     ).command
+
+
+def missing_settings(settings: Sequence[str], command: Sequence[str]) -> list[str]:
+    """Return the *settings*, `name=value` or flags, that *command* does not have."""
+    given = set(map(_setting_name, command))
+    return [setting for setting in settings if _setting_name(setting) not in given]
+
+
+def _setting_name(word: str) -> str:
+    name = _FLAG_PREFIX.sub("", word.partition("=")[0].replace("_", "-").lower())
+    return _SAME_SETTINGS.get(name, name)
 
 
 def has_data_elsewhere(server: RunOptions, folder: str) -> bool:

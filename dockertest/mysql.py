@@ -151,7 +151,7 @@ class TemplateDatabase:
         repository: The image, of MySQL or of MariaDB; `"mysql"` by default.
         tag: Its tag; `"9.7"` by default.
         fast: Trade durability, which no test needs, for speed, and keep the data in memory unless something is mounted at
-            or below `/var/lib/mysql`. A server that is stopped and started again has then lost its data, and the next
+            or below `/var/lib/mysql`. Settings in the command of the server are kept. A server that is stopped and started again has then lost its data, and the next
             `clone` migrates it again. True by default.
         prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
             migration. By default the image contains the migration if *version* is not empty, since only then it is known
@@ -286,7 +286,7 @@ def _root_password(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
 def _made_fast(server: RunOptions, image_command: Sequence[str]) -> RunOptions:
     """Return options for a fast server, which loses its data if the machine crashes."""
     command = server.cmd or (["mysqld"] if server.entrypoint else image_command)
-    changes: dict[str, Any] = {"cmd": [*command, *_FAST_SETTINGS]}
+    changes: dict[str, Any] = {"cmd": [*command, *_template.missing_settings(_FAST_SETTINGS, command)]}
     has_folder = any(word.startswith("--datadir") for word in command)
     if not has_folder and not _template.has_data_elsewhere(server, _DATA_FOLDER):
         changes["tmpfs"] = {**server.parsed.tmpfs, _DATA_FOLDER: ""}

@@ -75,7 +75,7 @@ class TemplateDatabase:
         repository: The image; `"postgres"` by default.
         tag: Its tag; `"15"` by default.
         fast: Trade durability, which no test needs, for speed, and keep the data in memory unless `PGDATA` or a mount
-            below `/var/lib/postgresql` sets another place. A server that is stopped and started again has then lost its
+            below `/var/lib/postgresql` sets another place. Settings in the command of the server are kept. A server that is stopped and started again has then lost its
             data, and the next `clone` migrates it again. True by default.
         prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
             migration. By default the image contains the migration if *version* is not empty, since only then it is known
@@ -210,9 +210,13 @@ def _made_fast(server: RunOptions, image_command: Sequence[str]) -> RunOptions:
     # The image's own command may load what its extensions need; an entrypoint of the user's replaces it.
     command = server.cmd or (["postgres"] if server.entrypoint else image_command)
     given = _template.read_setting(server, _INITDB_ARGS)
+    settings = _template.missing_settings(_FAST_SETTINGS, command)
+    if "--wal-segsize" in given:  # The log must be able to have two segments.
+        settings = [setting for setting in settings if not setting.startswith("max_wal_size")]
     changes: dict[str, Any] = {
-        "cmd": [*command, *(word for setting in _FAST_SETTINGS for word in ("-c", setting))],
-        "env": _template.set_variables(server, {_INITDB_ARGS: f"{given} --no-sync".strip()}),
+        "cmd": [*command, *(word for setting in settings for word in ("-c", setting))],
+        # PostgreSQL 9.6 and 10 have different long names for it.
+        "env": _template.set_variables(server, {_INITDB_ARGS: f"{given} -N".strip()}),
     }
     if not _has_own_data_directory(server):
         changes["tmpfs"] = {**server.parsed.tmpfs, _MEMORY_FOLDER: ""}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dockertest import File, InvalidOptionError, RunOptions
-from dockertest._template import set_variables
+from dockertest._template import missing_settings, set_variables
 from dockertest.postgres import _credentials, _made_fast
 
 FILE = {"POSTGRES_PASSWORD_FILE": "/run/secrets/password"}
@@ -54,9 +54,45 @@ def test_a_variable_and_its_file_are_not_both_set() -> None:
 
 
 def test_arguments_of_initdb_are_kept() -> None:
-    """That nothing has to reach the disk is added to them."""
+    """That nothing has to reach the disk is added, as all versions spell it."""
     options = server(env={"POSTGRES_INITDB_ARGS": "--data-checksums"})
-    assert "POSTGRES_INITDB_ARGS=--data-checksums --no-sync" in _made_fast(options, ["postgres"]).env
+    assert "POSTGRES_INITDB_ARGS=--data-checksums -N" in _made_fast(options, ["postgres"]).env
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        (["-c", "max_wal_size=4GB", "-c", "synchronous_commit=on"], ["fsync=off", "full_page_writes=off"]),
+        (
+            ["-cfsync=on", "--max-wal-size=4GB", "--Full_Page_Writes=on", "-c", "work_mem=1MB"],
+            ["synchronous_commit=off"],
+        ),
+    ],
+)
+def test_settings_of_the_command_are_kept(command: "list[str]", kept: "list[str]") -> None:
+    """The last of two settings would win, so only missing ones are added."""
+    command = ["postgres", *command]
+    expected = [*command, *(word for setting in kept for word in ("-c", setting))]
+    assert list(_made_fast(server(cmd=command), []).cmd or ()) == expected
+    assert list(_made_fast(server(), command).cmd or ()) == expected
+
+
+def test_a_setting_of_mysql_has_several_spellings() -> None:
+    """Prefixes and underscores make no difference."""
+    ours = ["--skip-log-bin", "--loose-innodb-log-file-size=1", "--sync-binlog=0", "--skip-name-resolve"]
+    for command, missing in (
+        (["--log_bin=x", "--loose_innodb_redo_log_capacity=1", "--sync_binlog=1"], ["--skip-name-resolve"]),
+        (["--disable-log-bin", "--skip-name-resolve=OFF"], ours[1:3]),
+        (["--log-bin-index=x", "log", "-c"], ours),
+    ):
+        assert missing_settings(ours, command) == missing
+
+
+def test_large_segments_of_the_log_fit() -> None:
+    """PostgreSQL does not start if the log must not have two of them."""
+    options = server(env={"POSTGRES_INITDB_ARGS": "--wal-segsize=128"})
+    assert "max_wal_size" not in str(_made_fast(options, ["postgres"]).cmd)
+    assert "max_wal_size" in str(_made_fast(server(), ["postgres"]).cmd)
 
 
 def test_a_password_may_be_in_a_file_with_an_owner() -> None:

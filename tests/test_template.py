@@ -65,6 +65,6 @@ def test_parts_of_a_url_are_unquoted() -> None:
 
 @pytest.mark.parametrize("query", ["?host=/run", "?unix_socket=/run/server.sock", ""])
 def test_the_url_of_a_socket_keeps_its_slashes(query: str) -> None:
-    """Without a host, the socket is in the query; the drivers require both slashes nevertheless."""
+    """The drivers require both, although there is no host between them."""
     assert with_database(f"mysql:///x{query}", "y") == f"mysql:///y{query}"
     assert with_database(f"mysql://u:p@/{query}", "y") == f"mysql://u:p@/y{query}"

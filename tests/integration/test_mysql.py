@@ -250,6 +250,15 @@ class TestContent:
                     names.append(clone.name)
         assert len(set(names)) == 6
 
+    def test_settings_of_the_command_are_kept(self, pool: dockertest.Pool) -> None:
+        """For speed, a server has no binary log, unless the command asks for one."""
+        query = (
+            "SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit, @@innodb_redo_log_capacity"
+        )
+        command = ["mysqld", "--log-bin=log", "--sync_binlog=1", "--innodb-redo-log-capacity=100M"]
+        with TemplateDatabase(pool, small, cmd=command, prepared=False) as own, own.clone() as clone:
+            assert rows(clone.url, query) == [(1, 1, 0, 100 << 20)]
+
     def test_threads_never_share_a_database(self, template: TemplateDatabase) -> None:
         """Each gets its own, with the template's content."""
         failures: list[object] = []

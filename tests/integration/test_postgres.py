@@ -457,6 +457,12 @@ class TestServer:
         query = "SELECT current_setting('fsync'), current_setting('max_connections')"
         with psycopg.connect(template._clones.server.url("postgres")) as connection:
             assert connection.execute(query).fetchone() == ("off", "100")
+        command = ["postgres", "-c", "fsync=on", "-c", "max_connections=17"]
+        with (
+            TemplateDatabase(pool, migrate, cmd=command, prepared=False) as own,
+            psycopg.connect(own._clones.server.url("postgres")) as connection,
+        ):
+            assert connection.execute(query).fetchone() == ("on", "17")
         command = ["postgres", "-c", "max_connections=17"]
         with TemplateDatabase(pool, migrate, fast=False, cmd=command) as safe:
             with psycopg.connect(safe._clones.server.url("postgres")) as connection:
