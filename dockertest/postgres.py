@@ -418,11 +418,15 @@ def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None
     With *force*, drop it even if something is still connected to it.
     """
     _template.check_name(name)
-    knows_force = admin.info.server_version >= 130000
-    if force and not knows_force:
+    statement = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+    if force and admin.info.server_version >= 130000:
+        # Users who may not end a worker of autovacuum may not use FORCE either, while there is one.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            admin.execute(statement + sql.SQL(" WITH (FORCE)"))
+            return
+    if force:
         _disconnect_clients(admin, name)
-    suffix = " WITH (FORCE)" if force and knows_force else ""
-    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}" + suffix).format(sql.Identifier(name)))
+    admin.execute(statement)
 
 
 def _seal_template(admin: _Connection, name: str) -> None:
@@ -437,7 +441,11 @@ def _seal_template(admin: _Connection, name: str) -> None:
 
 
 def _disconnect_clients(admin: _Connection, name: str) -> None:
-    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+    # Workers of autovacuum, which have no user, end by themselves. Only superusers may end them.
+    query = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usesysid IS NOT NULL"
+    )
+    admin.execute(query, [name])
 
 
 def _is_template(admin: _Connection, name: str) -> bool:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit
 
 import psycopg
@@ -346,6 +346,47 @@ class TestRunningServer:
                 assert row
                 assert row[0]
                 assert f"=c/{user}" in row[1]
+
+    def test_a_worker_of_autovacuum_does_not_disturb(self, pool: dockertest.Pool) -> None:
+        """
+        It may run in the template after the migration, and in a clone that is dropped.
+
+        Only superusers may end it. The server ends it when the database is copied or dropped.
+        """
+        cmd = ["postgres", "-c", "fsync=off"]
+        cmd += ["-c", "autovacuum_naptime=1", "-c", "autovacuum_vacuum_cost_delay=100"]
+        cmd += ["-c", "autovacuum_vacuum_cost_limit=1", "-c", "autovacuum_max_workers=20"]
+        env = {"POSTGRES_PASSWORD": "x"}
+        query = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = %s"
+
+        def change(url: str, statement: LiteralString) -> None:
+            """Run a statement, and wait for the worker that comes because of it."""
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(statement)
+                name = connection.info.dbname
+
+            def has_worker() -> bool:
+                return admin.execute(query, [name]).fetchone() is not None
+
+            dockertest.retry(has_worker, max_wait=60)
+
+        def with_garbage(url: str) -> None:
+            with psycopg.connect(url) as connection:
+                connection.execute("CREATE TABLE big AS SELECT i FROM generate_series(1, 60000) i")
+            change(url, "DELETE FROM big WHERE i % 2 = 0")
+
+        with (
+            pool.run("postgres", "15", cmd=cmd, env=env, wait_for="ready") as server,
+            psycopg.connect(server.url(), autocommit=True) as admin,
+        ):
+            admin.execute("CREATE ROLE few LOGIN CREATEDB PASSWORD 'x'")
+            url = f"postgresql://few:x@{server.get_host_port(5432)}/"
+            with TemplateDatabase(None, with_garbage, server=url) as own:
+                clone = own.clone()
+                change(clone.url, "UPDATE big SET i = 1")
+                clone.restore()
+                change(clone.url, "UPDATE big SET i = 1")
+                clone.close()
 
     def test_a_clone_that_cannot_be_dropped_does_not_keep_the_others(
         self, template: TemplateDatabase, caplog: pytest.LogCaptureFixture
