@@ -44,6 +44,7 @@ log = logging.getLogger("dockertest")
 TEMPLATE_PREFIX, CLONE_PREFIX = "dockertest_template_", "dockertest_clone_"
 # A host that stops answering does not end its connections. Statements have no time limit, so the operating system probes the host.
 SILENT_SECONDS, PROBES = 5, 3
+_IDLE_CONNECTIONS = 4  # Further ones are closed.
 _SERVER_WAIT_SECONDS = 10.0  # A server that runs already answers at once, or the URL is wrong.
 _BAD_ESCAPE = re.compile("%(?!(?!00)[0-9A-Fa-f]{2})")  # in a user, password or host
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/\[\]]*)(?::\d{1,5})?")
@@ -323,6 +324,7 @@ class _Session(Generic[C]):
     """The connections of one process, which share a lock on the server."""
 
     id: str = field(default_factory=lambda: secrets.token_hex(6))
+    first: C | None = None
     idle: queue.LifoQueue[C] = field(default_factory=queue.LifoQueue)
 
 
@@ -426,20 +428,37 @@ class Clones(Generic[C]):
     def admin(self) -> Iterator[C]:
         """Lend a connection for administration; threads do not share one."""
         session = self._session()
-        connection = None
-        with suppress(queue.Empty):
-            connection = session.idle.get_nowait()
-        if connection is None or not self._backend.hold_session(connection, session.id):
-            if connection is not None:
-                connection.close()
-            connection = self.server.retry(
-                lambda: self._backend.connect(self.server.url(self._backend.admin_database))
-            )
-            self._backend.hold_session(connection, session.id)
+        # While the server has no free connection, another thread may become done with one of ours.
+        connection = self._idle(session) or self.server.retry(
+            lambda: self._idle(session) or self._connect(session)
+        )
         try:
             yield connection
         finally:
-            session.idle.put(connection)
+            # Others need the connections of the server, too. On MySQL, the first one has the lock of the session.
+            if connection is session.first or session.idle.qsize() < _IDLE_CONNECTIONS:
+                session.idle.put(connection)
+            else:
+                connection.close()
+
+    def _idle(self, session: _Session[C]) -> C | None:
+        """Return a connection that is not in use, `None` if there is none."""
+        try:
+            connection = session.idle.get_nowait()
+        except queue.Empty:
+            return None
+        if self._backend.hold_session(connection, session.id):
+            return connection
+        connection.close()
+        if connection is session.first:
+            session.first = None
+        return None
+
+    def _connect(self, session: _Session[C]) -> C:
+        connection = self._backend.connect(self.server.url(self._backend.admin_database))
+        self._backend.hold_session(connection, session.id)
+        session.first = session.first or connection
+        return connection
 
     def _session(self) -> _Session[C]:
         return self._sessions.setdefault(os.getpid(), _Session())

@@ -211,6 +211,28 @@ class TestClones:
         assert len(set(names)) == 40
         assert not set(names) & databases(template)
 
+    def test_there_may_be_more_threads_than_connections(self, pool: dockertest.Pool) -> None:
+        """They take turns, and leave connections for the tests."""
+        failures: list[object] = []
+
+        def work() -> None:
+            try:
+                for _ in range(2):
+                    own.clone().close()
+            except BaseException as error:  # noqa: BLE001 - shown by the test
+                failures.append(error)
+
+        cmd = ["postgres", "-c", "max_connections=10"]
+        with TemplateDatabase(pool, migrate, cmd=cmd, prepared=False) as own:
+            threads = [threading.Thread(target=work) for _ in range(24)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not failures
+            with own.clone() as clone:
+                assert items(clone.url) == ["first"]
+
     def test_the_template_accepts_no_connections(self, template: TemplateDatabase) -> None:
         """PostgreSQL cannot copy a database that a client is connected to."""
         (name,) = (name for name in databases(template) if name.startswith("dockertest_template_"))
