@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 
 from dockertest import Report, ResourceClosedError
+from dockertest._cleanup.reaper_client import reaper_client
+from dockertest._cleanup.registry import registry
 from dockertest._cleanup.session import (
     Members,
     labels,
@@ -204,6 +207,53 @@ def test_a_read_only_system_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os.path, "expanduser", str)
     assert not state_folder({}).exists()
     assert Path("/proc/nothing/dockertest") in state_folder({"XDG_STATE_HOME": "/proc/nothing"}).parents
+
+
+def test_each_home_has_its_own_reaper_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home may be temporary while the first pool is made; the state folder is in it."""
+    engine = cast("Any", SimpleNamespace(endpoint="an engine", address=dict, address_obstacle=str))
+    monkeypatch.setattr(registry, "reaper_clients", {})
+    folders = []
+    for home in ("one", "two", "one"):
+        monkeypatch.setenv("HOME", str(tmp_path / home))
+        folders.append(reaper_client(engine, {}).records.folder)
+    assert folders == [tmp_path / home / ".local/state/dockertest" for home in ("one", "two", "one")]
+
+
+FORK_DURING_USE = """
+import fcntl, os, signal, sys, threading, time, warnings
+from pathlib import Path
+from types import SimpleNamespace
+from dockertest._cleanup.prepared import PreparedRecords
+from dockertest._cleanup.reaper import Records
+
+folder, key = Path(sys.argv[1]), "a" * 32
+prepared = PreparedRecords(SimpleNamespace(records=Records(folder), engine_url=""))
+with (folder / f"{key}.in-use").open("w") as other:
+    fcntl.flock(other, fcntl.LOCK_EX)  # as a process that is removing the image
+    thread = threading.Thread(target=prepared.use, args=(key,))
+    thread.start()
+    while prepared._changing.acquire(blocking=False):
+        prepared._changing.release()
+        time.sleep(0.01)
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # by os.fork, from Python 3.12 on
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        prepared.release_all()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+thread.join()
+prepared.release_all()
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="system: it cannot fork")
+def test_a_forked_child_does_not_wait_for_a_prepared_image(tmp_path: Path) -> None:
+    """A thread of its parent was waiting for the image's lock during the fork."""
+    program = [sys.executable, "-X", "dev", "-W", "error", "-c", FORK_DURING_USE, str(tmp_path)]
+    assert subprocess.run(program, check=False).returncode == 0
 
 
 def test_a_session_is_unique() -> None:

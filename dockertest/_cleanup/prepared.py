@@ -32,13 +32,18 @@ class PreparedRecords:
         self._client = client
         self._held: dict[str, int | None] = {}  # descriptors by key
         self._users: Counter[str] = Counter()  # calls of `use` by key
-        self._changing = threading.RLock()
+        self._locks: dict[int, threading.RLock] = {}  # by process id
         self._preparing = threading.Lock()  # for systems without locks of files
 
     @property
     def engine(self) -> str:
         """The address of the engine in the records."""
         return self._client.engine_url
+
+    @property
+    def _changing(self) -> threading.RLock:
+        """The lock of this process; a forked child may lack the thread that holds it."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def owner(self) -> str:
         """Return the owner in these images' labels; empty until their secret exists."""

@@ -852,7 +852,7 @@ def reaper_client(engine: EngineClient, environ: Mapping[str, str]) -> ReaperCli
 
     All pools with the same state folder share it.
     """
-    key = f"{engine.address() or engine.endpoint} {environ.get('XDG_STATE_HOME', '')}"
+    key = f"{engine.address() or engine.endpoint} {state_folder(environ)}"
     client = registry.reaper_clients.get(key)
     if not isinstance(client, ReaperClient):
         client = registry.reaper_clients.setdefault(key, ReaperClient(engine, environ))
