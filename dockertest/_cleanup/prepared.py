@@ -42,7 +42,7 @@ class PreparedRecords:
 
     @property
     def _changing(self) -> threading.RLock:
-        """The lock of this process; a forked child may lack the thread that holds it."""
+        """The lock of this process; the thread that holds it does not survive a fork."""
         return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def owner(self) -> str:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from dockertest import _clock
+from dockertest._cleanup.reaper import IDLE
 from dockertest._cleanup.registry import registry
 from dockertest._containers import files, logs
 from dockertest._engine import networks, sdk
@@ -446,9 +447,7 @@ class Container:
         session = self._runtime.session
         networks = [endpoint.network_id for endpoint in self.inspection.networks.values()]
         session.keep(self.id, networks, [mount.name for mount in self.inspection.mounts])
-        if self.has_deadline:
-            session.forget_deadline(self.id)
-            self._expires_at = None
+        self._forget_deadline()
         self._is_kept = True
         self._announce_kept()
 
@@ -473,11 +472,13 @@ class Container:
         """
         Schedule the removal of the container by the reaper in *seconds*.
 
-        `None` cancels the removal.
+        `None` cancels the removal. A kept container is not removed.
 
         Raises:
             InvalidOptionError: The reaper is turned off, or does not work.
         """
+        if seconds is not None and self.is_kept:
+            return
         self._runtime.session.expire(self.id, seconds)
         self._expires_at = None if seconds is None else _clock.monotonic() + seconds
 
@@ -518,8 +519,9 @@ class Container:
         This is printed at most once, here or by `keep`.
         """
         if self.is_open and not self._is_kept:
-            if self.ownership is Ownership.SHARED:  # Otherwise the last session removes it.
-                self._runtime.session.keep(self.id, (), ())
+            self._forget_deadline()
+            if IDLE in self.inspection.labels or self.ownership is Ownership.SHARED:
+                self._runtime.session.keep(self.id, (), ())  # Otherwise the last session removes it.
             self._announce_kept()
         self.release(remove=False)
 
@@ -575,6 +577,11 @@ class Container:
         else:
             self.hand_over(ownership)
         self.release(remove=False)
+
+    def _forget_deadline(self) -> None:
+        if self.has_deadline:
+            self._runtime.session.forget_deadline(self.id)
+            self._expires_at = None
 
     def _send(self, verb: str) -> None:
         path = f"/containers/{self.id}/{verb}"

@@ -86,6 +86,21 @@ def test_a_deadline_does_not_remove_a_kept_container(engine: Engine, kept: "list
     assert engine.inspect(resource.id)["State"]["Running"]
 
 
+def test_a_deadline_does_not_remove_a_container_of_a_pool_that_keeps(
+    engine: Engine, kept: "list[str]"
+) -> None:
+    """Neither if `keep` was set before `expire` nor afterwards."""
+    with dockertest.Pool() as other:
+        for keeps in (True, False):
+            with dockertest.Pool(keep=keeps) as pool:
+                resource = pool.run("busybox:1.35", cmd=SLEEP)
+                kept.append(resource.id)
+                resource.expire(5)
+                pool.keep = True
+        assert other.run("busybox:1.35", cmd=["sleep", "7"]).wait() == 0
+        assert [engine.inspect(container)["State"]["Running"] for container in kept] == [True, True]
+
+
 def test_a_session_of_this_user_does_not_remove_a_kept_container(kept: "list[str]") -> None:
     """Its expiry time cannot be taken back, and sessions of other users obey it."""
     with dockertest.Pool() as other, dockertest.Pool(ttl=3) as pool:

@@ -298,6 +298,20 @@ with dockertest.Pool() as pool:
             assert made.id in engine.labelled("dockertest.idle=0.000")
         dockertest.retry(lambda: not engine.has(made.id), max_wait=15)
 
+    def test_an_idle_one_is_kept_by_a_pool_that_keeps(self, engine: Engine, name: str) -> None:
+        """Also if another session has started it."""
+        options = RunOptions(
+            repository="busybox:1.35", name=name, cmd=["sleep", "600"], reuse=dockertest.Reuse(idle=1)
+        )
+        with dockertest.Pool() as maker, dockertest.Pool(keep=True) as keeper, dockertest.Pool() as other:
+            made = maker.run_with_options(options)
+            assert keeper.run_with_options(options).id == made.id
+            maker.close()
+            keeper.close()
+            assert other.run("busybox:1.35", cmd=["sleep", "4"]).wait() == 0
+            assert engine.has(made.id)
+            other.remove_container_by_name(name)
+
     @pytest.mark.parametrize("reaper", ["0", "1"])
     def test_an_idle_one_of_a_killed_process_is_removed(
         self, engine: Engine, name: str, reaper: str, tmp_path: Path
