@@ -30,7 +30,7 @@ from dockertest._network import Network, network_of
 from dockertest._options import EnvSpec
 from dockertest._public import public
 from dockertest._report import Report, clean, indented
-from dockertest._resource import Resource, postpones, resource_of
+from dockertest._resource import Resource, close_after, postpones, resource_of
 from dockertest._runtime import Runtime
 from dockertest._secret import SecretDict
 from dockertest._settings import state_folder
@@ -102,7 +102,7 @@ class Compose:
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
         if not (failure and postpones(self, failure, self._resources())):
-            self.close()
+            close_after(self, failure)
 
     def __getitem__(self, service: str) -> Resource:
         """

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self, TypedDict
 
-from dockertest import _validation
+from dockertest import _resource, _validation
 from dockertest._cleanup.registry import registry
 from dockertest._containers.container import Ownership, State
 from dockertest._engine import networks, sdk
@@ -75,8 +75,8 @@ class Network:
             )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        _resource.close_after(self, failure)
 
     def close(self) -> None:
         """

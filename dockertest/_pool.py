@@ -44,7 +44,7 @@ from dockertest._options import (
     image_to_run,
 )
 from dockertest._public import public
-from dockertest._resource import Resource, resource_of
+from dockertest._resource import Resource, close_after, resource_of
 from dockertest._retry import (
     AsyncAttemptOptions,
     AsyncRetryOptions,
@@ -60,7 +60,6 @@ from dockertest._settings import Defaults, Settings
 from dockertest._timeline import Step, Timeline
 from dockertest._volume import Volume, volume_of
 from dockertest.errors import (
-    CleanupError,
     EngineError,
     ImagePullError,
     InvalidOptionError,
@@ -210,13 +209,8 @@ class Pool:
         return self
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
-        try:
-            if not (failure and self._runtime.session.postpones(self, failure)):
-                self.close()
-        except CleanupError as error:
-            if failure is None:
-                raise
-            log.error("%s", error)  # The failure of the body is what the user has to see.
+        if not (failure and self._runtime.session.postpones(self, failure)):
+            close_after(self, failure)
 
     def close(self) -> None:
         """
@@ -302,15 +296,23 @@ class Pool:
         Raises:
             DockertestError: The first failure, as `run_with_options` raises it.
         """
-        results = run_in_parallel([partial(self.run_with_options, one) for one in options], max_workers or 16)
-        resources = [result for result in results if isinstance(result, Resource)]
-        failure = next((result for result in results if isinstance(result, Exception)), None)
-        if failure is None:
-            return resources
-        for result in run_in_parallel([resource.close for resource in resources]):
-            if isinstance(result, Exception):
-                log.error("%s", result)
-        raise failure
+        started: list[Resource] = []
+
+        def start(one: RunOptions | PreparedImage) -> Resource:
+            resource = self.run_with_options(one)
+            started.append(resource)
+            return resource
+
+        try:
+            results = run_in_parallel([partial(start, one) for one in options], max_workers or 16)
+            if failure := next((result for result in results if isinstance(result, Exception)), None):
+                raise failure
+        except BaseException:
+            for result in run_in_parallel([resource.close for resource in started]):
+                if isinstance(result, Exception):
+                    log.error("%s", result)
+            raise
+        return [result for result in results if isinstance(result, Resource)]
 
     def standby(
         self,

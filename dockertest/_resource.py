@@ -93,7 +93,7 @@ class Resource:
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
         if not (failure and postpones(self, failure, [self])):
-            self.close()
+            close_after(self, failure)
 
     @property
     def image(self) -> str:
@@ -700,7 +700,8 @@ class Resource:
         """
         Set a time after which the reaper removes the container.
 
-        Calling this again sets a new time. The container is removed even if this process hangs or is gone.
+        Calling this again sets a new time. The container is removed even if this process hangs or is gone, unless it is
+        kept.
 
         Args:
             seconds: From now; `None` cancels.
@@ -1272,6 +1273,20 @@ def postpones(owner: Closable, failure: BaseException, resources: Iterable[Resou
     handles = [resource._handle for resource in resources]
     kept = [handle for handle in handles if handle.is_kept_on_failure]
     return bool(kept) and registry.postpones(owner, failure, kept)
+
+
+def close_after(owner: Closable, failure: BaseException | None) -> None:
+    """
+    Close *owner* at the end of a `with` body, which may have failed.
+
+    If both fail, the error of `close` is logged, since the failure of the body is what the user has to see.
+    """
+    try:
+        owner.close()
+    except Exception as error:
+        if failure is None:
+            raise
+        log.error("%s", error)
 
 
 def on_removal(resource: Resource, callback: Callable[[], object]) -> None:

@@ -119,8 +119,8 @@ class Standby:
         self._check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        _resource.close_after(self, failure)
 
     def take(self, *, max_wait: float | None = None) -> Resource:
         """

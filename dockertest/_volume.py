@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
+from dockertest import _resource
 from dockertest._cleanup.registry import registry
 from dockertest._containers.container import State
 from dockertest._engine import volumes
@@ -49,8 +50,8 @@ class Volume:
             )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
+        _resource.close_after(self, failure)
 
     def close(self) -> None:
         """

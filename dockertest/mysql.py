@@ -27,7 +27,7 @@ from dockertest._concurrency import start_thread
 from dockertest._interruption import interrupts_package
 from dockertest._options import RunOptions
 from dockertest._pool import Pool
-from dockertest._resource import Resource
+from dockertest._resource import Resource, close_after
 from dockertest._secret import SecretStr
 from dockertest._template import (
     CLONE_PREFIX,
@@ -217,7 +217,7 @@ class TemplateDatabase:
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
         if not (failure and self._clones.server.postpones(self, failure)):
-            self.close()
+            close_after(self, failure)
 
     @property
     def resource(self) -> Resource:

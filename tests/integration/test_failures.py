@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dockertest
+from dockertest.postgres import TemplateDatabase
 
 from ..engines.fault_proxy import FaultProxy, answer  # noqa: TID252 - `tests` is on no path
 from .conftest import Engine
@@ -239,6 +241,37 @@ def test_the_import_is_lazy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["container", "network", "volume", "standby", "database server"])
+@pytest.mark.parametrize("failure", [ZeroDivisionError("of the body"), KeyboardInterrupt(), None], ids=repr)
+def test_a_failed_removal_does_not_replace_the_failure_of_a_body(
+    local: str, tmp_path: Path, kind: str, failure: "BaseException | None", caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged; without a failure of the body, it is raised."""
+    proxy = FaultProxy(tmp_path / "engine.sock", local)
+    options = dockertest.RunOptions(repository="busybox:1.35", cmd=SLEEP)
+    with proxy.running(), dockertest.Pool(proxy.endpoint) as pool:
+        made: dict[str, Callable[[], AbstractContextManager[object]]] = {
+            "container": partial(pool.run_with_options, options),
+            "network": pool.create_network,
+            "volume": pool.create_volume,
+            "standby": partial(pool.standby, options, ready=str),
+            "database server": partial(TemplateDatabase, pool, str, prepared=False),
+        }
+
+        def fail() -> None:
+            with made[kind]() as one:
+                dockertest.retry(lambda: "(0 ready)" not in repr(one))  # of a standby
+                proxy.always = answer(500, "no removal today")
+                if failure:
+                    raise failure
+
+        with pytest.raises(type(failure) if failure else dockertest.EngineError) as caught:
+            fail()
+        proxy.always = None
+        assert failure in (None, caught.value)
+        assert ("no removal today" in caplog.text) == bool(failure)
 
 
 def test_an_engine_that_remaps_users_refuses_what_needs_those_of_the_host(local: str, tmp_path: Path) -> None:
