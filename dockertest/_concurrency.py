@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -33,31 +33,37 @@ def run_in_parallel(calls: Sequence[Callable[[], T]], workers: int = 16) -> list
     Make *calls* in parallel, and return their results or exceptions in order.
 
     Where no thread can be started, the calls are made one after another.
+
+    Other exceptions than `Exception`, such as that of `pytest.fail`, are raised: at once those of the caller's thread, such
+    as that of Ctrl-C, and the first one of other threads after all calls.
     """
-    results: list[T | Exception] = [RuntimeError("was not called")] * len(calls)
+    results: list[Any] = [RuntimeError("was not called")] * len(calls)
     todo = deque(range(len(calls)))
 
-    def work() -> None:
+    def work(caught: type[BaseException]) -> None:
         with suppress(IndexError):
             while True:
-                call(todo.popleft())
+                call(todo.popleft(), caught)
 
-    def call(index: int) -> None:
+    def call(index: int, caught: type[BaseException]) -> None:
         try:
             results[index] = calls[index]()
-        except Exception as error:  # noqa: BLE001 - returned to the caller
+        except caught as error:
             results[index] = error
 
     threads = []
     try:
         for _ in range(min(workers, len(calls)) - 1):
-            if thread := start_thread(work):
+            if thread := start_thread(partial(work, BaseException)):
                 threads.append(thread)
-        work()
+        work(Exception)
         for thread in threads:
             thread.join()
     finally:
         todo.clear()  # After Ctrl-C no further call begins.
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result
     return results
 
 

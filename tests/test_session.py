@@ -101,6 +101,20 @@ class TestRunInParallel:
         with pytest.raises(KeyboardInterrupt):
             run_in_parallel([raising(KeyboardInterrupt())], workers=1)
 
+    def test_an_outcome_in_another_thread_is_raised_after_all_calls(self) -> None:
+        """The exception of `pytest.skip` is not derived from `Exception`."""
+        caller, made = threading.get_ident(), []
+        together = threading.Barrier(2, timeout=10)
+
+        def call() -> None:
+            together.wait()  # Each of the first two calls has a thread of its own.
+            if threading.get_ident() != caller:
+                pytest.skip("not today")
+
+        with pytest.raises(pytest.skip.Exception, match="not today"):
+            run_in_parallel([call, call, lambda: made.append(1)], workers=2)
+        assert made == [1]
+
 
 def run(program: str, tmp_path: Path) -> "list[str]":
     """
@@ -210,7 +224,7 @@ def test_a_read_only_system_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_each_home_has_its_own_reaper_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home may be temporary while the first pool is made; the state folder is in it."""
+    """The state folder is in it, and the first pool may be made in a temporary one."""
     engine = cast("Any", SimpleNamespace(endpoint="an engine", address=dict, address_obstacle=str))
     monkeypatch.setattr(registry, "reaper_clients", {})
     folders = []

@@ -1,5 +1,6 @@
 """Stopping, starting, waiting for and inspecting a running container."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_run_all_is_rolled_back(pool: dockertest.Pool, engine: Engine, name: str
     with pytest.raises(dockertest.ContainerStartError, match="no-such-command"):
         pool.run_all(options)
     assert not any(engine.has(f"{name}-{index}") for index in range(3))
+
+
+def test_run_all_raises_the_outcome_of_a_wait(engine: Engine, name: str) -> None:
+    """The exception of `pytest.fail` in `wait_for` is not derived from `Exception`."""
+
+    def wait(resource: dockertest.Resource) -> None:
+        if threading.current_thread() is threading.main_thread():
+            dockertest.retry(lambda: failed, max_wait=20)
+        else:
+            failed.append(resource.id)
+            pytest.fail("not ready")
+
+    failed: list[str] = []
+    options = dockertest.RunOptions(repository="busybox:1.35", cmd=SLEEP, labels={name: "1"}, wait_for=wait)
+    with dockertest.Pool() as pool:
+        with pytest.raises(pytest.fail.Exception, match="not ready"):
+            pool.run_all([options] * 3, max_workers=2)
+        assert engine.labelled(name) == []
 
 
 def test_a_custom_client_is_used_and_not_closed(engine: Engine) -> None:
