@@ -73,6 +73,11 @@ class DockerTestCase(unittest.TestCase):
     pool = _ClassPool()
     _containers: tuple[Resource, ...] = ()
 
+    @override
+    def __dir__(self) -> list[str]:
+        # pytest reads each of these of the class while it collects tests, and reading `pool` connects to the engine.
+        return [name for name in super().__dir__() if name != "pool"]
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # unittest calls `setUpClass` without `run`, where the reports are added to the failures of tests.

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import dockertest
+from tests.engines.fault_proxy import FaultProxy
 
 from .conftest import Engine, Suite
 
@@ -274,6 +275,18 @@ class Test(DockerTestCase, unittest.IsolatedAsyncioTestCase):
     assert code == 1
     assert "has ended with exit code 3" in output
     assert engine.labelled(suite.label) == []
+
+
+def test_pytest_collects_it_without_the_engine(suite: Suite, local: str) -> None:
+    """The first test connects; a run of other tests does not wait for an engine."""
+    write(suite, "class Test(DockerTestCase):\n    def test_it(self): assert self.pool is type(self).pool\n")
+    with FaultProxy(suite.folder / "engine.sock", local).running() as proxy:
+        code, output = suite.run("pytest", "--collect-only", DOCKER_HOST=proxy.endpoint)
+        assert code == 0, output
+        assert proxy.requests == []
+        code, output = suite.run("pytest", DOCKER_HOST=proxy.endpoint)
+        assert code == 0, output
+        assert proxy.requests
 
 
 @pytest.mark.parametrize(
