@@ -428,7 +428,7 @@ class Clones(Generic[C]):
     def admin(self) -> Iterator[C]:
         """Lend a connection for administration; threads do not share one."""
         session = self._session()
-        # While the server has no free connection, another thread may become done with one of ours.
+        # While the server has no free connection, another thread may return one.
         connection = self._idle(session) or self.server.retry(
             lambda: self._idle(session) or self._connect(session)
         )

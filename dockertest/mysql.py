@@ -151,8 +151,8 @@ class TemplateDatabase:
         repository: The image, of MySQL or of MariaDB; `"mysql"` by default.
         tag: Its tag; `"9.7"` by default.
         fast: Trade durability, which no test needs, for speed, and keep the data in memory unless something is mounted at
-            or below `/var/lib/mysql`. Settings in the command of the server are kept. A server that is stopped and started again has then lost its data, and the next
-            `clone` migrates it again. True by default.
+            or below `/var/lib/mysql`. Settings in the command of the server are kept. A server that is stopped and started
+            again has then lost its data, and the next `clone` migrates it again. True by default.
         prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
             migration. By default the image contains the migration if *version* is not empty, since only then it is known
             what else the migration depends on; otherwise it contains a server that is set up. `True` stores the migration

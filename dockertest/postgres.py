@@ -75,8 +75,8 @@ class TemplateDatabase:
         repository: The image; `"postgres"` by default.
         tag: Its tag; `"15"` by default.
         fast: Trade durability, which no test needs, for speed, and keep the data in memory unless `PGDATA` or a mount
-            below `/var/lib/postgresql` sets another place. Settings in the command of the server are kept. A server that is stopped and started again has then lost its
-            data, and the next `clone` migrates it again. True by default.
+            below `/var/lib/postgresql` sets another place. Settings in the command of the server are kept. A server that is
+            stopped and started again has then lost its data, and the next `clone` migrates it again. True by default.
         prepared: Whether to start the server from a prepared image, so that later runs wait for neither its setup nor the
             migration. By default the image contains the migration if *version* is not empty, since only then it is known
             what else the migration depends on; otherwise it contains a server that is set up. `True` stores the migration
