@@ -12,6 +12,8 @@ both instances share; it leaves `time.monotonic` and the clocks other than `CLOC
 libfaketime replaces functions of the C library, and with them all clocks. What it sets is in the environment:
 python-libfaketime sets it for the duration of a test, and leaves the monotonic clock as it is; the command `faketime` sets
 it for a whole program, and changes that clock too. The files of the kernel below `/proc` are then the only real clocks.
+
+gevent replaces `time.sleep` so that other greenlets run meanwhile, and its function is used then.
 """
 
 from __future__ import annotations
@@ -48,7 +50,14 @@ else:
 
     _private = _second_instance()
 
-sleep = _private.sleep
+
+def sleep(seconds: float) -> None:
+    """Pause this thread, or this greenlet if gevent has patched `time.sleep`."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey and monkey.is_object_patched("time", "sleep"):
+        sys.modules["gevent"].sleep(seconds)
+    else:
+        _private.sleep(seconds)
 
 
 def monotonic() -> float:

@@ -67,6 +67,20 @@ def test_a_mocked_sleep_still_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _clock.monotonic() - began >= 0.02
 
 
+def test_other_greenlets_run_while_retry_pauses() -> None:
+    """One of them may be the server that a test waits for."""
+    code = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import dockertest, gevent\n"
+        "ready = []\n"
+        "gevent.spawn_later(0.1, ready.append, 1)\n"
+        "dockertest.retry(lambda: ready, max_wait=20)\n"
+        "with gevent.Timeout(0.1, False):\n"
+        "    dockertest.retry(lambda: False, max_wait=20)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_time_is_exact_unless_it_is_mocked() -> None:
     """The coarse clock is used only if time is mocked."""
     before = time.time()
