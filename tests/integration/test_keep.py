@@ -149,6 +149,22 @@ def test_a_kill_does_not_remove_a_kept_container(engine: Engine, kept: "list[str
     assert engine.inspect(container)["State"]["Running"]
 
 
+def test_a_kill_does_not_remove_what_a_pool_keeps(engine: Engine, kept: "list[str]", name: str) -> None:
+    """Also if `keep` was set only after the container was started."""
+    code = f"""
+import dockertest, os, signal
+pool = dockertest.Pool()
+print(pool.run("busybox:1.35", name={name!r}, cmd=["sleep", "600"]).id)
+pool.keep = True
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False)
+    kept.append(name)
+    with dockertest.Pool() as pool:
+        assert pool.run("busybox:1.35", cmd=["sleep", "4"]).wait() == 0
+    assert engine.inspect(name)["State"]["Running"]
+
+
 FAILING = """
 import dockertest, pytest, unittest
 from dockertest.testcase import DockerTestCase
