@@ -1631,9 +1631,9 @@ def run(process: int) -> None:
     if hasattr(signal, "pthread_sigmask"):  # They were blocked until now; see `reaper_client`.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored_signals())
     watched = WatchedProcess(process)
-    if (
-        hasattr(os, "fork") and os.fork()
-    ):  # No process has to wait for the child, so it never becomes a zombie.
+    if hasattr(os, "fork") and (child := os.fork()):
+        # The system's first process waits for the child, unless that is the user's process; see `reaper_client`.
+        send({"process": child})
         os._exit(0)
     try:
         Reaper(watched).run()

@@ -262,6 +262,7 @@ class ReaperClient:
         self._is_unresponsive = False
         self._last_number = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._reapers: list[int] = []  # those that this process may have to wait for
         os.register_at_fork(after_in_child=self._release_in_child) if hasattr(
             os, "register_at_fork"
         ) else None
@@ -661,18 +662,19 @@ class ReaperClient:
         if self._address is None:
             self.warn_of_obstacle()
             return False
+        self._collect_ended()
         try:
             self._channel = Channel()
             self._channel.send(self._first_message(self._address), CONFIRM_SECONDS)
             for message in self._state_messages():
                 self._channel.send(message, CONFIRM_SECONDS)
             self._run(self._channel.far)
-        except BaseException as error:
-            self._stop()
-            if not isinstance(error, OSError):
-                raise
+        except Exception as error:  # noqa: BLE001 - a test may have replaced `subprocess.Popen`
             self._fail("cannot start", error)
             return False
+        except BaseException:
+            self._stop()
+            raise
         self._channel.far.close()
         self._is_unresponsive = False
         return True
@@ -757,6 +759,7 @@ class ReaperClient:
             return False
         try:
             for answer in self._channel.answers(timeout):
+                self._note_process(answer)
                 if trouble := answer.get("trouble"):
                     self._fail_softly(trouble)
                 if until is not None and answer.get("confirmed") == until:
@@ -795,14 +798,38 @@ class ReaperClient:
         """
         Hang up, and wait for the process that was started.
 
-        It ends as soon as it has forked the reaper.
+        It ends as soon as it has forked the reaper, but on Windows, it is the reaper, which ends after the hangup.
         """
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._process is not None:
-            _clock.wait_for_exit(self._process, CONFIRM_SECONDS)
-            self._process = None
+        channel, self._channel = self._channel, None
+        process, self._process = self._process, None
+        if channel is not None and os.name == "nt":
+            channel.close()
+        if process is not None:
+            _clock.wait_for_exit(process, CONFIRM_SECONDS)
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                for answer in channel.answers(0.0):
+                    self._note_process(answer)
+            channel.close()
+        self._collect_ended()
+
+    def _note_process(self, answer: Mapping[str, Any]) -> None:
+        if "process" in answer:
+            self._reapers.append(answer["process"])
+
+    def _collect_ended(self) -> None:
+        """
+        Collect the exit status of reapers that have ended.
+
+        They are children of this process only if it adopts orphans, as the first process of a container does.
+        """
+        for process in list(self._reapers):
+            with contextlib.suppress(ValueError):  # Code that has interrupted this was faster.
+                try:
+                    if os.waitpid(process, os.WNOHANG)[0]:
+                        self._reapers.remove(process)
+                except ChildProcessError:
+                    self._reapers.remove(process)
 
     def _take_lock(self, session: str) -> Descriptor | None:
         """
@@ -842,7 +869,7 @@ class ReaperClient:
         if self._process is not None:
             self._process.returncode = 0  # It is not this process's child.
         self._locks, self._sessions, self._deadlines, self._programs = {}, set(), {}, set()
-        self._holds, self._idle = {}, {}
+        self._holds, self._idle, self._reapers = {}, {}, []
         self._channel, self._process, self._is_unresponsive = None, None, False
 
 

@@ -458,9 +458,10 @@ pool._runtime.session._reaper._start = lambda: False
     [
         ("sys.executable = None", "there is no Python"),
         ("sys.executable = ''", "there is no Python"),
+        ("import subprocess; subprocess.Popen = None", "not callable"),
         (MANY_OPEN, "Too many open files"),
     ],
-    ids=["unknown", "embedded", "no descriptor"],
+    ids=["unknown", "embedded", "mocked", "no descriptor"],
 )
 def test_a_reaper_that_cannot_start_is_a_warning(trouble: str, reason: str) -> None:
     """Everything works without it, except for deadlines, which raise an error."""
@@ -589,6 +590,34 @@ def test_a_reaper_without_valid_credentials_is_a_warning(
 
 
 # What a process does to its own descriptors and signals
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system: only Linux has subreapers")
+def test_no_reaper_stays_a_zombie_of_a_process_that_adopts_orphans() -> None:
+    """The first process of a container does that."""
+    code = """
+import ctypes, os, dockertest
+from pathlib import Path
+
+def children():
+    stats = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stats.append(path.read_text().rpartition(")")[2].split())
+        except OSError:
+            pass
+    return [stat[0] for stat in stats if stat[1] == str(os.getpid())]
+
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+for _ in range(3):
+    with dockertest.Pool() as pool:
+        pool.create_network()
+        assert pool._runtime.session.ensure_reaper()
+    dockertest.retry(lambda: children() == ["Z"], max_wait=20)  # the last one
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_process_that_closes_all_descriptors_loses_its_containers(engine: Engine) -> None:
