@@ -161,7 +161,7 @@ class Database:
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
         if not (failure and self._postpones(self, failure)):
-            _resource.close_after(self, failure)
+            self.close()
 
     def restore(self) -> None:
         """
@@ -428,7 +428,7 @@ class Clones(Generic[C]):
     def admin(self) -> Iterator[C]:
         """Lend a connection for administration; threads do not share one."""
         session = self._session()
-        # While the server has no free connection, another thread may return one.
+        # While the server accepts no more connections, another thread may return one.
         connection = self._idle(session) or self.server.retry(
             lambda: self._idle(session) or self._connect(session)
         )

@@ -73,6 +73,7 @@ _SPARE_COPIES = 4  # Further copies that are not in use are dropped.
 _STATEMENTS_PER_REQUEST = 200
 # Where this module remembers finished templates and kept databases.
 _STATE = "dockertest_state"
+_WITHOUT_ROWS = frozenset({"MRG_MYISAM", "FEDERATED", "SPIDER"})  # engines whose rows are in other tables
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # What a URL may contain in addition.
 _URL_OPTIONS = frozenset({"charset", "ssl_ca", "ssl_cert", "ssl_key", "unix_socket"})
@@ -359,7 +360,7 @@ class _Template:
     Attributes:
         name: The database.
         schema: Its definition.
-        columns: The columns to copy for each table.
+        columns: The columns to copy for each table that has rows of its own.
         cascades: The tables that the engine itself changes when a row of a table is changed or deleted.
         insert_triggers: The triggers that have to be out of the way when rows are put back, by table.
         kinds: The kind of each table, by name: `BASE TABLE`, `SEQUENCE` or `SYSTEM VERSIONED`.
@@ -499,8 +500,9 @@ class _Backend:
         self._marks.pop(name, None)
         _run(admin, schema.text.replace(source.name, name))
         with _using(admin, name):
-            _run(admin, *schema.tables.values())
-            _run(admin, *(source.copy_rows(table, name) for table in schema.tables))
+            # The default of a column may be the next value of a sequence, which has the name of the database.
+            _run(admin, *(text.replace(source.name, name) for text in schema.tables.values()))
+            _run(admin, *(source.copy_rows(table, name) for table in source.columns))
             _create_programs(admin, schema.programs, source.name, name)
         if _read_schema(admin, name, source.name).tables == schema.tables:
             self._mark(admin, name)
@@ -586,7 +588,7 @@ class _Backend:
         if schema.events or schema.definition() != source.schema.definition() or changed is None:
             return False
         changed |= {table for table, text in schema.tables.items() if text != source.schema.tables[table]}
-        changed = source.affected(changed) | source.uncounted
+        changed = (source.affected(changed) | source.uncounted) & set(source.columns)
         if any(source.kinds[table] == "SYSTEM VERSIONED" for table in changed):
             return False  # The server does not empty these.
         with _using(admin, name):
@@ -737,6 +739,7 @@ def _read_template(admin: _Connection, name: str, events: Sequence[Mapping[str, 
         name,
     )
     kinds = {str(table): str(kind) for table, kind, _ in described}
+    without_rows = {str(table) for table, _, engine in described if str(engine).upper() in _WITHOUT_ROWS}
     columns: dict[str, list[str]] = {table: [] for table in schema.tables}
     query = (
         "SELECT table_name, column_name, COALESCE(generation_expression, '') FROM information_schema.columns "
@@ -754,7 +757,11 @@ def _read_template(admin: _Connection, name: str, events: Sequence[Mapping[str, 
     return _Template(
         name=name,
         schema=schema,
-        columns={table: ", ".join(map(_name, names)) for table, names in columns.items()},
+        columns={
+            table: ", ".join(map(_name, names))
+            for table, names in columns.items()
+            if table not in without_rows
+        },
         cascades=_read_cascades(admin, name),
         insert_triggers=_read_insert_triggers(admin, name, schema),
         kinds=kinds,
@@ -801,8 +808,12 @@ def _read_schema(admin: _Connection, name: str, called: str = "") -> _Schema:
             "AND routine_type IN ('PROCEDURE', 'FUNCTION', 'PACKAGE', 'PACKAGE BODY') ORDER BY 1, 2",
             f"SELECT 'EVENT', event_name FROM information_schema.events WHERE event_schema = {schema} ORDER BY 2",
         )
+        # A table may need a sequence.
         names = [
-            str(table) for table, kind in tables if kind in ("BASE TABLE", "SEQUENCE", "SYSTEM VERSIONED")
+            str(table)
+            for kinds in (("SEQUENCE",), ("BASE TABLE", "SYSTEM VERSIONED"))
+            for table, kind in tables
+            if kind in kinds
         ]
         views = [("VIEW", table) for table, kind in tables if kind == "VIEW"]
         programs = [(str(kind), str(item)) for kind, item in (*routines, *views, *triggers, *events)]
@@ -944,7 +955,7 @@ def _put_back_tables(admin: _Connection, source: _Template, name: str, tables: S
     for table, row in zip(tables, texts, strict=True):
         wanted = source.schema.tables[table]
         next_number = _AUTO_INCREMENT.search(wanted)
-        if next_number and row["Create Table"] != wanted:
+        if next_number and row["Create Table"].replace(name, source.name) != wanted:
             _run(admin, f"ALTER TABLE {_name(table)} AUTO_INCREMENT = {next_number[2]}")
 
 

@@ -40,6 +40,7 @@ CREATE TABLE `odd-name ü$``x` (`a b` varchar(40) DEFAULT '%s', PRIMARY KEY (`a 
 CREATE TABLE parts (id int PRIMARY KEY, text varchar(40)) PARTITION BY HASH (id) PARTITIONS 3;
 CREATE TABLE elsewhere (id int AUTO_INCREMENT PRIMARY KEY, text varchar(40)) ENGINE=MyISAM;
 CREATE TABLE untouched (id int PRIMARY KEY);
+CREATE TABLE all_elsewhere (id int NOT NULL AUTO_INCREMENT, text varchar(40), PRIMARY KEY (id)) ENGINE=MERGE UNION=(elsewhere) INSERT_METHOD=LAST;
 SET sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO');
 INSERT INTO author VALUES (0, 'zero'), (1, 'first'), (2, 'second'), (40, 'gone');
 DELETE FROM author WHERE id = 40;
@@ -60,6 +61,9 @@ CREATE EVENT often ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE DO DELETE FROM
 CREATE EVENT off ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM log
 """
 MARIADB = """;
+CREATE SEQUENCE z_ids START WITH 30;
+CREATE TABLE drawn (id int DEFAULT nextval(z_ids) PRIMARY KEY, name varchar(40));
+INSERT INTO drawn (name) VALUES ('first');
 CREATE SEQUENCE numbers START WITH 5 INCREMENT BY 2 NOCACHE;
 CREATE TABLE history (id int PRIMARY KEY, v int) WITH SYSTEM VERSIONING;
 INSERT INTO history VALUES (1, 1);
@@ -77,6 +81,7 @@ CHANGES = [
     "ALTER TABLE parts TRUNCATE PARTITION p1",
     "INSERT INTO parts VALUES (4, 'd')",
     "DELETE FROM elsewhere",
+    "INSERT INTO all_elsewhere VALUES (7, 'z')",
     "ALTER TABLE author AUTO_INCREMENT = 1000",
     "CALL note('x')",
     "BEGIN; UPDATE book SET size = size + 1; SELECT * FROM page FOR UPDATE",
@@ -94,7 +99,12 @@ CHANGES = [
     "CREATE EVENT more ON SCHEDULE EVERY 1 DAY DO DELETE FROM log",
     "ALTER DATABASE CHARACTER SET latin1",
 ]
-MARIADB_CHANGES = ["SELECT nextval(numbers)", "UPDATE history SET v = 3", "ALTER SEQUENCE numbers RESTART 50"]
+MARIADB_CHANGES = [
+    "INSERT INTO drawn (name) VALUES ('second')",
+    "SELECT nextval(numbers)",
+    "UPDATE history SET v = 3",
+    "ALTER SEQUENCE numbers RESTART 50",
+]
 
 
 def run(url: str, statements: str) -> None:
@@ -208,6 +218,16 @@ class TestContent:
                 clone.restore()
                 assert content(clone) == expected, change
             assert content(untouched) == expected
+
+    def test_a_default_draws_from_the_sequence_of_the_same_database(self, pool: dockertest.Pool) -> None:
+        """The definition of the table names the database of the sequence."""
+        with TemplateDatabase(pool, migrate, repository="mariadb", tag="10.11") as own:
+            for _ in range(3):
+                with own.clone() as clone:
+                    for _ in range(2):
+                        run(clone.url, "INSERT INTO drawn (name) VALUES ('second')")
+                        assert rows(clone.url, "SELECT id FROM drawn ORDER BY id") == [(30,), (1030,)]
+                        clone.restore()
 
     def test_only_changed_tables_are_put_back(self, template: TemplateDatabase, server: str) -> None:
         """A database is dropped and made again only if its definition has changed."""
