@@ -77,9 +77,10 @@ _WITHOUT_ROWS = frozenset({"MRG_MYISAM", "FEDERATED", "SPIDER"})  # engines whos
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # What a URL may contain in addition.
 _URL_OPTIONS = frozenset({"charset", "ssl_ca", "ssl_cert", "ssl_key", "unix_socket"})
+_SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 # So that the data is copied as it is: no value is changed, refused, or converted through a time zone with leaps.
 _SESSION = (
-    "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0, "
+    f"SET SESSION sql_mode = '{_SQL_MODE}', foreign_key_checks = 0, unique_checks = 0, "
     f"time_zone = '+00:00', wait_timeout = 31536000, lock_wait_timeout = {_STUCK_SECONDS}, sql_quote_show_create = 1"
 )
 # Settings that not every version has, or that need privileges.
@@ -92,6 +93,7 @@ _OPTIONAL = (
     "SET GLOBAL userstat = 1",
 )
 _PAUSE_SECONDS = 0.002
+_TLS_REQUIRED = 3159
 _UNKNOWN_DATABASE, _NO_SUCH_TABLE, _NO_SUCH_THREAD, _LOCK_WAIT_TIMEOUT = 1049, 1146, 1094, 1205
 # Only in the line with the options of the table.
 _AUTO_INCREMENT = re.compile(r"^(\).* ENGINE=\w+) AUTO_INCREMENT=(\d+)", re.MULTILINE)
@@ -101,7 +103,8 @@ def connect(url: str, **options: Any) -> _Connection:
     """
     Return a connection of PyMySQL, which takes no URLs itself.
 
-    A connection to this host does without TLS, unless the URL or *options* have settings for it.
+    A connection to this host does without TLS, unless the URL or *options* have settings for it, or the server requires
+    it.
 
     Args:
         url: `mysql://user:password@host:3306/database`, as `Database.url` has it.
@@ -113,9 +116,6 @@ def connect(url: str, **options: Any) -> _Connection:
     parts = urlsplit(url)
     user, password = _template.login(url)
     given: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name in _URL_OPTIONS}
-    if parts.hostname in _LOOPBACK and not any(name.startswith("ssl") for name in (*given, *options)):
-        # For each connection with TLS, PyMySQL loads the certificates of all authorities, which takes 25 milliseconds.
-        given["ssl_disabled"] = True
     arguments: dict[str, Any] = {
         "host": parts.hostname or "localhost",
         "port": parts.port or 3306,
@@ -125,6 +125,10 @@ def connect(url: str, **options: Any) -> _Connection:
         **given,
         **options,
     }
+    if parts.hostname in _LOOPBACK and not any(name.startswith("ssl") for name in arguments):
+        # For each connection with TLS, PyMySQL loads the certificates of all authorities, which takes 25 milliseconds.
+        with _expecting(_TLS_REQUIRED):
+            return pymysql.connect(**arguments, ssl_disabled=True)
     return pymysql.connect(**arguments)
 
 
@@ -319,12 +323,13 @@ class _Program:
         The session's own settings have to be set again afterwards.
         """
         settings = {
-            "sql_mode": self.sql_mode,
+            # That of a view, which has none of its own, is the one in which its text was read.
+            "sql_mode": _SQL_MODE if self.sql_mode is None else self.sql_mode,
             "time_zone": self.time_zone,
             "collation_connection": self.collation,
         }
         changes = [f"{name} = {_quoted(value)}" for name, value in settings.items() if value is not None]
-        return [f"SET SESSION {', '.join(changes)}", self.text] if changes else [self.text]
+        return [f"SET SESSION {', '.join(changes)}", self.text]
 
 
 @dataclass
@@ -503,7 +508,9 @@ class _Backend:
             # The default of a column may be the next value of a sequence, which has the name of the database.
             _run(admin, *(text.replace(source.name, name) for text in schema.tables.values()))
             _run(admin, *(source.copy_rows(table, name) for table in source.columns))
-            _create_programs(admin, schema.programs, source.name, name)
+            invalid = _create_programs(admin, schema.programs, source.name, name)
+        if invalid:  # This is not a change by a test.
+            schema.programs = [program for program in schema.programs if program not in invalid]
         if _read_schema(admin, name, source.name).tables == schema.tables:
             self._mark(admin, name)
         if not self.is_counted(name):
@@ -849,11 +856,14 @@ def _text_of(row: Mapping[str, Any], kind: str) -> str:
     raise KeyError(kind)
 
 
-def _create_programs(admin: _Connection, programs: Sequence[_Program], source: str, name: str) -> None:
+def _create_programs(
+    admin: _Connection, programs: Sequence[_Program], source: str, name: str
+) -> Sequence[_Program]:
     """
     Create views, triggers, routines or events.
 
-    A view may need another one that comes later.
+    A view may need another one that comes later. Return the views that are invalid in the template, too, and that the
+    server therefore does not create.
     """
     todo = list(programs)
     try:
@@ -867,11 +877,23 @@ def _create_programs(admin: _Connection, programs: Sequence[_Program], source: s
                         raise
                     failed.append((program, error))
             if len(failed) == len(todo):
-                raise failed[0][1]
+                for program, failure in failed:
+                    if _is_valid(admin, source, program.name):
+                        raise failure
+                return todo
             todo = [program for program, _ in failed]
     finally:
         if programs:
             _run(admin, "SET NAMES utf8mb4", _SESSION)
+    return ()
+
+
+def _is_valid(admin: _Connection, database: str, view: str) -> bool:
+    """Return whether what a view refers to exists."""
+    with suppress(pymysql.Error):
+        _query(admin, f"SELECT 1 FROM {_name(database)}.{_name(view)} LIMIT 0")
+        return True
+    return False
 
 
 # Changes
@@ -883,7 +905,8 @@ def _read_marks(admin: _Connection, name: str) -> _Marks | None:
 
     Return `None` if the server does not count all changes.
     """
-    view = "innodb_sys_tables" if _is_mariadb(admin) else "innodb_tables"
+    is_old = _is_mariadb(admin) or str(admin.get_server_info()).startswith("5.")
+    view = "innodb_sys_tables" if is_old else "innodb_tables"
     pattern = name.replace("_", "\\_")
     ids = _query(admin, f"SELECT name, table_id FROM information_schema.{view} WHERE name LIKE '{pattern}/%'")
     writes, total = _count_writes(admin, name)

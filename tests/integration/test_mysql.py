@@ -279,6 +279,47 @@ class TestContent:
         with TemplateDatabase(pool, small, cmd=command, prepared=False) as own, own.clone() as clone:
             assert rows(clone.url, query) == [(1, 1, 0, 100 << 20)]
 
+    def test_a_server_may_require_tls(self, pool: dockertest.Pool) -> None:
+        """A connection to this host has it only if necessary, since it takes longer."""
+        command = ["mysqld", "--require-secure-transport=ON"]
+        query = "SHOW STATUS LIKE 'Ssl_version'"
+        with TemplateDatabase(pool, small, cmd=command, prepared=False) as own, own.clone() as clone:
+            assert rows(clone.url, query)[0][1].startswith("TLS")
+
+    def test_a_view_is_made_in_its_own_mode(self, template: TemplateDatabase, server: str) -> None:
+        """Routines are made before it, in modes in which its text means something else."""
+
+        def with_modes(url: str) -> None:
+            run(
+                url,
+                r"CREATE VIEW v AS SELECT 'C:\\dir' AS path; SET sql_mode = 'NO_BACKSLASH_ESCAPES';"
+                "CREATE FUNCTION f() RETURNS int DETERMINISTIC RETURN 1",
+            )
+
+        with TemplateDatabase(None, with_modes, server=server) as own, own.clone() as clone:
+            assert rows(clone.url, "SELECT path FROM v") == [(r"C:\dir",)]
+
+    def test_an_invalid_view_is_left_out(self, template: TemplateDatabase, server: str) -> None:
+        """Migrations leave such views, which the server does not create again."""
+
+        def with_views(url: str) -> None:
+            run(
+                url,
+                "CREATE TABLE a (i int, j int); INSERT INTO a VALUES (1, 2); CREATE VIEW v AS SELECT j FROM a;"
+                "CREATE VIEW above AS SELECT j FROM v; CREATE VIEW valid AS SELECT i FROM a;"
+                "ALTER TABLE a DROP COLUMN j",
+            )
+
+        names = []
+        with TemplateDatabase(None, with_views, server=server) as own:
+            for _ in range(6):
+                with own.clone() as clone:
+                    assert rows(clone.url, "SHOW TABLES") == [("a",), ("valid",)]
+                    assert rows(clone.url, "SELECT i FROM valid") == [(1,)]
+                    run(clone.url, "INSERT INTO a VALUES (2)")
+                    names.append(clone.name)
+        assert len(set(names)) < 6  # They are used again.
+
     def test_threads_never_share_a_database(self, template: TemplateDatabase) -> None:
         """Each gets its own, with the template's content."""
         failures: list[object] = []
