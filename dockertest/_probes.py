@@ -63,7 +63,10 @@ def postgres(address: Address, settings: Mapping[str, str]) -> bool:
     While it starts or stops, it answers with one of the SQLSTATEs 57P01 to 57P03.
     """
     user = settings.get("POSTGRES_USER") or "postgres"
-    body = struct.pack(">i", 3 << 16) + b"user\0" + user.encode() + b"\0\0"
+    # Where no password is required, the server would log that there is no database of the user's name.
+    database = settings.get("POSTGRES_DB") or user
+    names = b"user\0" + user.encode() + b"\0database\0" + database.encode() + b"\0\0"
+    body = struct.pack(">i", 3 << 16) + names
     with _exchange(address, struct.pack(">i", len(body) + 4) + body) as answer:
         kind = answer.read(1)
         return kind == b"R" or (kind == b"E" and b"\0C57P0" not in answer.read())

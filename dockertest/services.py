@@ -38,6 +38,8 @@ from dockertest._validation import Content, set_fields
 from dockertest.errors import InvalidOptionError
 
 _DRIVER = re.compile(r"\w+")
+# Programs in Go accept one dash. Redis accepts a flag and its value in one word.
+_FLAG = re.compile(r"(?:--|-(?=\w\w))([^\s=]+)(=|\s+|)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,8 @@ class Service:
         only_with: A setting, as `K=V`, that a container must have to be recognized by its image; empty for none.
         verified: Whether the probe has been run against the real server.
 
-    The settings are a mapping of the environment, that of the image included, and of the `--name value` pairs of the
-    command. A value that a variable `…_FILE` names is read from `RunOptions.files`.
+    The settings are a mapping of the environment, that of the image included, and of the `--name value` and `-name value`
+    pairs of the command. A value that a variable `…_FILE` names is read from `RunOptions.files`.
     """
 
     images: Sequence[str]
@@ -185,20 +187,34 @@ def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File
     """
     Return a container's environment and the flags of its command.
 
-    The environment includes that of the image. The flags are `--name value` pairs.
+    The environment includes that of the image. The flags are `--name value` and `-name value` pairs.
 
     Args:
         attrs: The container as the engine describes it: `Resource.container.attrs`.
         files: What was put into the container; without it, values in files count as missing.
     """
     inspection = Inspection.parse(attrs)
-    words = [*inspection.entrypoint, *inspection.command]
-    flags = [flag[2:].partition("=") for flag in words if flag.startswith("--") and "=" in flag]
-    flags += [
-        (flag[2:], "", value) for flag, value in pairwise(words) if flag.startswith("--") and "=" not in flag
-    ]
+    flags = _flags([*inspection.entrypoint, *inspection.command])
     variables = [assignment.partition("=") for assignment in inspection.env if "=" in assignment]
-    return Settings({name: SecretStr(value) for name, _, value in (*flags, *variables)}, files)
+    values = [*flags.items(), *((name, value) for name, _, value in variables)]
+    return Settings({name: SecretStr(value) for name, value in values}, files)
+
+
+def _flags(words: Sequence[str]) -> dict[str, str]:
+    """
+    Return the values of the flags in a command.
+
+    They are in the same word or in the next one.
+    """
+    flags = {}
+    for word, following in pairwise((*words, "")):
+        if match := _FLAG.fullmatch(word):
+            name, separator, value = match.groups()
+            if separator:
+                flags[name] = value
+            elif following:
+                flags[name] = following
+    return flags
 
 
 def register(service: Service) -> None:
@@ -333,6 +349,13 @@ def _mysql(settings: Mapping[str, str], address: str) -> str:
     return _url("mysql", address, user, password, f"/{quote(value('DATABASE'), safe='')}")
 
 
+def _redis(settings: Mapping[str, str], address: str) -> str:
+    password = settings.get("requirepass", "")
+    for name in ("VALKEY_EXTRA_FLAGS", "REDIS_ARGS"):  # of the images of Valkey and Redis Stack
+        password = password or _flags(settings.get(name, "").split()).get("requirepass", "")
+    return _url("redis", address, "", password, "/0")
+
+
 def _amqp(settings: Mapping[str, str], address: str) -> str:
     user, password = (
         settings.get("RABBITMQ_DEFAULT_USER", "guest"),
@@ -347,7 +370,10 @@ def _mongo(settings: Mapping[str, str], address: str) -> str:
         settings.get("MONGO_INITDB_ROOT_USERNAME", ""),
         settings.get("MONGO_INITDB_ROOT_PASSWORD", ""),
     )
-    return _url("mongodb", address, user, password, "/?authSource=admin" if user else "/")
+    options = ["authSource=admin"] if user else []
+    if settings.get("replSet"):  # else drivers connect to the names that the members have for each other
+        options.append("directConnection=true")
+    return _url("mongodb", address, user, password, f"/{'?' if options else ''}{'&'.join(options)}")
 
 
 def _login(
@@ -445,7 +471,7 @@ SERVICES = (
         images=("redis", "valkey", "redis-stack", "redis-stack-server", "keydb", "dragonfly"),
         port="6379/tcp",
         probe=_probes.redis,
-        url=lambda settings, address: _url("redis", address, "", settings.get("requirepass", ""), "/0"),
+        url=_redis,
         has_databases=True,
     ),
     Service(images=("rabbitmq",), port="5672/tcp", probe=_probes.amqp, url=_amqp, has_databases=True),

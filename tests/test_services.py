@@ -33,6 +33,14 @@ ADDRESS = "127.0.0.1:1"
         ),
         ("mariadb", {"MARIADB_ROOT_PASSWORD": "r"}, f"mysql://root:r@{ADDRESS}/"),
         ("redis", {"requirepass": "p"}, f"redis://:p@{ADDRESS}/0"),
+        ("valkey/valkey", {"VALKEY_EXTRA_FLAGS": "-d --requirepass p"}, f"redis://:p@{ADDRESS}/0"),
+        ("redis/redis-stack", {"REDIS_ARGS": "--save 60 1 --requirepass=p"}, f"redis://:p@{ADDRESS}/0"),
+        ("mongo:7", {"replSet": "rs0"}, f"mongodb://{ADDRESS}/?directConnection=true"),
+        (
+            "mongo:7",
+            {"replSet": "rs0", "MONGO_INITDB_ROOT_USERNAME": "u", "MONGO_INITDB_ROOT_PASSWORD": "p"},
+            f"mongodb://u:p@{ADDRESS}/?authSource=admin&directConnection=true",
+        ),
         ("rabbitmq", {}, f"amqp://guest:guest@{ADDRESS}"),
         ("rabbitmq:3", {"RABBITMQ_DEFAULT_VHOST": "/x"}, f"amqp://guest:guest@{ADDRESS}/%2Fx"),
         ("nats", {"user": "u", "pass": "p"}, f"nats://u:p@{ADDRESS}"),
@@ -107,6 +115,20 @@ def test_a_flag_may_contain_its_value() -> None:
     found = services.settings({"Config": {"Env": ["TOKEN=hunter2"], "Cmd": ["--requirepass=hunter2", "-d"]}})
     assert found["requirepass"] == found["TOKEN"] == "hunter2"
     assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["redis-server", "--requirepass hunter 2"], {"requirepass": "hunter 2"}),
+        (["redis-server", "--requirepass", "hunter 2"], {"requirepass": "hunter 2"}),
+        (["-user", "bob", "-pass=a=b", "-d", "x"], {"user": "bob", "pass": "a=b"}),
+        (["--", "--empty=", "--last"], {"empty": ""}),
+    ],
+)
+def test_a_flag_has_several_forms(command: "list[str]", expected: "dict[str, str]") -> None:
+    """Redis accepts a flag and its value in one word, and NATS one dash."""
+    assert dict(services.settings({"Config": {"Env": [], "Cmd": command}})) == expected
 
 
 def secret_settings(files: Mapping[str, Any] | None, **env: str) -> services.Settings:

@@ -23,9 +23,13 @@ class _Example(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         word = name.lower().rsplit("_", 1)[-1]
-        return {"user": "user", "username": "user", "auth": "user/password", "vhost": "vhost"}.get(
-            word, "password" if word.startswith(("pass", "requirepass")) else "database"
-        )
+        return {
+            "user": "user",
+            "username": "user",
+            "auth": "user/password",
+            "vhost": "vhost",
+            "replset": "",
+        }.get(word, "password" if word.startswith(("pass", "requirepass")) else "database")
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

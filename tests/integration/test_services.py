@@ -191,6 +191,24 @@ def test_a_password_in_a_file(pool: dockertest.Pool, tmp_path: Path) -> None:
             borrowed.url()
 
 
+def test_a_probe_leaves_no_errors_in_the_log(pool: dockertest.Pool) -> None:
+    """A server that requires no password checks whether the database exists."""
+    env = {"POSTGRES_USER": "app", "POSTGRES_DB": "shop", "POSTGRES_HOST_AUTH_METHOD": "trust"}
+    with pool.run("postgres", "15", env=env, wait_for="ready") as server:
+        server.wait_ready()
+        assert "does not exist" not in server.logs()
+
+
+def test_flags_in_other_forms(pool: dockertest.Pool) -> None:
+    """Redis accepts a flag and its value in one word, and NATS one dash."""
+    with pool.run("redis:7.0", cmd=["redis-server", "--requirepass secret"], wait_for="ready") as server:
+        assert server.connection().password == "secret"
+        with redis.Redis.from_url(server.url()) as client:
+            assert client.ping()
+    with pool.run("nats:2.9", cmd=["-user", "bob", "-pass", "secret"], wait_for="ready") as server:
+        assert server.url().startswith("nats://bob:secret@")
+
+
 def test_redis_with_a_password(pool: dockertest.Pool) -> None:
     """It comes from the command."""
     with pool.run("redis:7.0", cmd=["redis-server", "--requirepass", PASSWORD], wait_for="ready") as resource:
