@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self, Unpack
 
-from dockertest import _template
+from dockertest import _clock, _template
 from dockertest._options import RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource, close_after
@@ -53,6 +53,8 @@ _CANNOT_SHARE_BLOCKS = (
 )
 _MEMORY_FOLDER, _DEFAULT_FOLDER = "/dockertest", "/var/lib/postgresql"
 _CONNECT_SECONDS = 5
+_STUCK_SECONDS = 10  # A client that is ended is gone at once.
+_PAUSE_SECONDS = 0.01
 
 
 class TemplateDatabase:
@@ -418,6 +420,27 @@ def _drop_database(admin: _Connection, name: str, *, force: bool = True) -> None
     With *force*, drop it even if something is still connected to it.
     """
     _template.check_name(name)
+    deadline = _clock.monotonic() + _STUCK_SECONDS
+    has_slots = False
+    while True:
+        try:
+            _execute_drop(admin, name, force=force)
+            return
+        except psycopg.errors.ObjectInUse:
+            # The server itself drops the slots, but only if nothing streams from them.
+            has_slots = (force and _end_streams(admin, name)) or has_slots
+            if not has_slots or _clock.monotonic() > deadline:
+                raise
+            _clock.sleep(_PAUSE_SECONDS)
+
+
+def _end_streams(admin: _Connection, name: str) -> bool:
+    """End the streams of changes of a database, and return whether it has slots."""
+    query = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = %s"
+    return bool(admin.execute(query, [name]).fetchall())
+
+
+def _execute_drop(admin: _Connection, name: str, *, force: bool) -> None:
     statement = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
     if force and admin.info.server_version >= 130000:
         # Users who may not end a worker of autovacuum may not use FORCE either, while there is one.

@@ -233,6 +233,31 @@ class TestClones:
             with own.clone() as clone:
                 assert items(clone.url) == ["first"]
 
+    def test_a_client_may_stream_changes_of_a_clone(self, pool: dockertest.Pool) -> None:
+        """Its replication slot ends with the clone, also if the client connects again."""
+        cmd = ["postgres", "-c", "wal_level=logical"]
+        with (
+            TemplateDatabase(pool, migrate, cmd=cmd, prepared=False) as own,
+            psycopg.connect(own._clones.server.url("postgres"), autocommit=True) as admin,
+        ):
+            clone = own.clone()
+
+            def is_streaming() -> bool:
+                return admin.execute("SELECT active FROM pg_replication_slots").fetchone() == (True,)
+
+            for end in (clone.restore, clone.close):
+                with psycopg.connect(clone.url, autocommit=True) as connection:
+                    connection.execute(
+                        "SELECT pg_create_logical_replication_slot('changes', 'test_decoding')"
+                    )
+                command = f"pg_recvlogical -U postgres -d {clone.name} -S changes --start -f /dev/null"
+                client = threading.Thread(target=own.resource.exec, args=(command.split(),), daemon=True)
+                client.start()
+                dockertest.retry(is_streaming, max_wait=30)
+                end()
+                assert admin.execute("SELECT * FROM pg_replication_slots").fetchone() is None
+            assert clone.name not in databases(own)
+
     def test_the_template_accepts_no_connections(self, template: TemplateDatabase) -> None:
         """PostgreSQL cannot copy a database that a client is connected to."""
         (name,) = (name for name in databases(template) if name.startswith("dockertest_template_"))
