@@ -43,6 +43,7 @@ RESTART_SECONDS = 5.0
 COMMIT_SECONDS = 1800.0  # how long an engine may be silent while it stores an image
 _OUR_LABEL = re.compile(rf"{re.escape(RESERVED_LABELS)}[A-Za-z0-9._-]+", re.ASCII)
 LONGEST_STOP_SECONDS = 60.0  # how far back a stop may have begun that ended a container
+LATE_EVENT_SECONDS = 0.3  # how long after the end of a container Docker may record the signal that ended it
 _PORT_IN_USE = re.compile(r":(\d+): bind: address already in use")
 # A hint, and the words of the engines that it is for.
 _START_HINTS = {
@@ -620,8 +621,12 @@ class Container:
         stops = ["kill", "stop", *(["restart"] if engine.is_podman else [])]
         params = {
             "since": f"{inspection.finished_at - LONGEST_STOP_SECONDS:.9f}",
-            # The request ends at once, since the time has passed. Podman might then leave out any event.
-            **({"stream": "false"} if engine.is_podman else {"until": f"{inspection.finished_at:.9f}"}),
+            # The request ends at that time, or at once if it has passed. Podman might then leave out any event.
+            **(
+                {"stream": "false"}
+                if engine.is_podman
+                else {"until": f"{inspection.finished_at + LATE_EVENT_SECONDS:.9f}"}
+            ),
             "filters": json.dumps({"container": [self.id], "event": [*stops, "start"]}),
         }
         what = f"read the events of {self.label}"
@@ -629,9 +634,9 @@ class Container:
             response = engine.send("get", "/events", what=what, params=params, timeout=timeout, stream=True)
             signals: list[str] = []
             for event in engine.messages(response, what):
-                if event.get("timeNano", 0) / 1e9 > inspection.finished_at:
-                    continue
                 if event.get("Action") == "start":
+                    if event.get("timeNano", 0) / 1e9 > inspection.finished_at:
+                        break
                     signals.clear()  # What ended it before does not count.
                 else:
                     signals.append((event.get("Actor") or {}).get("Attributes", {}).get("signal", ""))
