@@ -20,7 +20,7 @@ from dockertest._containers import files, logs
 from dockertest._containers.container import Container
 from dockertest._containers.create import endpoint_config
 from dockertest._containers.exec import ExecOptions, ExecResult
-from dockertest._containers.logs import LogStream
+from dockertest._containers.logs import LogCondition, LogStream
 from dockertest._engine import networks, sdk
 from dockertest._engine.inspection import Inspection, NetworkEndpoint
 from dockertest._engine.reachability import DEFAULT_NETWORKS, join_host_port
@@ -431,7 +431,11 @@ class Resource:
             return
         deadline = _clock.monotonic() + self._limit(max_wait)
         if service.log:
-            self.wait_for_log(service.log, max_wait=max_wait)
+            inspection = self._inspect()
+            since = (
+                0.0 if inspection.has_ended else inspection.finished_at
+            )  # A line of an earlier run does not count.
+            self._search_log(LogCondition.parse(service.log, 1, None), max_wait, since)
         settings = services.settings(self._handle.inspection.attrs)
         self._wait_for_answer(
             service.port,
@@ -839,7 +843,8 @@ class Resource:
         """
         Wait until *pattern* matches a line of the log, and return the match.
 
-        A log line does not prove that a service answers. Prefer `retry` if the service can be asked.
+        A log line does not prove that a service answers. Prefer `retry` if the service can be asked. The search begins with
+        the first line of the log, also after a restart: use *count* for a line of a later run.
 
         Args:
             pattern: A regular expression, searched for in each line.
@@ -853,10 +858,7 @@ class Resource:
             RetryTimeoutError: There is no such match in time.
             ContainerExitedError: The container has ended without a match.
         """
-        condition = logs.LogCondition.parse(pattern, count, fail_on)
-        limit = self._limit(max_wait)
-        with self._handle.measured_readiness():
-            return logs.wait_for(self._open_log, condition, limit, self._handle)
+        return self._search_log(LogCondition.parse(pattern, count, fail_on), max_wait)
 
     def read_file(self, path: str) -> bytes:
         """
@@ -950,11 +952,18 @@ class Resource:
 
     # Internal
 
-    def _open_log(self, is_followed: bool) -> LogStream:
-        self._handle.check_open()
-        return LogStream(
-            self._runtime.engine, self.id, tty=self._handle.inspection.tty, is_followed=is_followed
-        )
+    def _search_log(
+        self, condition: LogCondition, max_wait: float | None, since: float = 0.0
+    ) -> re.Match[str]:
+        engine, tty = self._runtime.engine, self._handle.inspection.tty
+
+        def open_log(is_followed: bool) -> LogStream:
+            self._handle.check_open()
+            return LogStream(engine, self.id, tty=tty, since=since, is_followed=is_followed)
+
+        limit = self._limit(max_wait)
+        with self._handle.measured_readiness():
+            return logs.wait_for(open_log, condition, limit, self._handle)
 
     def _inspect(self) -> Inspection:
         return self._sync(self._handle.inspect())

@@ -320,6 +320,35 @@ class TestUnknownImage:
         ) as resource:
             assert resource.url() == f"http://t@{resource.get_host_port(8080)}/passwd"
 
+    def test_a_line_of_an_earlier_run_does_not_count(
+        self, pool: dockertest.Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Some services are ready only when they have written a line to their log."""
+        monkeypatch.setattr(services, "_registered", [])
+        service = services.Service(
+            images=("busybox",),
+            port=8080,
+            probe=services.http_probe("/passwd"),
+            url=lambda _, at: at,
+            log="is ready",
+        )
+        services.register(service)
+        program = "httpd -p 8080 -h /etc; sleep 1; echo is ready; exec sleep 600"
+        with pool.run(
+            "busybox:1.35",
+            cmd=["sh", "-c", program],
+            exposed_ports=[8080],
+            wait_for="ready",
+            stop_timeout=0,
+        ) as resource:
+            resource.restart(timeout=0)
+            resource.wait_ready()
+            assert resource.logs().count("is ready") == 2
+            resource.stop(timeout=0)
+            resource.start()
+            resource.wait_ready()
+            assert resource.logs().count("is ready") == 3
+
 
 def image_name(pool: dockertest.Pool, name: str) -> str:
     """Return the full name of an image."""
