@@ -93,15 +93,6 @@ class _Default(Generic[T]):
         setattr(pool._defaults, self._name, value)
 
 
-class _Keep(_Default[bool]):
-    """The field `keep`, which also protects what the pool has made until it was set."""
-
-    def __set__(self, pool: Pool, value: bool) -> None:
-        super().__set__(pool, value)
-        if value and hasattr(pool, "_runtime"):
-            pool._runtime.session.keep_all()
-
-
 class _Client:
     """
     The field with the docker SDK's client that a pool uses.
@@ -161,7 +152,7 @@ class Pool:
     publish_ip: str | None = None
     pull_progress: OnProgress | None = None
     reaper: bool = True
-    keep: bool = cast("bool", _Keep())
+    keep: bool = cast("bool", _Default())
     ttl: float | None = None
     _given_client: sdk.DockerClient | None = field(init=False)
     _runtime: Runtime = field(init=False)

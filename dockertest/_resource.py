@@ -704,8 +704,8 @@ class Resource:
         """
         Set a time after which the reaper removes the container.
 
-        Calling this again sets a new time. The container is removed even if this process hangs or is gone, unless it is
-        kept.
+        Calling this again sets a new time. The container is removed even if this process hangs or is gone. A container that
+        is kept already stays.
 
         Args:
             seconds: From now; `None` cancels.

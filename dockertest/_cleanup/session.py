@@ -414,11 +414,6 @@ class Session:
             self.untrack(network, is_gone=False)
         self.members.volumes = [volume for volume in self.members.volumes if volume not in kept_volumes]
 
-    def keep_all(self) -> None:
-        """Protect what this session has made from its removal by the reaper."""
-        if len(self):
-            self._reaper.mark_kept(self.id)
-
     def postpones(self, pool: Closable, failure: BaseException) -> bool:
         """
         Return whether to close *pool* later because a `with` body has failed.

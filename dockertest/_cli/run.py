@@ -195,7 +195,7 @@ def _detach(pool: Pool, resource: Resource, deadline: float | None, console: Con
         return
     resource.expire(_seconds_left(deadline))
     console.note(f"it will be removed in {format_duration(_seconds_left(deadline))}")
-    pool.keep = True
+    pool.keep = True  # after `expire`, which does nothing for a kept container
 
 
 def _remove(pool: Pool, resource: Resource, console: Console) -> None:

@@ -448,7 +448,9 @@ class Container:
         session = self._runtime.session
         networks = [endpoint.network_id for endpoint in self.inspection.networks.values()]
         session.keep(self.id, networks, [mount.name for mount in self.inspection.mounts])
-        self._forget_deadline()
+        if self.has_deadline:
+            session.forget_deadline(self.id)
+            self._expires_at = None
         self._is_kept = True
         self._announce_kept()
 
@@ -473,7 +475,7 @@ class Container:
         """
         Schedule the removal of the container by the reaper in *seconds*.
 
-        `None` cancels the removal. A kept container is not removed.
+        `None` cancels the removal. Nothing is scheduled for a container that is kept already.
 
         Raises:
             InvalidOptionError: The reaper is turned off, or does not work.
@@ -520,7 +522,6 @@ class Container:
         This is printed at most once, here or by `keep`.
         """
         if self.is_open and not self._is_kept:
-            self._forget_deadline()
             if IDLE in self.inspection.labels or self.ownership is Ownership.SHARED:
                 self._runtime.session.keep(self.id, (), ())  # Otherwise the last session removes it.
             self._announce_kept()
@@ -578,11 +579,6 @@ class Container:
         else:
             self.hand_over(ownership)
         self.release(remove=False)
-
-    def _forget_deadline(self) -> None:
-        if self.has_deadline:
-            self._runtime.session.forget_deadline(self.id)
-            self._expires_at = None
 
     def _send(self, verb: str) -> None:
         path = f"/containers/{self.id}/{verb}"
