@@ -43,7 +43,8 @@ SILENCE_SECONDS = 1800.0  # that one step of a build may print nothing, on top o
 _MAX_LINE = 1 << 16  # characters; the rest of a longer line counts as another line
 _SHORTEST_SECRET = 4  # characters; a shorter value is part of too many words to be hidden, and no secret
 _BUILDS = 10  # including the repeated ones
-_OTHER_REMOVED = "layer not known"  # Podman 4, when another client removes an image while this one is looked up in the cache
+# When another client removes an image whose layers the build has found in the cache: Podman 4, and Docker's classic builder.
+_OTHER_REMOVED = re.compile(r"layer not known|failed to get digest sha256:\w+: .*no such file")
 _GET_BUILDX = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
 _NO_WORDS = (
     "Internal Server Error"  # Podman 4 without a reason, about a link that leads out of the build context
@@ -185,7 +186,7 @@ class _Build:
             try:
                 return self._classic_once()
             except ImageBuildError as error:
-                if not self._engine.is_podman or _OTHER_REMOVED not in str(error):
+                if not _OTHER_REMOVED.search(str(error)):
                     raise
                 log.info("building %s again: another image was removed during the build", self._name)
         return self._classic_once()
