@@ -63,7 +63,7 @@ def postgres(address: Address, settings: Mapping[str, str]) -> bool:
     While it starts or stops, it answers with one of the SQLSTATEs 57P01 to 57P03.
     """
     user = settings.get("POSTGRES_USER") or "postgres"
-    # Where no password is required, the server would log that there is no database of the user's name.
+    # Without the database, a server that requires no password would look for one with the user's name, and log an error.
     database = settings.get("POSTGRES_DB") or user
     names = b"user\0" + user.encode() + b"\0database\0" + database.encode() + b"\0\0"
     body = struct.pack(">i", 3 << 16) + names

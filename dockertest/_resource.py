@@ -431,10 +431,9 @@ class Resource:
             return
         deadline = _clock.monotonic() + self._limit(max_wait)
         if service.log:
+            # A line of an earlier run does not count.
             inspection = self._inspect()
-            since = (
-                0.0 if inspection.has_ended else inspection.finished_at
-            )  # A line of an earlier run does not count.
+            since = 0.0 if inspection.has_ended else inspection.finished_at
             self._search_log(LogCondition.parse(service.log, 1, None), max_wait, since)
         settings = services.settings(self._handle.inspection.attrs)
         self._wait_for_answer(

@@ -249,7 +249,7 @@ with (folder / f"{key}.in-use").open("w") as other:
     thread.start()
     while prepared._changing.acquire(blocking=False):
         prepared._changing.release()
-        time.sleep(0.01)
+        time.sleep(0.01)  # until the thread has the lock
     warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # by os.fork, from Python 3.12 on
     child = os.fork()
     if child == 0:

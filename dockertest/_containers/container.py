@@ -617,14 +617,12 @@ class Container:
         stops = ["kill", "stop", *(["restart"] if engine.is_podman else [])]
         params = {
             "since": f"{inspection.finished_at - LONGEST_STOP_SECONDS:.9f}",
-            # The request ends at that time, or at once if it has passed. Podman might then leave out any event.
-            **(
-                {"stream": "false"}
-                if engine.is_podman
-                else {"until": f"{inspection.finished_at + LATE_EVENT_SECONDS:.9f}"}
-            ),
             "filters": json.dumps({"container": [self.id], "event": [*stops, "start"]}),
         }
+        if engine.is_podman:  # With a time that has passed, it might leave out any event.
+            params["stream"] = "false"
+        else:  # The request ends at that time, or at once if it has passed.
+            params["until"] = f"{inspection.finished_at + LATE_EVENT_SECONDS:.9f}"
         what = f"read the events of {self.label}"
         try:
             response = engine.send("get", "/events", what=what, params=params, timeout=timeout, stream=True)

@@ -104,7 +104,7 @@ def create_request(
 def _first_endpoint(options: RunOptions, network: str, host_config: Mapping[str, Any]) -> str:
     """Return the network whose endpoint is part of the request; empty for none."""
     networks = options.parsed.networks
-    if not networks:
+    if not networks:  # A modifier may have chosen another mode.
         return network if host_config.get("NetworkMode") == network else ""
     # Podman refuses an endpoint in "host" or "none". With aliases the engine's own error explains the mistake.
     return networks[0] if options.network_aliases or not is_special_mode(networks[0]) else ""

@@ -622,7 +622,7 @@ class _Search:
         """
         Return the match that the condition requires, or `None`.
 
-        It is `None` if there is a failure, or if the stream or the time ends first. Without *seconds*, there is no limit.
+        It is `None` after a failure, or if the stream or the time ends first. Without *seconds*, the time is not limited.
         """
         with stream:
             matches = islice(self._matches(stream), self._condition.count - 1, None)

@@ -96,10 +96,9 @@ class Reachability:
         # Docker accepts several networks of the same name.
         ids = [endpoint.network_id or name for name, endpoint in own.items()]
         if len(ids) < 2:
-            return "".join(ids)
-        return next(
-            (network for network in ids if not networks.are_internal(self._engine, [network])), ids[0]
-        )
+            return ids[0] if ids else ""
+        outward = (network for network in ids if not networks.are_internal(self._engine, [network]))
+        return next(outward, ids[0])
 
     def _host(self, binding: BoundPort, own: Networks | None, inspection: Inspection) -> str:
         """Return the address at which a port bound on the engine's host can be reached."""

@@ -46,11 +46,10 @@ _BUILDS = 10  # including the repeated ones
 # When another client removes an image whose layers the build has found in the cache: Podman 4, and Docker's classic builder.
 _OTHER_REMOVED = re.compile(r"layer not known|failed to get digest sha256:\w+: .*no such file")
 _GET_BUILDX = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
-_NO_WORDS = (
-    "Internal Server Error"  # Podman 4 without a reason, about a link that leads out of the build context
-)
+# Podman 4, without a reason, about a relative link that leads out of the build context.
+_NO_REASON = "Internal Server Error"
 _OUTER_LINKS = (
-    f"leave relative links that lead out of the build context out with {_build_context.IGNORE_FILE}"
+    "Podman 4 rejects links that lead out of the build context; leave these out with .dockerignore: "
 )
 _NEEDS_BUILDKIT = "the Dockerfile needs BuildKit; set version='2' in BuildOptions"
 # The classic builder's words for what only BuildKit can do: flags, platforms of the build, here-documents.
@@ -416,9 +415,9 @@ class _Build:
 
     def _hint(self, words: str) -> str:
         """Return what to do about an error of the classic builder."""
-        if self._engine.is_podman and words.endswith(_NO_WORDS):
+        if self._engine.is_podman and words.endswith(_NO_REASON):
             links = _build_context.links_to_outside(self._dockerfile.context)
-            return f"{_OUTER_LINKS}: {', '.join(links)}" if links else ""
+            return _OUTER_LINKS + ", ".join(links) if links else ""
         # Docker 20 takes the lines of the document for instructions; later ones overlook it.
         is_not_understood = re.search(
             "unknown instruction|no source files were specified", words, re.IGNORECASE

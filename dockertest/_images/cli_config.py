@@ -25,7 +25,7 @@ PROXY_VARIABLES = {
     "noProxy": "NO_PROXY",
     "allProxy": "ALL_PROXY",
 }
-_KEYS = {
+_KEYS = {  # The docker CLI accepts them in any case.
     key.lower(): key
     for key in ("auths", "credsStore", "credHelpers", "currentContext", "cliPluginsExtraDirs", "proxies")
 }
@@ -65,7 +65,6 @@ class CliConfig:
             except (ValueError, RecursionError):
                 config = None
             if isinstance(config, dict):
-                # The docker CLI accepts the keys in any case.
                 yield (
                     source,
                     SecretDict(

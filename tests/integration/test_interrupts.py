@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,24 @@ def is_running(words: str) -> bool:
     return False
 
 
+@contextmanager
+def ended_by_a_handler(kind: type[Exception], seconds: float) -> Iterator[None]:
+    """Expect that the body ends with what a signal handler raises after *seconds*."""
+
+    def handler(*_: object) -> None:
+        raise kind("the test takes too long")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(kind, match=r"^the test takes too long$") as failure:
+            yield
+        assert type(failure.value) is kind
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, TimeoutError, ConnectionError, ValueError])
 def test_what_a_signal_handler_raises_is_not_an_error_of_the_engine(
     local: str, tmp_path: Path, kind: type[Exception]
@@ -214,23 +233,12 @@ def test_what_a_signal_handler_raises_is_not_an_error_of_the_engine(
     A handler of SIGALRM limits the time of a test. urllib3 would turn some of its errors into errors of its
     own.
     """
-
-    def handler(*_: object) -> None:
-        raise kind("the test takes too long")
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with FaultProxy(tmp_path / "x", local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
-            box = pool.run("busybox:1.35", cmd=["sleep", "600"])
-            for call in (lambda: box.exec(["sleep", "600"]), lambda: box.status, box.logs, box.wait):
-                proxy.next("GET .*/(json|logs)", freeze)
-                signal.setitimer(signal.ITIMER_REAL, 0.5)
-                with pytest.raises(kind, match=r"^the test takes too long$") as failure:
-                    call()
-                assert type(failure.value) is kind
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with FaultProxy(tmp_path / "x", local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        box = pool.run("busybox:1.35", cmd=["sleep", "600"])
+        for call in (lambda: box.exec(["sleep", "600"]), lambda: box.status, box.logs, box.wait):
+            proxy.next("GET .*/(json|logs)", freeze)
+            with ended_by_a_handler(kind, 0.5):
+                call()
 
 
 @pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")  # half made, as above
@@ -241,10 +249,6 @@ def test_what_a_signal_handler_raises_ends_a_wait(pool: dockertest.Pool, kind: t
 
     Each server accepts connections but never answers, so that the signal interrupts a probe.
     """
-
-    def handler(*_: object) -> None:
-        raise kind("the test takes too long")
-
     serve = "while :; do nc -l -p {} -e sleep 600; done"
     options = dockertest.RunOptions(
         repository="busybox",
@@ -254,20 +258,13 @@ def test_what_a_signal_handler_raises_ends_a_wait(pool: dockertest.Pool, kind: t
         service="redis",
         healthcheck={"test": "exit 1", "interval": 600},
     )
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with pool.run_with_options(options) as box:
-            waits: list[Callable[[], object]] = [
-                lambda: box.wait_ready(max_wait=5),
-                lambda: box.wait_for_http(8080, max_wait=5),
-                lambda: box.wait_for_port(9, max_wait=5),
-                lambda: box.wait_healthy(max_wait=5),
-            ]
-            for wait in waits:
-                signal.setitimer(signal.ITIMER_REAL, 1)
-                with pytest.raises(kind, match=r"^the test takes too long$") as failure:
-                    wait()
-                assert type(failure.value) is kind
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with pool.run_with_options(options) as box:
+        waits: list[Callable[[], object]] = [
+            lambda: box.wait_ready(max_wait=5),
+            lambda: box.wait_for_http(8080, max_wait=5),
+            lambda: box.wait_for_port(9, max_wait=5),
+            lambda: box.wait_healthy(max_wait=5),
+        ]
+        for wait in waits:
+            with ended_by_a_handler(kind, 1):
+                wait()

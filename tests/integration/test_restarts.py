@@ -1,15 +1,17 @@
 """Waiting works for containers that a policy, the user or this process restarts."""
 
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import dockertest
-from tests.engines.fault_proxy import FaultProxy, answer
+from dockertest._engine.inspection import parse_timestamp
+from tests.engines.fault_proxy import FaultProxy, answer, answer_json
 
 from .conftest import Engine
 
@@ -98,6 +100,32 @@ def test_retry_continues_while_a_policy_restarts_the_container(pool: dockertest.
     with pool.run_with_options(options, always_restart) as resource:
         assert resource.retry(lambda: resource.read_file("/ready"), max_wait=30) == b""
         assert resource.retry(lambda: resource.get_port(8080), max_wait=30) > 0
+
+
+def test_a_stop_may_be_recorded_after_the_end(local: str, engine: Engine, tmp_path: Path) -> None:
+    """
+    It counts as a stop.
+
+    Docker records the signal after it has sent it, and the container may have ended by then.
+    """
+    is_over = threading.Event()
+    with FaultProxy(tmp_path / "x", local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        server = pool.run("busybox:1.35", cmd=STOPS_AT_ONCE)
+
+        def record_late(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+            ended = parse_timestamp(engine.inspect(server.id)["State"]["FinishedAt"])
+            stop = {"Action": "kill", "Actor": {"Attributes": {"signal": "15"}}}
+            answer_json({**stop, "timeNano": int((ended + 0.01) * 1e9)})(client, forward)
+
+        def start_again() -> None:
+            dockertest.retry(lambda: any("/events" in line for line in proxy.requests), max_wait=20)
+            engine.client.api.start(server.id)
+            is_over.set()
+
+        proxy.next("/events", record_late)
+        engine.client.api.stop(server.id, timeout=5)
+        with in_thread(start_again):
+            assert server.retry(is_over.is_set, max_wait=30) is True
 
 
 @pytest.mark.parametrize("by", ["docker", "resource"])
