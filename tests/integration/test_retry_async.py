@@ -54,9 +54,9 @@ def test_an_attempt_that_hangs_is_cancelled(pool: dockertest.Pool) -> None:
 
     began = time.monotonic()
     with pytest.raises(dockertest.RetryTimeoutError) as caught:
-        asyncio.run(pool.retry_async(op, attempt_timeout=0.1, max_wait=0.5, on=ConnectionError))
-    assert time.monotonic() - began < 5
-    assert cancelled == caught.value.attempts >= 2
+        asyncio.run(pool.retry_async(op, attempt_timeout=0.1, max_attempts=3, on=ConnectionError))
+    assert time.monotonic() - began < 30
+    assert cancelled == caught.value.attempts == 3
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
