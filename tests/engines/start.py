@@ -1,8 +1,8 @@
 """
 Start or stop the additional engines for the tests.
 
-`make engines` starts them, and `make engines-stop` stops them. An engine that answers is left as it is. `others.py`
-describes the engines.
+`make engines` starts them, and `make engines-stop` stops them. An engine that answers is left as it is. One that is
+started loses what earlier tests left in its storage. `others.py` describes the engines.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import trustme
 
 import dockertest
@@ -56,13 +57,16 @@ def main() -> int:
 
 def start(other: Other) -> None:
     """Start the engine if it does not answer, and load the images."""
-    if not answers(other):
+    is_new = not answers(other)
+    if is_new:
         require_tools()
         make_tree(other)
         stop(other)  # remove the remains of an engine that no longer answers
         connect(other)
         launch(other)
     load_images(other)
+    if is_new:
+        remove_remains(other)
     with pool(other) as remote:
         version = ensure.name_of(remote)
     variables = " ".join(f"{key}={value}" for key, value in other.environ.items())
@@ -166,11 +170,8 @@ def load_images(other: Other) -> None:
     with dockertest.Pool(timeout=600) as local, pool(other) as remote:
         prefix = make.provide(local, make.NEEDED, os.environ.get("DOCKERTEST_IMAGE_PREFIX", ""))
         ours, theirs = standins.present(local), standins.present(remote)
-        names = [
-            name
-            for name in ((prefix or make.REGISTRY.get(image, "")) + image for image in make.NEEDED)
-            if ours[name]["Labels"] != theirs.get(name, {"Labels": 0})["Labels"]
-        ]
+        wanted = [(prefix or make.REGISTRY.get(image, "")) + image for image in make.NEEDED]
+        names = [name for name in wanted if ours[name]["Labels"] != theirs.get(name, {"Labels": 0})["Labels"]]
         if names:
             print(f"{other.name}: loading {', '.join(names)}", flush=True)
             # The SDK's method saves a single image with all its layers, but images share layers.
@@ -182,14 +183,36 @@ def load_images(other: Other) -> None:
                     raise StartError(f"cannot load the images: {answer['error']}")
 
 
+def remove_remains(other: Other) -> None:
+    """
+    Remove what tests left in the storage: containers, volumes, networks, and images that the default engine lacks.
+
+    Listing hundreds of images takes Podman 4 more than 10 s.
+    """
+    with dockertest.Pool() as local, pool(other) as remote:
+        remove_containers(remote)
+        api = remote.client.api
+        api.prune_volumes(filters={} if other.is_podman else {"all": ["true"]})
+        api.prune_networks()  # type: ignore[no-untyped-call]
+        kept = standins.present(local).keys()
+        needed = {image["Id"] for name, image in standins.present(remote).items() if name in kept}
+        remains = {image["Id"] for image in api.images()} - needed
+        for image in remains:
+            with suppress(docker.errors.ImageNotFound):  # it was removed together with another one
+                api.remove_image(image, force=True)
+        print(
+            f"{other.name}: removed the remains of earlier tests, {len(remains)} images among them",
+            flush=True,
+        )
+
+
 def stop(other: Other) -> None:
     """Stop the engine and remove everything except its storage."""
     if not Path("/run/netns", other.namespace).exists():
         return
     if answers(other):
         with pool(other) as remote:
-            for container in remote.client.api.containers(all=True):
-                remote._runtime.engine.remove(container["Id"])  # which also removes its cgroup
+            remove_containers(remote)
     for first in first_processes(other):
         os.kill(first, signal.SIGTERM)
     try:
@@ -203,6 +226,12 @@ def stop(other: Other) -> None:
     execute(["ip", "netns", "delete", other.namespace])
     remove_groups(other)
     print(f"{other.name}: stopped; its storage is in {other.folder} and {other.tree}", flush=True)
+
+
+def remove_containers(remote: dockertest.Pool) -> None:
+    """Remove all containers of an engine, and thereby their control groups."""
+    for container in remote.client.api.containers(all=True):
+        remote._runtime.engine.remove(container["Id"])
 
 
 def first_processes(other: Other) -> list[int]:
