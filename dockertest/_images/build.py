@@ -43,8 +43,12 @@ SILENCE_SECONDS = 1800.0  # that one step of a build may print nothing, on top o
 _MAX_LINE = 1 << 16  # characters; the rest of a longer line counts as another line
 _SHORTEST_SECRET = 4  # characters; a shorter value is part of too many words to be hidden, and no secret
 _BUILDS = 10  # including the repeated ones
-# When another client removes an image whose layers the build has found in the cache: Podman 4, and Docker's classic builder.
-_OTHER_REMOVED = re.compile(r"layer not known|failed to get digest sha256:\w+: .*no such file")
+# When another client removes an image that the build has found in the cache: Podman 4, then Docker's classic builder.
+_OTHER_REMOVED = re.compile(
+    "layer not known|[0-9a-f]{64}: image not known"
+    r"|failed to get digest sha256:\w+: .*no such file|unknown parent image ID sha256:"
+    '|[Nn]o such image: sha256:|unable to find image "sha256:'
+)
 _GET_BUILDX = "install docker-buildx-plugin (Debian: docker-buildx), or use version='1'"
 # Podman 4, without a reason, about a relative link that leads out of the build context.
 _NO_REASON = "Internal Server Error"

@@ -203,6 +203,7 @@ def edit(pattern: bytes, replacement: bytes) -> Fault:
 
     def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
         with forward() as upstream:
+            threading.Thread(target=_carry, args=(client, upstream), daemon=True).start()
             answered = b""
             while data := upstream.recv(65536):
                 answered += data

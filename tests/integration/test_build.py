@@ -24,7 +24,7 @@ import pytest
 
 import dockertest
 from dockertest._images import build as _build
-from tests.engines.fault_proxy import FaultProxy, freeze, refuse
+from tests.engines.fault_proxy import FaultProxy, edit, freeze, refuse
 from tests.engines.tls_front import Front, certificates
 
 from .conftest import Engine, skip_if_unsupported
@@ -49,14 +49,18 @@ def version(request: pytest.FixtureRequest) -> Version:
 
 
 @pytest.fixture
-def context(pool: dockertest.Pool, tmp_path: Path) -> Path:
-    """A folder with a Dockerfile that has two stages and a local base image."""
+def context(pool: dockertest.Pool, tmp_path: Path, name: str) -> Path:
+    """
+    A folder with a Dockerfile that has two stages and a local base image.
+
+    Its layers belong to this test alone, so that no other test removes them.
+    """
     (tmp_path / "Dockerfile").write_text(
         f"""
 FROM {pool.image_prefix}busybox:1.35 AS first
 ARG GREETING=none
 ARG SECRET=none
-LABEL purpose=test
+LABEL purpose=test name={name}
 COPY . /context
 RUN echo "$GREETING" > /greeting && echo $SECRET > /dev/null
 FROM first AS second
@@ -71,12 +75,16 @@ CMD ["sleep", "600"]
 @pytest.fixture
 def image(pool: dockertest.Pool, name: str) -> Iterator[str]:
     """A name for an image, which is removed after the test."""
+
+    def remove() -> None:
+        for built in pool.client.images.list(name=name):
+            for tag in built.tags:
+                if tag.startswith(f"{name}:"):  # the image may also have names from other sources
+                    pool.client.images.remove(tag, force=True)
+
     yield name
     # Podman cannot list images while another one is being removed.
-    for built in dockertest.retry(lambda: pool.client.images.list(name=name), max_wait=10):
-        for tag in built.tags:
-            if tag.startswith(f"{name}:"):  # the image may also have names from other sources
-                pool.client.images.remove(tag, force=True)
+    dockertest.retry(remove, on=docker.errors.APIError)
 
 
 def test_a_dockerfile_is_built_and_run(
@@ -337,6 +345,35 @@ def test_a_link_that_leads_out_of_the_context(
             assert links.stdout == "../../elsewhere\n"
 
 
+_ID = 32 * "1f"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "committing container: creating image: layer not known",
+        f"creating build container: {_ID}: image not known",
+        f"failed to get digest sha256:{_ID}: open /var/lib/docker/{_ID}: no such file or directory",
+        f"failed to export image: failed to set parent sha256:{_ID}: unknown parent image ID sha256:{_ID}",
+        f"No such image: sha256:{_ID}",
+        f'unable to find image "sha256:{_ID}"',
+    ],
+)
+def test_a_build_is_repeated_after_the_removal_of_another_image(
+    local: str, tmp_path_factory: pytest.TempPathFactory, context: Path, image: str, words: str
+) -> None:
+    """The build had found that image in the cache."""
+    with (context / "Dockerfile").open("a") as file:
+        file.write(f"LABEL long={300 * 'x'}\n")
+    path = tmp_path_factory.mktemp("front") / "x"
+    with FaultProxy(path, local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        error = json.dumps({"error": words}).encode()
+        proxy.next("POST .*/build", edit(rb'\{"stream":"[^"\n]*LABEL long[^\n]*\}', error))
+        pool.build_and_run(image, context / "Dockerfile").close()
+    assert len([line for line in proxy.requests if "/build?" in line]) == 2
+
+
+@pytest.mark.soak
 def test_builds_beside_removals_of_images(pool: dockertest.Pool, context: Path, name: str) -> None:
     """
     They succeed.
