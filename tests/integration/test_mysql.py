@@ -348,11 +348,12 @@ class TestContent:
             with template.clone() as clone:
                 assert rows(clone.url, "SELECT COUNT(*) FROM log") == [(0,)]
                 names.append(clone.name)
-            connection = connect(clone.url, autocommit=True)
-            LEFT_OPEN.append(connection)
-            template.clone().close()
             with suppress(pymysql.Error):  # if it was disconnected
-                connection.query("INSERT INTO log (text) VALUES ('late')")
+                LEFT_OPEN.append(connect(clone.url, autocommit=True))
+            template.clone().close()
+            for connection in LEFT_OPEN:
+                with suppress(pymysql.Error):
+                    connection.query("INSERT INTO log (text) VALUES ('late')")
         assert len(names) == 4
 
 
