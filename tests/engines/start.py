@@ -185,9 +185,9 @@ def load_images(other: Other) -> None:
 
 def remove_remains(other: Other) -> None:
     """
-    Remove what tests left in the storage: containers, volumes, networks, and images that the default engine lacks.
+    Remove containers, volumes, networks, and images that the default engine lacks.
 
-    Listing hundreds of images takes Podman 4 more than 10 s.
+    Tests left them in the storage. Listing hundreds of images takes Podman 4 more than 10 s.
     """
     with dockertest.Pool() as local, pool(other) as remote:
         remove_containers(remote)

@@ -121,6 +121,14 @@ class Engine:
         """Return whether a volume exists."""
         return any(item.name == volume for item in self.client.volumes.list())
 
+    def has_image(self, name: str) -> bool:
+        """Return whether an image with that name exists."""
+        try:
+            self.client.images.get(name)
+        except docker.errors.ImageNotFound:
+            return False
+        return True
+
     def images(self, label: str, *, everything: bool = False) -> list[str]:
         """
         Return the ids of the images with a label.

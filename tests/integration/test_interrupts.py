@@ -182,7 +182,7 @@ pool.build_and_run_with_build_options(dockertest.BuildOptions({str(context)!r}, 
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
     dockertest.retry(lambda: not is_running(name), max_wait=15)
     dockertest.retry(lambda: name not in json.dumps(engine.client.api.containers(all=True)), max_wait=15)
-    assert not engine.client.images.list(name=name)
+    assert not engine.has_image(name)
 
 
 def is_running(words: str) -> bool:
