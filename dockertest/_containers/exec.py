@@ -28,6 +28,10 @@ _SHOWN_COMMAND_LENGTH = 200  # characters of a command in messages
 # Ctrl-D, which ends the input of a terminal: the first one submits an unfinished line, the second one is the end.
 _TYPED_END_OF_INPUT = b"\x04\x04"
 
+# What the engine takes for the end of an interactive session, by default the two bytes of Ctrl-P Ctrl-Q: something that no
+# input contains.
+_DETACH_KEYS = "ctrl-_,ctrl-^,ctrl-_,ctrl-^,ctrl-_,ctrl-^,ctrl-]"
+
 
 class Writer(Protocol):
     """A binary stream to write to."""
@@ -57,7 +61,11 @@ class ExecOptions(TypedDict, total=False):
     """The same for the error output."""
 
     tty: bool
-    """Whether the command gets a terminal. It has one stream of output, and its input ends with a typed Ctrl-D."""
+    """
+    Whether the command gets a terminal. It has one stream of output, and its input ends with a typed Ctrl-D.
+
+    A terminal cuts lines of its input after 4,095 bytes.
+    """
 
     user: str
     """The user that runs the command: `"name"`, `"name:group"` or numeric ids; the container's user by default."""
@@ -139,6 +147,7 @@ def run(
         "WorkingDir": _validation.parse_str("working_dir", options.get("working_dir", "")),
         "Tty": _validation.parse_bool("tty", options.get("tty", False)),
         "AttachStdin": source is not None,
+        "DetachKeys": _DETACH_KEYS,
         "AttachStdout": True,
         "AttachStderr": True,
     }

@@ -439,6 +439,13 @@ def test_with_a_tty_the_end_of_input_is_ctrl_d(connected_box: dockertest.Resourc
     )
 
 
+def test_a_tty_is_not_detached_from(connected_box: dockertest.Resource) -> None:
+    """By default, Ctrl-P Ctrl-Q in the input would end the session."""
+    result = connected_box.exec(["cat"], stdin=b"abc\x10\x11def\n", tty=True, timeout=20)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("abc\x10def\r\n")
+
+
 # Invalid options.
 
 
