@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dockertest import _clock
 from dockertest.errors import DockerUnavailableError
@@ -81,7 +81,7 @@ class SSHConnector:
                 errors.seek(0)
                 output = errors.read().decode(errors="replace").strip().splitlines()
                 if output and isinstance(failure, OSError):
-                    raise _ssh_error(output[-1]) from failure
+                    raise _ssh_error(output) from failure
                 raise
         return connection
 
@@ -106,10 +106,11 @@ class SSHConnector:
         return names[0] if names else ""
 
 
-def _ssh_error(line: str) -> DockerUnavailableError:
-    """Return the error for the last line that ssh has written."""
-    words = line.strip().removeprefix("ssh: ").rstrip(".")
-    return DockerUnavailableError(f"ssh: {words}", reason="busy" if REJECTED_LOGIN in line else "ssh")
+def _ssh_error(lines: list[str]) -> DockerUnavailableError:
+    """Return the error for the lines that ssh has written."""
+    words = lines[-1].strip().removeprefix("ssh: ").rstrip(".")
+    is_busy = any(REJECTED_LOGIN in line for line in lines)
+    return DockerUnavailableError(f"ssh: {words}", reason="busy" if is_busy else "ssh")
 
 
 def _host(url: str) -> str:
@@ -126,7 +127,7 @@ def test_command(url: str) -> str:
 
 def _login(url: str) -> list[str]:
     parts = urlsplit(url)
-    user = ["-l", parts.username] if parts.username else []
+    user = ["-l", unquote(parts.username)] if parts.username else []
     return [*user, *(["-p", str(parts.port)] if parts.port else [])]
 
 

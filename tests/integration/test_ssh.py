@@ -3,11 +3,13 @@
 import getpass
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -206,6 +208,32 @@ def test_the_message_of_ssh_is_shown(sshd: Sshd, file: Literal["authorized", "kn
 def test_a_dead_ssh_server(sshd: Sshd, black_hole: str) -> None:
     """The connection times out."""
     assert "timed out; " in str(failure(f"ssh://me@127.0.0.1:{black_hole.rpartition(':')[2]}"))
+
+
+def test_a_busy_ssh_server_is_asked_again() -> None:
+    """It closes connections while too many others are logging in."""
+    count = 0
+
+    def reject() -> None:
+        nonlocal count
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                count += 1
+                client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=reject, daemon=True).start()
+        with pytest.raises(dockertest.DockerUnavailableError, match="ssh: ") as caught:
+            ssh.SSHConnector(f"ssh://127.0.0.1:{listener.getsockname()[1]}", 5)(5)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert caught.value.reason == "busy"
+    assert count == len(ssh.RETRY_PAUSES) + 1
+
+
+def test_the_user_of_an_address_is_decoded() -> None:
+    """A name with an `@` can only be written with `%40`."""
+    assert "me@corp" in ssh.SSHConnector("ssh://me%40corp@host", 5).argv
 
 
 def test_no_ssh_server_listens(sshd: Sshd) -> None:
