@@ -328,6 +328,7 @@ def _new_connection(usual: Any, connection: Any, families: set[int]) -> socket.s
                 failure = error
             else:
                 opened.settimeout(timeout if isinstance(timeout, (int, float)) else None)
+                streams.enable_keepalive(opened)
                 return opened
     finally:
         connection._dns_host, connection.timeout = name, timeout
