@@ -6,6 +6,7 @@ from dockertest._containers.logs import RECENT_MESSAGES, Position, split_termina
 
 STAMP = b"2026-11-28T18:00:00.000000001Z "
 LATER = b"2026-11-28T18:00:00.500000000Z "
+NEVER = b"2999-01-01T00:00:00.000000000Z "
 EARLIER = b"2026-11-28T17:59:59.999999999Z "
 TIME = 1795888800_000000001
 
@@ -36,18 +37,28 @@ def test_the_timestamp_of_a_message_is_removed(message: bytes, expected: tuple[i
     [
         (STAMP + b"line\r\n", [b"line\r\n"]),
         (STAMP + b"x" * 16384 + LATER + b"rest\r\n", [b"x" * 16384, b"rest\r\n"]),
-        (STAMP + b"no end" + STAMP + b"again\r\n", [b"no end", b"again\r\n"]),
-        (STAMP + EARLIER + b"own time\r\n", [EARLIER + b"own time\r\n"]),
+        (STAMP + b"x" * 16384 + LATER + b"y" * 16384 + LATER + b"z", [b"x" * 16384, b"y" * 16384, b"z"]),
+        (STAMP + b"valid until " + LATER + b"\r\n", [b"valid until " + LATER + b"\r\n"]),
         (b"no time\r\n", [b"no time\r\n"]),
     ],
 )
 def test_a_terminals_line_is_split_into_messages(line: bytes, expected: list[bytes]) -> None:
-    """
-    The engine's timestamps are never earlier than the first one.
-
-    The timestamps of a program may be earlier.
-    """
+    """The engine writes its timestamps after 16 KiB; others are a program's own."""
     assert [message for _, message in split_terminal_line(line)] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (STAMP + b"no end" + LATER + b"again\r\n", [b"no end", b"again\r\n"]),
+        (STAMP + EARLIER + b"own time\r\n", [EARLIER + b"own time\r\n"]),
+        (STAMP + b"until " + NEVER + b"\r\n", [b"until " + NEVER + b"\r\n"]),
+    ],
+)
+def test_a_line_may_be_continued_after_a_restart(line: bytes, expected: list[bytes]) -> None:
+    """The engine's timestamp is not earlier than the first one, and has passed."""
+    latest, _ = split_timestamp(LATER)
+    assert [message for _, message in split_terminal_line(line, latest)] == expected
 
 
 def new(position: Position, messages: list[tuple[int, int, bytes]]) -> list[bytes]:

@@ -35,9 +35,12 @@ RECENT_MESSAGES = 10_000  # that are remembered if their times are precise
 CHECK_SECONDS = 5.0  # that the engine may take to answer whether the container has ended
 RESTART_SECONDS = 2.0  # that Podman may take to restart a container by its policy
 POLL_SECONDS = 0.02
+CUTS = 3  # in a row that come within a second
 SAFE_SECONDS = 0.1  # Podman leaves lines out of a followed log from 0.25 s after the container has ended.
 
 _SECOND = 10**9  # nanoseconds
+_MESSAGE_BYTES = 16384  # of the longest message; longer lines consist of several
+_CLOCK_SECONDS = 60  # that the engine's clock may be ahead
 _REMEMBERED_NANOSECONDS = int((RESUME_OVERLAP_SECONDS + 1) * _SECOND)
 _STREAMS = (streams.STDIN, streams.STDOUT, streams.STDERR)
 
@@ -257,12 +260,17 @@ class FollowedLog:
         read again from the last known message on, once more after the container has ended. Podman leaves lines out of a
         followed log once the container has ended, so nothing that arrives after that is used.
         """
+        cuts = 0
         try:
             while True:
+                began = _clock.monotonic()
                 try:
                     yield from self._new_messages()
                 except EngineError as error:
-                    if not is_read_timeout(error) and not self.is_last.is_set():
+                    is_cut = error.reason == "disconnected"  # Proxies close connections that are silent.
+                    cuts = cuts + 1 if is_cut and _clock.monotonic() < began + 1 else 0
+                    is_over = cuts > CUTS if is_cut else not is_read_timeout(error)
+                    if is_over and not self.is_last.is_set():
                         raise
                     # A container may be silent for any time, but the engine has to answer.
                     self._engine.inspect(self._container)
@@ -334,11 +342,13 @@ class FollowedLog:
     def _received(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield each message with its stream, before it its time in nanoseconds."""
         if self._tty:
+            restarted = self._engine.inspect(self._container).finished_at > 0
             while line := streams.read_line(self.response):
                 # A program may write such a line too, but hardly with the id of its container.
                 if self._container.encode() in line and (error := streams.parse_error(line, self._what)):
                     raise error
-                for time, message in split_terminal_line(line):
+                latest = int(_clock.time() + _CLOCK_SECONDS) * _SECOND if restarted else 0
+                for time, message in split_terminal_line(line, latest):
                     yield streams.STDOUT, time, message
             return
         for stream, frame in streams.frames(self.response, self._what):
@@ -471,13 +481,18 @@ def split_timestamp(message: bytes) -> tuple[int, bytes]:
     return (time, message[match.end() :]) if match and time else (0, message)
 
 
-def split_terminal_line(line: bytes) -> Iterator[tuple[int, bytes]]:
+def split_terminal_line(line: bytes, latest: int = 0) -> Iterator[tuple[int, bytes]]:
     """
     Yield the messages in one line of a terminal's output, each with its time.
 
     Times are in nanoseconds. A line longer than 16 KiB consists of several messages, and so does one that was continued
     after a restart. The log of a terminal has no frames, so their times stand in the middle of the line. A program may
-    write such times too, but it wrote them before the engine received the line: only later ones are the engine's.
+    write such times too, such as the end of a certificate. Those of the engine stand after 16 KiB, or elsewhere between
+    the time of the message before and *latest*.
+
+    Args:
+        line: The line.
+        latest: Until when it may have been continued after a restart; 0 for a container that was never restarted.
     """
     time, _ = split_timestamp(line)
     if not time:
@@ -486,7 +501,7 @@ def split_terminal_line(line: bytes) -> Iterator[tuple[int, bytes]]:
     start = line.index(b" ") + 1
     for match in _DOCKER_TIMESTAMP.finditer(line, start):
         later = _nanoseconds(match)
-        if later >= time:
+        if time <= later and (match.start() - start == _MESSAGE_BYTES or later <= latest):
             yield time, line[start : match.start()]
             time, start = later, match.end()
     yield time, line[start:]

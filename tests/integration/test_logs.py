@@ -181,6 +181,42 @@ def test_a_long_line_arrives_complete(pool: dockertest.Pool, tty: bool) -> None:
         assert [len(line) for line in resource.stream_logs()] == [100000, 5]
 
 
+@pytest.mark.parametrize("tty", [False, True])
+def test_times_that_a_program_writes_are_part_of_its_lines(pool: dockertest.Pool, tty: bool) -> None:
+    """A time in the future is not taken for that of the line."""
+    text = "valid until 2999-01-01T00:00:00.000000000Z for all"
+    command = ["sh", "-c", f"echo {text}; sleep 2; echo end"]
+    with (
+        pool.run("busybox:1.35", tty=tty, cmd=command) as resource,
+        resource.stream_logs() as lines,
+    ):
+        assert list(lines) == [text, "end"]
+
+
+def test_a_followed_log_survives_a_proxy_that_closes_silent_connections(
+    pool: dockertest.Pool, tmp_path: Path
+) -> None:
+    """It is followed again, with every line once."""
+
+    def close_soon(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
+        with forward() as upstream:
+            threading.Timer(1.5, upstream.shutdown, (socket.SHUT_RDWR,)).start()
+            relay(client, upstream)
+
+    script = "echo a; sleep 2; echo b; sleep 2; echo c"
+    with (
+        pool.run("busybox:1.35", cmd=["sh", "-c", script]) as resource,
+        FaultProxy(tmp_path / "x").running() as proxy,
+        dockertest.Pool(proxy.endpoint) as behind,
+    ):
+        proxy.next("GET .*/logs", close_soon)
+        proxy.next("GET .*/logs", close_soon)
+        seen = behind.container_by_name(resource.name)
+        assert seen
+        with seen.stream_logs() as lines:
+            assert list(lines) == ["a", "b", "c"]
+
+
 def test_a_very_long_line_takes_no_longer_than_many_short_ones(pool: dockertest.Pool) -> None:
     """
     It arrives in thousands of messages.
