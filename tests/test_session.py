@@ -40,6 +40,34 @@ def raising(error: BaseException) -> "Callable[[], NoReturn]":
     return call
 
 
+def test_members_may_be_changed_by_several_threads() -> None:
+    """None that is added is lost, and none that is removed comes back."""
+
+    class Item:
+        is_spare = False
+
+        def __init__(self, name: str, meanwhile: "Callable[[], object] | None" = None) -> None:
+            self.name, self._meanwhile = name, meanwhile
+
+        @property
+        def id(self) -> str:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            if meanwhile:
+                meanwhile()
+            return self.name
+
+    def change() -> None:
+        members.untrack(second, is_gone=True)
+        members.containers.append(added)
+
+    members: Any = Members()
+    first, second, added = Item("first"), Item("second"), Item("added")
+    last = Item("last", change)
+    members.containers += [first, second, last]
+    members.untrack(first, is_gone=True)
+    assert members.containers == [last, added]
+
+
 class TestRunInParallel:
     """Calls made at the same time."""
 

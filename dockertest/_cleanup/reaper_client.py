@@ -36,6 +36,7 @@ from dockertest._cleanup import reaper
 from dockertest._cleanup.reaper import Evidence, Hold, Records
 from dockertest._cleanup.registry import registry
 from dockertest._engine.client import EngineClient
+from dockertest._interruption import interrupts_package
 from dockertest._settings import prepared_unused, state_folder
 from dockertest.errors import DockertestError, EngineError
 
@@ -255,6 +256,9 @@ class ReaperClient:
         self._locks: dict[str, Descriptor | None] = {}  # by session that has begun
         self._sessions: set[str] = set()  # those of them that want the reaper
         self._holds: dict[str, set[Hold]] = {}  # by session
+        self._recorded: set[tuple[str, Hold]] = (
+            set()
+        )  # those of them that other processes see, with their sessions
         self._deadlines: dict[str, float] = {}  # by container
         self._idle: dict[Hold, float] = {}  # when a container may be removed that no session holds any more
         self._programs: set[int] = set()
@@ -345,7 +349,8 @@ class ReaperClient:
                 return
             lock = self._locks.pop(session)
             self._sessions.discard(session)
-            self._holds.pop(session, None)
+            for hold in self._holds.pop(session, ()):
+                self._recorded.discard((session, hold))
             self._tell({"message": "abandon" if doubtful else "end", "session": session})
             if lock is not None:
                 lock.close()
@@ -400,21 +405,29 @@ class ReaperClient:
             if self._locks.get(session) is None:
                 raise OSError(errno.ENOLCK, "the session has no lock", str(self._records.folder))
             holds = self._holds.setdefault(session, set())
-            if hold in holds:
+            if (session, hold) in self._recorded:
                 return
             holds.add(hold)
             # The reaper knows it first. Otherwise the hold would stay if this process died in between.
             if session in self._sessions:
                 self._tell({"message": "hold", "session": session, **hold._asdict()})
         try:
+            # Another thread may be doing the same. Neither may look for the container before it is recorded.
             self._pass_gate(lambda: self._records.begin_hold(hold.key, session, self._url), timeout)
         except BaseException:
-            holds.discard(hold)
+            if (session, hold) not in self._recorded:
+                holds.discard(hold)
             raise
+        holds.add(hold)
+        self._recorded.add((session, hold))
 
     def is_held(self, hold: Hold, *, beside: str) -> bool:
         """Return whether a living session other than *beside* holds a container."""
         return self._records.is_held(hold.key, beside=beside)
+
+    def holds(self, session: str) -> bool:
+        """Return whether a session holds a container."""
+        return bool(self._holds.get(session))
 
     def shares(self, session: str) -> bool:
         """Return whether a session holds a container that a test run shares."""
@@ -424,18 +437,22 @@ class ReaperClient:
         """
         End the holds of a session, and return the failures.
 
-        A container that no living session holds any more is removed once its idle time has passed.
+        A container that no living session holds any more is removed once its idle time has passed. A signal handler leaves
+        those that are being removed at this moment: it may have interrupted that.
 
         Args:
             timeout: Seconds to wait for other processes that change their holds at this moment.
         """
         failures: list[Exception] = []
+        is_interruption = interrupts_package()
         boot = reaper.boot_of(self.identity)
         for hold in list(self._holds.get(session, ())):
             end = partial(reaper.release, _request(engine), self._records, hold, session=session, boot=boot)
             try:
-                seconds, _ = self._pass_gate(end, timeout)
+                seconds, _ = self._pass_gate(end, 0.0 if is_interruption else timeout)
             except (DockertestError, OSError) as error:
+                if is_interruption and isinstance(error, BlockingIOError):
+                    continue
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 which, cli = f"label={hold.label}={hold.key}", engine.endpoint.cli
                 failures.append(
@@ -445,19 +462,23 @@ class ReaperClient:
                     )
                 )
                 continue
-            self._holds[session].discard(hold)
+            self._holds.get(session, set()).discard(hold)
+            self._recorded.discard((session, hold))
             if seconds is not None and session in self._sessions:
                 with self._lock:
                     self._idle[hold] = _clock.monotonic() + seconds
                     self._tell({"message": "idle", "seconds": seconds, **hold._asdict()})
         return failures
 
-    def replace(self, engine: EngineClient, labels: Mapping[str, str], container: str) -> bool | None:
+    def replace(
+        self, engine: EngineClient, labels: Mapping[str, str], container: str, *, beside: str
+    ) -> bool | None:
         """
         Remove a container for reuse that has other options than wanted.
 
         Returns:
-            Whether it is gone; `None` if a living session holds it, and `False` if that cannot be known.
+            Whether it is gone; `None` if a living session other than *beside* holds it, and `False` if that cannot be
+            known.
 
         Raises:
             EngineError: The engine refused.
@@ -469,7 +490,7 @@ class ReaperClient:
 
         def remove() -> bool | None:
             with self._records.gate(key) as gate:
-                if self._records.is_held(key):
+                if self._records.is_held(key, beside=beside):
                     return None
                 engine.remove(container)
                 gate.remove()
@@ -869,7 +890,7 @@ class ReaperClient:
         if self._process is not None:
             self._process.returncode = 0  # It is not this process's child.
         self._locks, self._sessions, self._deadlines, self._programs = {}, set(), {}, set()
-        self._holds, self._idle, self._reapers = {}, {}, []
+        self._holds, self._recorded, self._idle, self._reapers = {}, set(), {}, []
         self._channel, self._process, self._is_unresponsive = None, None, False
 
 

@@ -13,8 +13,8 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol, TypeVar
 
 from dockertest import _clock
 from dockertest._cleanup import inventory
@@ -38,6 +38,8 @@ from dockertest.errors import (
 )
 
 log = logging.getLogger("dockertest")
+
+T = TypeVar("T")
 
 SWEEP_SECONDS = 5.0  # how long the engine may take to remove what it created without telling us
 INTERRUPTION_SECONDS = 5.0  # how long a close in a signal handler waits for threads that create something
@@ -123,15 +125,15 @@ class Members:
     def untrack(self, owned: Owned, *, is_gone: bool) -> None:
         """Drop *owned*; if it is gone from the engine, drop other handles of it too."""
 
-        def stays(other: Owned) -> bool:
-            return other is not owned and not (is_gone and other.id == owned.id)
+        def goes(other: Owned) -> bool:
+            return other is owned or (is_gone and other.id == owned.id)
 
-        self.containers = [one for one in self.containers if stays(one)]
-        self.networks = [one for one in self.networks if stays(one)]
+        _discard(self.containers, goes)
+        _discard(self.networks, goes)
 
     def owns_network(self, network: str) -> bool:
         """Return whether a network, given by name or id, is among them."""
-        return any(network in (one.id, one.name) for one in self.networks)
+        return any(network in (one.id, one.name) for one in list(self.networks))
 
     def close(self, timeout: float) -> list[Exception]:
         """
@@ -162,10 +164,23 @@ class Members:
 
         An engine may refuse to remove something that another container still needs.
         """
-        calls = [one.close for one in reversed(listed())]
+        calls = [one.close for one in reversed(list(listed()))]
         failures = [result for result in run_in_parallel(calls, workers) if isinstance(result, Exception)]
         is_refused = any(getattr(failure, "status", None) is not None for failure in failures)
         return self._close_all(listed, workers) if is_refused and len(listed()) < len(calls) else failures
+
+
+def _discard(items: list[T], goes: Callable[[T], bool]) -> bool:
+    """
+    Remove items from a list, and return whether there were any.
+
+    Other threads, and a signal handler that interrupts this, may change the list at the same time.
+    """
+    found = [item for item in list(items) if goes(item)]
+    for item in found:
+        with suppress(ValueError):  # Another thread was faster.
+            items.remove(item)
+    return bool(found)
 
 
 class Session:
@@ -278,17 +293,21 @@ class Session:
         """Return whether another living session holds a container."""
         return self._reaper.is_held(hold, beside=self.id)
 
+    def has_open(self, container: str) -> bool:
+        """Return whether this session has a handle of a container that is not closed."""
+        return any(one.id == container for one in self.containers())
+
     def replace(self, labels: Mapping[str, str], container: str) -> bool | None:
         """
         Remove a container that was started for reuse with other options.
 
         Returns:
-            Whether it is gone; `None` if a living session holds it, and `False` if that cannot be known.
+            Whether it is gone; `None` if another living session holds it, and `False` if that cannot be known.
 
         Raises:
             EngineError: The engine refused.
         """
-        return self._reaper.replace(self._engine, labels, container)
+        return self._reaper.replace(self._engine, labels, container, beside=self.id)
 
     @property
     def engine_name(self) -> str:
@@ -317,13 +336,12 @@ class Session:
     def untrack_volume(self, volume: OwnedVolume) -> None:
         """Drop a closed volume."""
         members = self.members
-        if any(one is volume for one in members.volumes):
-            members.volumes = [one for one in members.volumes if one is not volume]
+        if _discard(members.volumes, lambda one: one is volume):
             members.closed_volumes.add(volume.name)
 
     def owns_volume(self, name: str) -> bool:
         """Return whether a volume is removed with this session."""
-        return any(name == one.name for one in self.members.volumes)
+        return any(name == one.name for one in list(self.members.volumes))
 
     def owned_volumes(self, names: Iterable[str]) -> list[str]:
         """
@@ -351,7 +369,7 @@ class Session:
 
     def containers(self) -> list[OwnedContainer]:
         """Return the containers in use that are not closed, oldest first, without spares."""
-        return [one for one in self.members.containers if not one.is_spare]
+        return [one for one in list(self.members.containers) if not one.is_spare]
 
     def owns_network(self, network: str) -> bool:
         """Return whether a network, given by name or id, is removed with this session."""
@@ -406,13 +424,14 @@ class Session:
         """
         connected, mounted = set(networks), set(volumes)
         # Podman 4 reports the names in the place of the ids.
-        kept = [network for network in self.members.networks if {network.id, network.name} & connected]
-        kept_volumes = [volume for volume in self.members.volumes if volume.name in mounted]
+        all_networks, all_volumes = list(self.members.networks), list(self.members.volumes)
+        kept = [network for network in all_networks if {network.id, network.name} & connected]
+        kept_volumes = [volume for volume in all_volumes if volume.name in mounted]
         records = [volume_record(volume.name) for volume in kept_volumes]
         self._reaper.mark_kept(container, needed=[*(network.id for network in kept), *records])
         for network in kept:
             self.untrack(network, is_gone=False)
-        self.members.volumes = [volume for volume in self.members.volumes if volume not in kept_volumes]
+        _discard(self.members.volumes, lambda volume: volume in kept_volumes)
 
     def postpones(self, pool: Closable, failure: BaseException) -> bool:
         """
@@ -488,7 +507,9 @@ class Session:
             raise self._cleanup_error(failures)
         if is_waiting:
             return
-        self._reaper.end(members.session, doubtful=members.has_unconfirmed)
+        # In a signal handler, what others were just removing is left to them, and to the reaper.
+        is_doubtful = members.has_unconfirmed or self._reaper.holds(members.session)
+        self._reaper.end(members.session, doubtful=is_doubtful)
         registry.discard(self)
         self._engine.close()
 

@@ -186,6 +186,12 @@ def _replace(session: Session, other: Inspection, options: RunOptions) -> bool:
     """Remove a container with other options, and return whether it is gone."""
     if options.parsed.reuse is None or not options.parsed.reuse.replaces:
         return False
+    if session.has_open(other.id):
+        raise ContainerCreateError(
+            f"{label(other.name, other.id)} has the name of the container to reuse, but other options, and this pool "
+            "still uses it, so that it is not replaced",
+            hint="close it first, or choose another name",
+        )
     is_gone = session.replace(other.labels, other.id)
     if is_gone is None:
         raise ContainerCreateError(

@@ -355,6 +355,19 @@ os.kill(os.getpid(), signal.SIGKILL)
             with pytest.raises(dockertest.ContainerCreateError, match="other options"):
                 pool.run_with_options(server)
 
+    def test_one_that_this_pool_has_used_is_replaced(self, server: RunOptions, engine: Engine) -> None:
+        """Once its handle is closed."""
+        with dockertest.Pool() as pool:
+            made = pool.run_with_options(server)
+            other = replace(server, env={"A": "1"}, reuse=dockertest.Reuse(replaces=True))
+            with pytest.raises(dockertest.ContainerCreateError, match="this pool still uses it"):
+                pool.run_with_options(other)
+            made.close()
+            replacing = pool.run_with_options(other)
+            assert replacing.status == "running"
+            assert not engine.has(made.id)
+            pool.purge(replacing)
+
     def test_one_of_another_owner_is_not_replaced(self, engine: Engine, name: str) -> None:
         """
         A container that was started by hand or belongs to a group is not replaced.

@@ -201,6 +201,87 @@ class TestLife:
                 assert second.status == "running"
                 closing.join()
 
+    def test_all_threads_wait_for_the_end_of_a_removal(self, name: str, tmp_path: Path) -> None:
+        """Also one that finds another thread waiting already."""
+        is_waiting, may_go_on = threading.Event(), threading.Event()
+
+        def hold_up(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
+            is_waiting.set()
+            may_go_on.wait(30)
+            relay(client, forward())
+
+        taken: list[dockertest.Resource] = []
+        with FaultProxy(tmp_path / "x").running() as proxy:
+            last = dockertest.Pool(proxy.endpoint)
+            with dockertest.Pool(proxy.endpoint) as following:
+                first = last.run_with_options(server(name))
+                proxy.next(f"DELETE .*/{first.id}", hold_up)
+                closing = threading.Thread(target=last.close)
+                closing.start()
+                assert is_waiting.wait(30)
+                threads = [
+                    threading.Thread(target=lambda: taken.append(following.run_with_options(server(name))))
+                    for _ in range(2)
+                ]
+                for thread in threads:
+                    thread.start()
+                time.sleep(0.5)
+                assert taken == []
+                may_go_on.set()
+                for thread in (*threads, closing):
+                    thread.join()
+                assert {one.status for one in taken} == {"running"}
+                assert len({one.id for one in taken} - {first.id}) == 1
+
+    def test_two_threads_may_close_the_pool(self, engine: Engine, name: str) -> None:
+        """The second close does nothing."""
+        failures: list[Exception] = []
+
+        def close() -> None:
+            try:
+                pool.close()
+            except Exception as error:  # noqa: BLE001 - raised by the test
+                failures.append(error)
+
+        pool = dockertest.Pool()
+        made = pool.run_with_options(server(name))
+        threads = [threading.Thread(target=close) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert not engine.has(made.id)
+
+    def test_a_signal_handler_may_close_the_pool_that_is_being_closed(
+        self, engine: Engine, name: str, tmp_path: Path
+    ) -> None:
+        """It does not wait for the removal that it has interrupted."""
+        seconds: list[float] = []
+
+        def close(_signal: int, _frame: object) -> None:
+            began = time.monotonic()
+            pool.close()
+            seconds.append(time.monotonic() - began)
+
+        def interrupt(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.3)
+            relay(client, forward())
+
+        former = signal.signal(signal.SIGUSR1, close)
+        try:
+            with FaultProxy(tmp_path / "x").running() as proxy:
+                pool = dockertest.Pool(proxy.endpoint)
+                made = pool.run_with_options(server(name))
+                proxy.next(f"DELETE .*/{made.id}", interrupt)
+                pool.close()
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+        assert len(seconds) == 1
+        assert seconds[0] < 5
+        assert not engine.has(made.id)
+
     def test_a_failed_removal_is_reported_and_tried_again(
         self, engine: Engine, name: str, tmp_path: Path
     ) -> None:
