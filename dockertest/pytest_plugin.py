@@ -12,10 +12,11 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
+from unittest import SkipTest
 
 import pytest
 
@@ -108,7 +109,11 @@ def dockertest_pool() -> Iterator[dockertest.Pool]:
     """
     from dockertest import embedding
 
-    with embedding.pool_or_skip() as pool:
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(embedding.pool_or_skip())
+        except SkipTest as reason:  # which only pytest's plugin for unittest understands
+            pytest.skip(str(reason))
         yield pool
 
 
@@ -228,7 +233,9 @@ def _shortened(
 
     A report that does not concern this package is not changed.
     """
-    if caught is None or config.getoption("fulltrace") or "dockertest.errors" not in sys.modules:
+    # pytest without its terminal plugin does not have the option.
+    is_full = config.getoption("fulltrace", default=False)
+    if caught is None or is_full or "dockertest.errors" not in sys.modules:
         return nullcontext()
     from dockertest import _traceback
 

@@ -299,6 +299,22 @@ def test_without_an_engine_the_fixture_skips_or_fails(
     assert ("DOCKERTEST_REQUIRED=1 makes this a failure" in output) == (summary == SKIP)
 
 
+def test_without_an_engine_and_the_plugin_for_unittest_the_fixture_skips(suite: Suite) -> None:
+    """That plugin makes pytest understand `unittest.SkipTest`."""
+    suite.write("test_it.py", "def test_it(dockertest_pool): pass\n")
+    code, output = suite.run(
+        "pytest", "-rs", "-p", "no:unittest", DOCKER_HOST=f"unix://{suite.folder}/nowhere.sock"
+    )
+    assert (code, " 1 skipped in" in output) == (0, True), output
+
+
+def test_the_plugin_works_without_that_for_terminals(suite: Suite) -> None:
+    """A failing test is a failure, and no internal error."""
+    suite.write("test_it.py", "import dockertest.errors\ndef test_it(): assert 0\n")
+    code, output = suite.run("pytest", "-p", "no:terminal")
+    assert (code, "INTERNALERROR" in output) == (1, False), output
+
+
 @pytest.mark.parametrize("where", ["module", "function", "fixture"])
 def test_require_docker_skips_in_pytest(suite: Suite, where: str) -> None:
     """It works in a module, a test and a fixture."""
