@@ -1092,7 +1092,8 @@ class Resource:
         from dockertest import services
 
         options = self._handle.options
-        return services.settings(self._handle.inspection.attrs, options.parsed.files if options else {})
+        files = options.parsed.files if options else {}
+        return services.settings(self._handle.inspection.attrs, files, self.read_file)
 
     def _wait_for_answer(
         self,

@@ -35,7 +35,7 @@ from dockertest._probes import http_probe as http_probe
 from dockertest._public import public
 from dockertest._secret import SecretStr
 from dockertest._validation import Content, set_fields
-from dockertest.errors import InvalidOptionError
+from dockertest.errors import DockertestError, InvalidOptionError
 
 _DRIVER = re.compile(r"\w+")
 # Programs in Go accept one dash. Redis accepts a flag and its value in one word.
@@ -62,7 +62,7 @@ class Service:
         verified: Whether the probe has been run against the real server.
 
     The settings are a mapping of the environment, that of the image included, and of the `--name value` and `-name value`
-    pairs of the command. A value that a variable `…_FILE` names is read from `RunOptions.files`.
+    pairs of the command. A value that a variable `…_FILE` names is read from `RunOptions.files`, or from the container.
     """
 
     images: Sequence[str]
@@ -115,16 +115,23 @@ class Settings(Mapping[str, str]):
     The `repr` hides the values.
     """
 
-    def __init__(self, values: Mapping[str, str], files: Mapping[str, Content | Path | File] | None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, str],
+        files: Mapping[str, Content | Path | File] | None,
+        read: Callable[[str], bytes] | None = None,
+    ) -> None:
         """
         Read nothing yet.
 
         Args:
             values: The settings.
             files: What was put into the container; `None` if a value in a file is not needed, and counts as missing.
+            read: Returns the content of another file in the container.
         """
         self._values = values
         self._files = files
+        self._read = read
 
     def __getitem__(self, name: str) -> str:
         """
@@ -132,11 +139,18 @@ class Settings(Mapping[str, str]):
 
         Raises:
             KeyError: It is not set.
-            InvalidOptionError: The file is not among those that were put into the container.
+            InvalidOptionError: The file is not in the container.
         """
         path = self._values.get(f"{name}_FILE")
         if path and self._files is not None and not self._values.get(name):
-            return read_secret(f"{name}_FILE", path, self._files)
+            try:
+                return read_secret(
+                    f"{name}_FILE", posixpath.join("/run/secrets", path), self._files, self._read
+                )
+            except InvalidOptionError:
+                # MinIO's image itself names files below /run/secrets, which normally do not exist.
+                if path.startswith("/"):
+                    raise
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -149,7 +163,12 @@ class Settings(Mapping[str, str]):
         return f"<Settings {', '.join(self._values)}>"
 
 
-def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]) -> str:
+def read_secret(
+    name: str,
+    path: str,
+    files: Mapping[str, Content | Path | File],
+    read: Callable[[str], bytes] | None = None,
+) -> str:
     """
     Return the content of a file that a variable names.
 
@@ -159,11 +178,12 @@ def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]
         name: The variable, such as `"POSTGRES_PASSWORD_FILE"`.
         path: Its value, a path in the container.
         files: What was put into the container.
+        read: Returns the content of another file in the container.
 
     Raises:
         InvalidOptionError: The file is missing or cannot be read.
     """
-    target = posixpath.normpath(path)
+    target = str(posixpath.normpath(path))
     for placed, content in files.items():
         if not _validation.is_below(target, placed):
             continue
@@ -177,13 +197,23 @@ def read_secret(name: str, path: str, files: Mapping[str, Content | Path | File]
             return SecretStr(data.decode().rstrip("\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidOptionError(f"env: cannot read {name} from files[{placed!r}]: {error}") from None
+    reason = "is not in files"
+    if read:
+        try:
+            return SecretStr(read(target).decode().rstrip("\n"))
+        except (DockertestError, UnicodeDecodeError) as error:
+            reason = f"cannot be read: {error}"
     raise InvalidOptionError(
-        f"env: {name} is {path!r}, which is not in files",
-        hint=f"put the file there with files={{{path!r}: …}}, or set {name.removesuffix('_FILE')} instead",
+        f"env: {name} is {target!r}, which {reason}",
+        hint=f"put the file there with files={{{target!r}: …}}, or set {name.removesuffix('_FILE')} instead",
     )
 
 
-def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File] | None = None) -> Settings:
+def settings(
+    attrs: Mapping[str, Any],
+    files: Mapping[str, Content | Path | File] | None = None,
+    read: Callable[[str], bytes] | None = None,
+) -> Settings:
     """
     Return a container's environment and the flags of its command.
 
@@ -192,12 +222,13 @@ def settings(attrs: Mapping[str, Any], files: Mapping[str, Content | Path | File
     Args:
         attrs: The container as the engine describes it: `Resource.container.attrs`.
         files: What was put into the container; without it, values in files count as missing.
+        read: Returns the content of another file in the container.
     """
     inspection = Inspection.parse(attrs)
     flags = _flags([*inspection.entrypoint, *inspection.command])
     variables = [assignment.partition("=") for assignment in inspection.env if "=" in assignment]
     values = [*flags.items(), *((name, value) for name, _, value in variables)]
-    return Settings({name: SecretStr(value) for name, value in values}, files)
+    return Settings({name: SecretStr(value) for name, value in values}, files, read)
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:
@@ -212,7 +243,7 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
             name, separator, value = match.groups()
             if separator:
                 flags[name] = value
-            elif following:
+            else:
                 flags[name] = following
     return flags
 
@@ -336,8 +367,34 @@ def _url(scheme: str, address: str, user: str = "", password: str = "", path: st
 
 def _postgres(settings: Mapping[str, str], address: str) -> str:
     user = settings.get("POSTGRES_USER") or "postgres"
-    database = quote(settings.get("POSTGRES_DB") or user, safe="")
-    return _url("postgresql", address, user, settings.get("POSTGRES_PASSWORD", ""), f"/{database}")
+    # Kartoza's images of PostGIS have other names for two of them.
+    database = settings.get("POSTGRES_DB") or settings.get("POSTGRES_DBNAME") or user
+    password = settings.get("POSTGRES_PASSWORD") or settings.get("POSTGRES_PASS", "")
+    return _url("postgresql", address, user, password, f"/{quote(database, safe='')}")
+
+
+def _cockroach(settings: Mapping[str, str], address: str) -> str:
+    user = settings.get("COCKROACH_USER") or "root"
+    database = quote(settings.get("COCKROACH_DATABASE") or "defaultdb", safe="")
+    password = "" if user == "root" else settings.get("COCKROACH_PASSWORD", "")
+    is_insecure = "insecure" in settings or "--insecure" in settings.get("COCKROACH_ARGS", "")
+    mode = "disable" if is_insecure else "require"
+    return _url("postgresql", address, user, password, f"/{database}?sslmode={mode}")
+
+
+def _check_is_known(settings: Mapping[str, str], password: str, *variables: str) -> None:
+    """
+    Refuse to return a URL without a password if the image makes up one.
+
+    Raises:
+        InvalidOptionError: One of the *variables* makes it do so, and no password is set.
+    """
+    for variable in variables:
+        if settings.get(variable) and not password:
+            raise InvalidOptionError(
+                f"env: the password is not known, because of {variable}",
+                hint="set the password itself instead",
+            )
 
 
 def _mysql(settings: Mapping[str, str], address: str) -> str:
@@ -346,14 +403,26 @@ def _mysql(settings: Mapping[str, str], address: str) -> str:
 
     user = value("USER") or "root"
     password = value("PASSWORD") if user != "root" else value("ROOT_PASSWORD")
+    if user == "root":
+        names = ("RANDOM_ROOT_PASSWORD", "ROOT_PASSWORD_HASH")
+        _check_is_known(
+            settings, password, *(f"{kind}_{name}" for kind in ("MARIADB", "MYSQL") for name in names)
+        )
     return _url("mysql", address, user, password, f"/{quote(value('DATABASE'), safe='')}")
 
 
 def _redis(settings: Mapping[str, str], address: str) -> str:
-    password = settings.get("requirepass", "")
+    password = settings.get("requirepass") or settings.get("DFLY_requirepass", "")  # the latter of Dragonfly
+    if _is_bitnami(settings):
+        password = password or settings.get("REDIS_PASSWORD") or settings.get("VALKEY_PASSWORD", "")
     for name in ("VALKEY_EXTRA_FLAGS", "REDIS_ARGS"):  # of the images of Valkey and Redis Stack
         password = password or _flags(settings.get(name, "").split()).get("requirepass", "")
     return _url("redis", address, "", password, "/0")
+
+
+def _is_bitnami(settings: Mapping[str, str]) -> bool:
+    """Return whether the image is one of Bitnami's, whose variables have other names."""
+    return bool(settings.get("BITNAMI_APP_NAME"))
 
 
 def _amqp(settings: Mapping[str, str], address: str) -> str:
@@ -362,6 +431,12 @@ def _amqp(settings: Mapping[str, str], address: str) -> str:
         settings.get("RABBITMQ_DEFAULT_PASS", "guest"),
     )
     vhost = settings.get("RABBITMQ_DEFAULT_VHOST")
+    if _is_bitnami(settings):
+        user, password = (
+            settings.get("RABBITMQ_USERNAME", "user"),
+            settings.get("RABBITMQ_PASSWORD", "bitnami"),
+        )
+        vhost = settings.get("RABBITMQ_VHOST")
     return _url("amqp", address, user, password, f"/{quote(vhost, safe='')}" if vhost else "")
 
 
@@ -402,6 +477,7 @@ def _oracle(settings: Mapping[str, str], address: str) -> str:
     password = settings.get("ORACLE_PASSWORD") or settings.get("ORACLE_PWD", "")
     if user != "system":
         password = settings.get("APP_USER_PASSWORD", "")
+    _check_is_known(settings, password, "ORACLE_RANDOM_PASSWORD")
     service = settings.get("ORACLE_DATABASE") or "FREEPDB1"
     return _url("oracle", address, user, password, f"/?service_name={quote(service, safe='')}")
 
@@ -409,18 +485,36 @@ def _oracle(settings: Mapping[str, str], address: str) -> str:
 def _clickhouse(settings: Mapping[str, str], address: str) -> str:
     database = quote(settings.get("CLICKHOUSE_DB") or "default", safe="")
     user, password = settings.get("CLICKHOUSE_USER") or "default", settings.get("CLICKHOUSE_PASSWORD", "")
+    if _is_bitnami(settings):
+        user = settings.get("CLICKHOUSE_ADMIN_USER") or "default"
+        password = settings.get("CLICKHOUSE_ADMIN_PASSWORD", "")
     return _url("clickhouse", address, user, password, f"/{database}")
 
 
 def _neo4j(settings: Mapping[str, str], address: str) -> str:
     user, _, password = settings.get("NEO4J_AUTH", "").partition("/")
+    if _is_bitnami(settings):
+        user, password = "neo4j", settings.get("NEO4J_PASSWORD", "bitnami1")
     return _url("bolt", address, user if password else "", password)
 
 
 def _keycloak(settings: Mapping[str, str], address: str) -> str:
     user = settings.get("KC_BOOTSTRAP_ADMIN_USERNAME") or settings.get("KEYCLOAK_ADMIN", "")
     password = settings.get("KC_BOOTSTRAP_ADMIN_PASSWORD") or settings.get("KEYCLOAK_ADMIN_PASSWORD", "")
-    return _url("http", address, user, password)
+    if _is_bitnami(settings):
+        user = settings.get("KEYCLOAK_ADMIN_USER") or "user"
+    elif password and not user:
+        user = "temp-admin"  # https://www.keycloak.org/server/bootstrap-admin-recovery
+    return _url("http", address, user, password, _keycloak_path(settings))
+
+
+def _keycloak_path(settings: Mapping[str, str]) -> str:
+    path = settings.get("KC_HTTP_RELATIVE_PATH") or settings.get("http-relative-path", "")
+    return f"/{path.strip('/')}".rstrip("/")
+
+
+def _keycloak_probe(address: tuple[str, int], settings: Mapping[str, str]) -> object:
+    return http_probe(f"{_keycloak_path(settings)}/realms/master", (200,))(address, settings)
 
 
 def _opensearch_uses_tls(settings: Mapping[str, str]) -> bool:
@@ -429,13 +523,16 @@ def _opensearch_uses_tls(settings: Mapping[str, str]) -> bool:
 
     The image's own demo configuration sets it up.
     """
-    return settings.get("DISABLE_SECURITY_PLUGIN", "").lower() != "true"
+    names = ("DISABLE_SECURITY_PLUGIN", "plugins.security.disabled", "Eplugins.security.disabled")
+    return all(settings.get(name, "").lower() != "true" for name in names)
 
 
 def _opensearch(settings: Mapping[str, str], address: str) -> str:
     if not _opensearch_uses_tls(settings):
         return _url("http", address)
-    return _url("https", address, "admin", settings.get("OPENSEARCH_INITIAL_ADMIN_PASSWORD", ""))
+    # Versions before 2.12 have this password, and later ones do not start without another one.
+    password = settings.get("OPENSEARCH_INITIAL_ADMIN_PASSWORD") or "admin"
+    return _url("https", address, "admin", password)
 
 
 def _opensearch_probe(address: tuple[str, int], settings: Mapping[str, str]) -> object:
@@ -515,7 +612,7 @@ SERVICES = (
         images=("cockroach",),
         port="26257/tcp",
         probe=_probes.postgres,
-        url=lambda _, address: _url("postgresql", address, "root", "", "/defaultdb?sslmode=disable"),
+        url=_cockroach,
         dialect="cockroachdb",
         has_databases=True,
         verified=False,
@@ -582,7 +679,7 @@ SERVICES = (
     Service(
         images=("keycloak",),
         port="8080/tcp",
-        probe=http_probe("/realms/master", (200,)),
+        probe=_keycloak_probe,
         url=_keycloak,
         verified=False,
     ),

@@ -16,6 +16,7 @@ def main() -> None:
             "gvenzl/oracle-free:23-slim-faststart",
             env={"ORACLE_PASSWORD": "secret", "APP_USER": "shop", "APP_USER_PASSWORD": "also-secret"},
             shm_size="1g",
+            exposed_ports=[1521],
             wait_for="ready",
         )
         to = server.connection()

@@ -14,7 +14,7 @@ import dockertest
 def main() -> None:
     """Store objects with vectors and find the nearest one."""
     with dockertest.Pool(max_wait=120) as pool:
-        server = pool.run("semitechnologies/weaviate:1.30.0", wait_for="ready")
+        server = pool.run("semitechnologies/weaviate:1.30.0", exposed_ports=[8080], wait_for="ready")
 
         def call(path: str, body: object) -> Any:
             request = urllib.request.Request(

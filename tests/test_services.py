@@ -17,6 +17,9 @@ from dockertest._validation import parse_content
 ADDRESS = "127.0.0.1:1"
 
 
+BITNAMI = {"BITNAMI_APP_NAME": "x"}  # their images have this variable
+
+
 @pytest.mark.parametrize(
     ("image", "settings", "url"),
     [
@@ -74,6 +77,36 @@ ADDRESS = "127.0.0.1:1"
         ("pgvector/pgvector:pg17", {"POSTGRES_PASSWORD": "p"}, f"postgresql://postgres:p@{ADDRESS}/postgres"),
         ("elasticsearch:8.0.0", {"xpack.security.enabled": "false"}, f"http://{ADDRESS}"),
         ("minio/minio", {}, f"http://minioadmin:minioadmin@{ADDRESS}"),
+        (
+            "cockroachdb/cockroach",
+            {"COCKROACH_DATABASE": "d", "COCKROACH_USER": "u", "COCKROACH_PASSWORD": "p"},
+            f"postgresql://u:p@{ADDRESS}/d?sslmode=require",
+        ),
+        ("cockroach", {"insecure": ""}, f"postgresql://root@{ADDRESS}/defaultdb?sslmode=disable"),
+        ("opensearch:2.11.1", {}, f"https://admin:admin@{ADDRESS}"),
+        ("opensearch:2.11.1", {"plugins.security.disabled": "true"}, f"http://{ADDRESS}"),
+        (
+            "keycloak/keycloak:26.1",
+            {"KC_BOOTSTRAP_ADMIN_PASSWORD": "p", "http-relative-path": "/auth"},
+            f"http://temp-admin:p@{ADDRESS}/auth",
+        ),
+        (
+            "kartoza/postgis",
+            {"POSTGRES_PASS": "p", "POSTGRES_DBNAME": "d"},
+            f"postgresql://postgres:p@{ADDRESS}/d",
+        ),
+        ("dragonflydb/dragonfly", {"DFLY_requirepass": "p"}, f"redis://:p@{ADDRESS}/0"),
+        ("redis", {"REDIS_PASSWORD": "p"}, f"redis://{ADDRESS}/0"),
+        ("bitnami/redis", {**BITNAMI, "REDIS_PASSWORD": "p"}, f"redis://:p@{ADDRESS}/0"),
+        ("bitnami/valkey", {**BITNAMI, "VALKEY_PASSWORD": "p"}, f"redis://:p@{ADDRESS}/0"),
+        ("bitnami/rabbitmq", BITNAMI, f"amqp://user:bitnami@{ADDRESS}"),
+        (
+            "bitnami/clickhouse",
+            {**BITNAMI, "CLICKHOUSE_ADMIN_PASSWORD": "p"},
+            f"clickhouse://default:p@{ADDRESS}/default",
+        ),
+        ("bitnami/neo4j", {**BITNAMI, "NEO4J_PASSWORD": "p"}, f"bolt://neo4j:p@{ADDRESS}"),
+        ("bitnami/keycloak", {**BITNAMI, "KEYCLOAK_ADMIN_PASSWORD": "p"}, f"http://user:p@{ADDRESS}"),
         ("eclipse-mosquitto:2", {}, f"mqtt://{ADDRESS}"),
         ("memcached", {}, ADDRESS),
     ],
@@ -87,6 +120,25 @@ def test_a_known_service_has_a_url(image: str, settings: dict[str, str], url: st
     service = services.find(image, settings)
     assert service is not None
     assert service.url(settings, ADDRESS) == url
+
+
+@pytest.mark.parametrize(
+    ("image", "variable"),
+    [
+        ("mysql", "MYSQL_RANDOM_ROOT_PASSWORD"),
+        ("mariadb", "MARIADB_RANDOM_ROOT_PASSWORD"),
+        ("mariadb", "MARIADB_ROOT_PASSWORD_HASH"),
+        ("gvenzl/oracle-free", "ORACLE_RANDOM_PASSWORD"),
+    ],
+)
+def test_a_password_that_the_image_makes_up_is_not_known(image: str, variable: str) -> None:
+    """A URL without it would only lead to a rejected login."""
+    service = services.find(image, {})
+    assert service is not None
+    with pytest.raises(InvalidOptionError, match=f"the password is not known, because of {variable}"):
+        service.url({variable: "yes"}, ADDRESS)
+    user = {"MYSQL_USER": "u", "MYSQL_PASSWORD": "p", "APP_USER": "u", "APP_USER_PASSWORD": "p"}
+    assert "//u:p@" in service.url({variable: "yes", **user}, ADDRESS)
 
 
 @pytest.mark.parametrize("image", ["busybox", "postgres-exporter", "elasticsearch:8.0.0", "postgres/tools"])
@@ -123,7 +175,7 @@ def test_a_flag_may_contain_its_value() -> None:
         (["redis-server", "--requirepass hunter 2"], {"requirepass": "hunter 2"}),
         (["redis-server", "--requirepass", "hunter 2"], {"requirepass": "hunter 2"}),
         (["-user", "bob", "-pass=a=b", "-d", "x"], {"user": "bob", "pass": "a=b"}),
-        (["--", "--empty=", "--last"], {"empty": ""}),
+        (["--", "--empty=", "--last"], {"empty": "", "last": ""}),
     ],
 )
 def test_a_flag_has_several_forms(command: "list[str]", expected: "dict[str, str]") -> None:
@@ -166,6 +218,16 @@ class TestSecretFiles:
         lenient = secret_settings(None, POSTGRES_PASSWORD_FILE="/run/secrets/password")
         assert lenient.get("POSTGRES_PASSWORD") is None
 
+    def test_a_file_that_the_image_itself_names_need_not_exist(self) -> None:
+        """MinIO's does, relative to /run/secrets, and has a default for the value."""
+        names = {"MINIO_ROOT_USER_FILE": "access_key", "MINIO_ROOT_PASSWORD_FILE": "secret_key"}
+        minio = services.named("minio")
+        assert (
+            services.url_of(minio, secret_settings({}, **names), "h:1") == "http://minioadmin:minioadmin@h:1"
+        )
+        files = {"/run/secrets/access_key": b"me", "/run/secrets/secret_key": b"p"}
+        assert services.url_of(minio, secret_settings(files, **names), "h:1") == "http://me:p@h:1"
+
 
 class TestUrl:
     """The URL with another driver or database, and its parts."""
@@ -183,7 +245,7 @@ class TestUrl:
         """What follows the path stays."""
         cockroach = services.named("cockroach")
         url = services.url_of(cockroach, {}, "h:1", database="a b/c?d")
-        assert url == "postgresql://root@h:1/a%20b%2Fc%3Fd?sslmode=disable"
+        assert url == "postgresql://root@h:1/a%20b%2Fc%3Fd?sslmode=require"
         mongo = {"MONGO_INITDB_ROOT_USERNAME": "u", "MONGO_INITDB_ROOT_PASSWORD": "p"}
         url = services.url_of(services.named("mongo"), mongo, "h:1", database="shop")
         assert url == "mongodb://u:p@h:1/shop?authSource=admin"
@@ -318,13 +380,16 @@ def server(answer: bytes) -> Iterator[tuple[str, int]]:
             with connection:
                 connection.settimeout(0.2)
                 with suppress(TimeoutError):  # Some servers send the first message.
-                    connection.recv(4096)
+                    received.append(connection.recv(4096))
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
         yield listening.getsockname()
         thread.join()
+
+
+received: list[bytes] = []  # by the servers of this module
 
 
 def document(ok: float, fields: bytes = b"") -> bytes:
@@ -375,6 +440,17 @@ def test_a_probe_detects_whether_the_server_is_ready(probe: Probe, answer: bytes
     """
     with server(answer) as address:
         assert probe(address, {}) is is_ready
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [({}, b"/realms/master"), ({"KC_HTTP_RELATIVE_PATH": "/auth/"}, b"/auth/realms/master")],
+)
+def test_keycloak_is_asked_below_its_path(settings: dict[str, str], path: bytes) -> None:
+    """A path that is configured comes before all others."""
+    with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as address:
+        assert services.named("keycloak").probe(address, settings)
+    assert received[-1].startswith(b"GET " + path + b" ")
 
 
 @pytest.mark.parametrize("service", services.SERVICES, ids=lambda service: str(service.images[0]))

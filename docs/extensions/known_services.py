@@ -29,6 +29,9 @@ class _Example(Mapping[str, str]):
             "auth": "user/password",
             "vhost": "vhost",
             "replset": "",
+            "path": "",
+            "http-relative-path": "",
+            "name": "",
         }.get(word, "password" if word.startswith(("pass", "requirepass")) else "database")
 
     def __iter__(self) -> Iterator[str]:

@@ -174,7 +174,7 @@ def test_postgres_in_three_lines(pool: dockertest.Pool) -> None:
 
 def test_a_password_in_a_file(pool: dockertest.Pool, tmp_path: Path) -> None:
     """
-    The password is read from `files`.
+    The password is read from `files`, or from the container.
 
     Without the file, `wait_ready` works, and `url` raises an error.
     """
@@ -186,8 +186,12 @@ def test_a_password_in_a_file(pool: dockertest.Pool, tmp_path: Path) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         borrowed = pool.container_by_name(resource.name)
         assert borrowed is not None
+        assert borrowed.url() == resource.url()
+        resource.exec(["rm", "/run/secrets/password"], check=True)
         borrowed.wait_ready()
-        with pytest.raises(dockertest.InvalidOptionError, match="POSTGRES_PASSWORD_FILE"):
+        with pytest.raises(
+            dockertest.InvalidOptionError, match="POSTGRES_PASSWORD_FILE is '/run/secrets/password'"
+        ):
             borrowed.url()
 
 
