@@ -49,12 +49,18 @@ DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-c
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 NUMBER = "com.docker.compose.container-number"
+# Docker Compose itself adds the first of them that exists, if the file is not named.
+OVERRIDES = tuple(
+    f"{name}.override.{kind}" for name in ("compose", "docker-compose") for kind in ("yml", "yaml")
+)
 
 SILENCE_SECONDS = 1800.0  # A pull may print nothing for a long time.
 SETTLE_SECONDS = 0.5  # A service without a health check has to run for this long.
 POLL_SECONDS = 0.05
 SHOWN_LINES = 20
 
+# Printed once all images exist, while containers are started one after the other.
+_STARTING = re.compile(r"\bContainer \S+ +(?:Starting|Started|Waiting)\b")
 _PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _HINT = "install docker-compose-plugin (Debian: docker-compose), version 2 or newer"
 # Variables that the docker CLI and Docker Compose obey themselves, so that they would affect more than the file.
@@ -188,7 +194,7 @@ def start(
         )
     starting = _Start(
         runtime,
-        _compose_file(path),
+        _compose_files(path),
         _project_name(project),
         _validation.parse_strings("profiles", profiles),
         SecretDict({one.name: str(one.value) for one in assignments}),
@@ -204,7 +210,7 @@ class _Start:
     def __init__(
         self,
         runtime: Runtime,
-        file: Path,
+        files: Sequence[Path],
         project: str,
         profiles: Sequence[str],
         env: SecretDict[str],
@@ -218,7 +224,7 @@ class _Start:
                 )
         self._runtime = runtime
         self._engine = runtime.engine
-        self._file = file
+        self._file, *self._overrides = files
         self._project = project
         self._profiles = profiles
         self._env = env
@@ -291,7 +297,7 @@ class _Start:
     def _command(self, docker: str, *files: Path) -> list[str]:
         command = [docker, "compose", "--ansi", "never", "--project-name", self._project]
         command += ["--project-directory", str(self._file.parent)]
-        for file in (self._file, *files):
+        for file in (self._file, *self._overrides, *files):
             command += ["--file", str(file)]
         for profile in self._profiles:
             command += ["--profile", profile]
@@ -319,10 +325,19 @@ class _Start:
             def register(process: int) -> None:
                 stack.enter_context(self._runtime.session.ends(process))
 
-            code = self._run(command, environ, self._add_output, merge_stderr=True, on_start=register)
+            code = self._run(
+                command,
+                environ,
+                self._add_output,
+                merge_stderr=True,
+                silence=self._silence,
+                on_start=register,
+            )
         if code:
             raise self._failed(
-                f"`docker compose up` failed with exit code {code}", reports=self._failures(), reason="up"
+                f"`docker compose up` failed with exit code {code}",
+                reports=self._unfinished("failed"),
+                reason="up",
             )
 
     def _run(
@@ -332,24 +347,38 @@ class _Start:
         on_output: Callable[[bytes], object],
         *,
         merge_stderr: bool,
+        silence: Callable[[], float] = lambda: SILENCE_SECONDS,
         on_start: Callable[[int], object] | None = None,
     ) -> int:
-        problem = ""
+        problem, reason = "", "up"
+        reports: tuple[Report, ...] = ()
         try:
             return run_program(
                 command,
                 environ,
                 on_output,
                 merge_stderr=merge_stderr,
-                silence=SILENCE_SECONDS,
+                silence=silence,
                 on_start=on_start,
             )
         except subprocess.TimeoutExpired:
-            problem = f"`docker compose` printed nothing for {SILENCE_SECONDS:g} s"
+            if (seconds := silence()) != SILENCE_SECONDS:
+                problem, reason = (
+                    f"services that others depend on are not ready after {seconds:g} s",
+                    "timeout",
+                )
+                reports = self._unfinished("pending", "failed")
+            else:
+                problem = f"`docker compose` printed nothing for {seconds:g} s"
         except OSError as error:
             problem = f"{command[0]} cannot be started: {str(error.strerror).lower()}"
         # Raised here, without an error whose frames have the environment in their variables.
-        raise self._failed(problem, reason="up")
+        raise self._failed(problem, reports=reports, reason=reason)
+
+    def _silence(self) -> float:
+        """Return how many seconds `docker compose up` may print nothing."""
+        is_starting = _STARTING.search(self._output)
+        return self._runtime.defaults.max_wait if is_starting else SILENCE_SECONDS
 
     def _add_output(self, data: bytes) -> None:
         self._output = f"{self._output}{data.decode(errors='replace')}"[-(1 << 20) :]
@@ -392,6 +421,8 @@ class _Start:
                 key = hashlib.sha256(str(self._file).encode()).hexdigest()[:12]
                 own = f"dockertest-compose-{key}-{name.lower()}"
                 services[name]["image"] = service.get("image") or own
+                if not service.get("image"):  # Else the image of an earlier run would be used as it is.
+                    services[name]["pull_policy"] = "build"
             elif self._image_prefix and service.get("image"):
                 image = parse_image_name("image", service["image"]).prefixed(self._image_prefix)
                 services[name]["image"] = str(image)
@@ -435,10 +466,11 @@ class _Start:
     def _await(self, found: list[Container]) -> None:
         max_wait = self._runtime.defaults.max_wait
         began = _clock.monotonic()
+        since: dict[tuple[str, float], float] = {}
         pending = found
         while pending:
             elapsed = _clock.monotonic() - began
-            states = [(container, _state(container.inspect(), elapsed)) for container in pending]
+            states = [(container, _state_since(container, since)) for container in pending]
             failed = [container for container, state in states if state == "failed"]
             pending = [container for container, state in states if state == "pending"]
             if failed:
@@ -466,9 +498,9 @@ class _Start:
     def _is_ours(self, listed: Mapping[str, Any]) -> bool:
         return bool((listed.get("Labels") or {}).get(SESSION) == self._labels[SESSION])
 
-    def _failures(self) -> tuple[Report, ...]:
+    def _unfinished(self, *states: str) -> tuple[Report, ...]:
         """
-        Return the state of the services that have failed, as far as it is available.
+        Return the reports of the services in one of these *states*.
 
         An engine error is ignored here, since there is another error to raise.
         """
@@ -476,7 +508,7 @@ class _Start:
         with suppress(DockertestError):
             for listed in sorted(self._listed(), key=_place):
                 inspection = self._engine.inspect(listed["Id"])
-                if _state(inspection, 0.0) == "failed" or inspection.error:
+                if _state(inspection, SETTLE_SECONDS) in states or inspection.error:
                     container = Container(self._runtime, inspection, image=inspection.image)
                     reports.append(container.describe(inspection))
         return tuple(reports)
@@ -524,16 +556,17 @@ class _Start:
         )
 
 
-def _compose_file(path: object) -> Path:
+def _compose_files(path: object) -> list[Path]:
+    """Return the file, or those that Docker Compose uses in a folder."""
     file = _validation.parse_local_path("path", path).absolute()
     if file.is_dir():
         found = [file / name for name in DEFAULT_FILES if (file / name).is_file()]
         if not found:
             raise InvalidOptionError(f"path: {str(file)!r} contains none of {', '.join(DEFAULT_FILES)}")
-        return found[0]
+        return [found[0], *[file / name for name in OVERRIDES if (file / name).is_file()][:1]]
     if not file.is_file():
         raise InvalidOptionError(f"path: there is no file {str(file)!r}")
-    return file
+    return [file]
 
 
 def _project_name(project: object) -> str:
@@ -558,6 +591,20 @@ def _own(model: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _place(listed: Mapping[str, Any]) -> tuple[str, int]:
     labels = listed["Labels"]
     return str(labels.get(SERVICE, "")), int(labels.get(NUMBER) or 0)
+
+
+def _state_since(container: Container, since: dict[tuple[str, float], float]) -> str:
+    """
+    Return the state of a service.
+
+    Args:
+        container: The service's container.
+        since: When each of its runs was seen first; a restart begins another one.
+    """
+    asked = _clock.monotonic()
+    inspection = container.inspect()
+    first = since.setdefault((container.id, inspection.started_at), _clock.monotonic())
+    return _state(inspection, asked - first)
 
 
 def _state(inspection: Inspection, elapsed: float) -> str:

@@ -454,7 +454,7 @@ class Pool:
         services may end with exit code 0.
 
         Args:
-            path: The Compose file, or its folder.
+            path: The Compose file, or its folder, whose `compose.override.yaml` is used, too.
             project: The project's name; a random one by default. An existing project is an error.
             profiles: The profiles to activate.
             env: Variables for the file, in addition to those of this process, as a mapping or `"K=V"` strings.

@@ -67,6 +67,7 @@ class Inspection:
         exit_code: The exit code of the first process; `None` unless the container has ended.
         error: Why the engine could not start it; empty otherwise.
         stop_signal: The signal that a stop sends; empty for the engine's default.
+        started_at: When it was last started, in seconds since the epoch by the engine's clock; 0 if it never was.
         finished_at: When it last ended, in seconds since the epoch by the engine's clock; 0 if it never did.
         health: `"starting"`, `"healthy"` or `"unhealthy"`; `"none"` without a health check.
         health_output: The last output of the health check.
@@ -84,6 +85,7 @@ class Inspection:
     exit_code: int | None
     oom_killed: bool
     error: str
+    started_at: float
     finished_at: float
     health: str
     health_output: str
@@ -127,6 +129,7 @@ class Inspection:
             exit_code=state.get("ExitCode") if has_ended else None,
             oom_killed=has_ended and bool(state.get("OOMKilled")),
             error=str(state.get("Error") or ""),
+            started_at=parse_timestamp(str(state.get("StartedAt") or "")),
             finished_at=parse_timestamp(str(state.get("FinishedAt") or "")),
             health=str(health.get("Status") or "none"),
             health_output=str(checks[-1].get("Output", "")).strip() if checks else "",

@@ -169,11 +169,67 @@ def test_a_service_that_is_built(pool: dockertest.Pool, engine: Engine, tmp_path
     )
     (tmp_path / "compose.yaml").write_text("services: {web: {build: .}}", encoding="utf-8")
     images = set()
-    for _ in range(2):
+    for word in ("first", "second"):
+        with (tmp_path / "Dockerfile").open("a") as dockerfile:
+            dockerfile.write(f"RUN echo {word} > /word\n")
         with pool.compose(tmp_path) as compose:
             images.add(compose["web"].image)
+            assert compose["web"].exec(["cat", "/word"]).stdout == f"{word}\n"
     (image,) = images
     engine.client.images.remove(image, force=True)
+
+
+def test_the_override_of_a_folder_is_used(pool: dockertest.Pool, tmp_path: Path) -> None:
+    """As by `docker compose up` in the folder; with the file itself it is not."""
+    (tmp_path / "compose.yaml").write_text(
+        "services: {web: {image: 'busybox:1.35', command: sleep 600}}", encoding="utf-8"
+    )
+    (tmp_path / "compose.override.yaml").write_text(
+        "services: {web: {environment: {A: over}}}", encoding="utf-8"
+    )
+    for path, expected in ((tmp_path, "over\n"), (tmp_path / "compose.yaml", "\n")):
+        with pool.compose(path) as compose:
+            assert compose["web"].exec(["sh", "-c", "echo $A"]).stdout == expected
+
+
+def test_a_service_that_restarts_again_and_again_is_not_ready(tmp_path: Path) -> None:
+    """It has to run for half a second without a restart; the error shows its log."""
+    (tmp_path / "compose.yaml").write_text(
+        "services: {web: {image: 'busybox:1.35', restart: always, "
+        "command: ['sh', '-c', 'echo no database; sleep 0.2; exit 1']}}",
+        encoding="utf-8",
+    )
+    with (
+        dockertest.Pool(max_wait=3) as pool,
+        pytest.raises(dockertest.ComposeError, match=r"not healthy after 3 s(?s:.*)no database") as caught,
+    ):
+        pool.compose(tmp_path)
+    assert caught.value.reason == "timeout"
+
+
+@pytest.mark.differs("health checks")
+def test_a_dependency_that_never_becomes_healthy(tmp_path: Path) -> None:
+    """`docker compose` would wait for it without an end."""
+    (tmp_path / "compose.yaml").write_text(
+        """
+services:
+  db:
+    image: busybox:1.35
+    command: ["sh", "-c", "echo no space left; exec sleep 600"]
+    healthcheck: {test: ["CMD-SHELL", "exit 1"], interval: 1s, start_period: 1h}
+  app:
+    image: busybox:1.35
+    command: ["sleep", "600"]
+    depends_on: {db: {condition: service_healthy}}
+""",
+        encoding="utf-8",
+    )
+    with (
+        dockertest.Pool(max_wait=3) as pool,
+        pytest.raises(dockertest.ComposeError, match=r"not ready after 3 s(?s:.*)no space left") as caught,
+    ):
+        pool.compose(tmp_path)
+    assert caught.value.reason == "timeout"
 
 
 @pytest.mark.differs("health checks")
