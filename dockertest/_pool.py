@@ -853,9 +853,11 @@ class Pool:
         engine = connect.find(candidates, self.timeout)
         if is_one_of_several:
             registry.placed_at = engine.endpoint.url
-            for attempt in engine.passed_over:
-                if registry.is_first(f"skipping {attempt.endpoint}"):
-                    log.warning("skipping the engine at %s", attempt)
+        for attempt in engine.passed_over:
+            # A usual place normally has no engine. One that is busy is unexpected.
+            is_unexpected = is_one_of_several or attempt.is_silent
+            if is_unexpected and registry.is_first(f"skipping {attempt.endpoint}"):
+                log.warning("skipping the engine at %s", attempt)
         if engine.endpoint.remark and registry.is_first(engine.endpoint.remark):
             log.warning("%s", engine.endpoint.remark)
         return engine

@@ -57,7 +57,14 @@ def find(candidates: list[Endpoint], timeout: float) -> EngineClient:
                 raise
             # It is normal that a default location has no engine. The final error has one hint for all of them.
             hint = "" if endpoint.is_socket and error.reason == "refused" else error.hint
-            attempts.append(Attempt(endpoint=endpoint, failure=_message(error), hint=hint))
+            attempts.append(
+                Attempt(
+                    endpoint=endpoint,
+                    failure=_message(error),
+                    hint=hint,
+                    is_silent=error.reason == "timeout",
+                )
+            )
             cause = error
     if len(attempts) == 1 and cause:
         raise DockerUnavailableError(

@@ -117,11 +117,13 @@ class Attempt:
     Attributes:
         failure: Why it failed.
         hint: What to do about it; empty if nothing is known to help.
+        is_silent: Whether something listens there, and did not answer in time.
     """
 
     endpoint: Endpoint
     failure: str
     hint: str
+    is_silent: bool = False
 
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""

@@ -25,6 +25,7 @@ import requests
 
 import dockertest
 from dockertest._cleanup import reaper as _reaper
+from dockertest._engine import endpoint
 from dockertest._engine.connect import adopt, find
 from dockertest._engine.endpoint import Endpoint
 
@@ -73,6 +74,25 @@ def test_failed_attempts_are_recorded(local: str, no_endpoint_named: Path, tmp_p
     assert [str(attempt) for attempt in engine.passed_over] == [
         f"unix://{tmp_path}/x (a test): no such file or directory"
     ]
+
+
+def test_a_busy_engine_is_not_passed_over_in_silence(
+    local: str,
+    no_endpoint_named: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The tests would run with another engine than usual."""
+    busy, path = socket.socket(socket.AF_UNIX), f"{tmp_path}/x"
+    with busy:
+        busy.bind(path)
+        busy.listen()
+        usual = [Endpoint(f"unix://{path}", "a test"), Endpoint(f"unix://{local}", "another")]
+        monkeypatch.setattr(endpoint, "_usual", lambda *_: usual)
+        with dockertest.Pool() as pool:
+            assert pool.endpoint == f"unix://{local}"
+    assert f"skipping the engine at unix://{path} (a test): the engine did not answer within" in caplog.text
 
 
 @pytest.fixture
