@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # importing the SDK takes 0.2 s, which only code that talks t
     SdkContainer = Container
     SdkNetwork = Network
 
+MAX_IDLE = 64  # connections that are kept for later requests; urllib3 logs a warning for each further one
 CONNECT_SECONDS = 4.0  # for a network connection, all addresses of a name together
 
 T = TypeVar("T")
@@ -71,7 +72,9 @@ def client(
         InvalidOptionError: A header in the docker CLI's configuration is invalid.
     """
     url = "unix://ssh" if connector else endpoint.url
-    sdk_client: DockerClient = _client(base_url=url, version=version, timeout=timeout, tls=tls is not None)
+    sdk_client: DockerClient = _client(
+        base_url=url, version=version, timeout=timeout, tls=tls is not None, max_pool_size=MAX_IDLE
+    )
     # Neither a proxy nor a CA bundle of the environment belongs between this process and the engine.
     sdk_client.api.trust_env = False
     if connector:
@@ -287,7 +290,9 @@ def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
         members |= {"connect": connect, "is_verified": property(lambda _: True, lambda _, _verified: None)}
     connections = type("EngineConnection", (usual,), members)
     own = type("EngineConnectionPool", (pool,), {"ConnectionCls": connections})
-    api.get_adapter(f"{scheme}://").poolmanager.pool_classes_by_scheme = {scheme: own}
+    manager = api.get_adapter(f"{scheme}://").poolmanager
+    manager.pool_classes_by_scheme = {scheme: own}
+    manager.connection_pool_kw["maxsize"] = MAX_IDLE
 
 
 def has_only_ipv6(sdk_client: DockerClient) -> bool:

@@ -769,11 +769,15 @@ def test_no_descriptor_is_leaked(box: dockertest.Resource) -> None:
     assert max(all_ways() for _ in range(11)) <= before + 10
 
 
-def test_many_commands_run_in_parallel(connected_box: dockertest.Resource) -> None:
-    """Many threads may use one container."""
+def test_many_commands_run_in_parallel(
+    connected_box: dockertest.Resource, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many threads may use one container, without a warning of urllib3."""
 
     def command(number: int) -> str:
         return connected_box.exec(["cat"], stdin=f"{number} " * 10_000).stdout
 
-    with ThreadPoolExecutor(16) as executor:
-        assert list(executor.map(command, range(32))) == [f"{number} " * 10_000 for number in range(32)]
+    with ThreadPoolExecutor(24) as executor:
+        assert list(executor.map(command, range(48))) == [f"{number} " * 10_000 for number in range(48)]
+        list(executor.map(lambda _: connected_box.status, range(48)))
+    assert "pool is full" not in caplog.text
