@@ -356,13 +356,13 @@ _ID = 32 * "1f"
     ],
 )
 def test_a_build_is_repeated_after_the_removal_of_another_image(
-    local: str, tmp_path_factory: pytest.TempPathFactory, context: Path, image: str, words: str
+    tmp_path_factory: pytest.TempPathFactory, context: Path, image: str, words: str
 ) -> None:
     """The build had found that image in the cache."""
     with (context / "Dockerfile").open("a") as file:
         file.write(f"LABEL long={300 * 'x'}\n")
     path = tmp_path_factory.mktemp("front") / "x"
-    with FaultProxy(path, local).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+    with FaultProxy(path).running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
         error = json.dumps({"error": words}).encode()
         proxy.next("POST .*/build", edit(rb'\{"stream":"[^"\n]*LABEL long[^\n]*\}', error))
         pool.build_and_run(image, context / "Dockerfile").close()
