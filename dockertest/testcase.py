@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, Unpack
 
@@ -72,6 +72,7 @@ class DockerTestCase(unittest.TestCase):
 
     pool = _ClassPool()
     _containers: tuple[Resource, ...] = ()
+    _postponed: tuple[Resource, ...] = ()  # of a class: those of the test before, whose `tearDown` came late
 
     @override
     def __dir__(self) -> list[str]:
@@ -146,10 +147,15 @@ class DockerTestCase(unittest.TestCase):
         """Run the test, and remove its containers even if it fails."""
         # Not with `addCleanup`: after Ctrl-C, cleanups do not run.
         reporting: Any = None if result is None else _ReportingResult(result)
+        self._postpone(())
         try:
             return super().run(reporting)
         finally:
-            self._remove_containers()
+            # `pytest --pdb` replaces it, and calls that of the class after its prompt.
+            if "tearDown" in vars(self):
+                self._postpone(self._containers)
+            else:
+                self._remove_containers()
 
     @override
     def debug(self) -> None:
@@ -159,12 +165,22 @@ class DockerTestCase(unittest.TestCase):
         finally:
             self._remove_containers()
 
+    @classmethod
+    def _postpone(cls, containers: tuple[Resource, ...]) -> None:
+        """Leave containers to the next test, and remove those left before."""
+        former, cls._postponed = cls._postponed, containers
+        _remove(former)
+
     def _remove_containers(self) -> None:
         containers, self._containers = self._containers, ()
-        for failure in _concurrency.run_in_parallel([container.close for container in containers]):
-            if isinstance(failure, Exception):
-                # The pool tries again when it is closed. If that fails too, so does the class.
-                log.error("%s", failure)
+        _remove(containers)
+
+
+def _remove(containers: Sequence[Resource]) -> None:
+    for failure in _concurrency.run_in_parallel([container.close for container in containers]):
+        if isinstance(failure, Exception):
+            # The pool tries again when it is closed. If that fails too, so does the class.
+            log.error("%s", failure)
 
 
 class _ReportingResult:

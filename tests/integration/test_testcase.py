@@ -180,6 +180,37 @@ def test_containers_are_removed_after_any_failure(
     assert engine.labelled(suite.label) == []
 
 
+def test_the_prompt_of_pytest_comes_before_the_removal(suite: Suite, engine: Engine) -> None:
+    """With `--pdb`, `tearDown` comes after it, too."""
+    write(
+        suite,
+        """
+class Test(DockerTestCase):
+    def setUp(self):
+        self.box = self.run_container("busybox:1.35", **SLEEP)
+        started(self.box)
+
+    def tearDown(self):
+        assert self.box.exec(["true"]).exit_code == 0
+
+    def test_fails(self):
+        assert 0
+
+    def test_passes(self):
+        pass
+""",
+    )
+    suite.write(
+        "prompt.py", "import pdb\nclass Prompt(pdb.Pdb):\n    def interaction(self, *_): print('prompt')\n"
+    )
+    _, output = suite.run("pytest", "-s", "--pdb", "--pdbcls=prompt:Prompt", PYTHONPATH=".")
+    assert " 1 failed, 1 passed in" in output, output
+    assert "prompt" in output
+    first, second = (suite.folder / "started").read_text().split()
+    assert not engine.has(first)
+    assert not engine.has(second)
+
+
 def test_containers_are_removed_after_ctrl_c(suite: Suite, pool: dockertest.Pool, engine: Engine) -> None:
     """SIGINT arrives in the middle of a test."""
     write(
