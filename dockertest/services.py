@@ -143,13 +143,14 @@ class Settings(Mapping[str, str]):
         """
         path = self._values.get(f"{name}_FILE")
         if path and self._files is not None and not self._values.get(name):
+            # MinIO's image itself names files below /run/secrets, which normally do not exist.
+            is_optional = name.startswith("MINIO_") and not path.startswith("/")
+            if is_optional:
+                path = f"/run/secrets/{path}"
             try:
-                return read_secret(
-                    f"{name}_FILE", posixpath.join("/run/secrets", path), self._files, self._read
-                )
+                return read_secret(f"{name}_FILE", path, self._files, self._read)
             except InvalidOptionError:
-                # MinIO's image itself names files below /run/secrets, which normally do not exist.
-                if path.startswith("/"):
+                if not is_optional:
                     raise
         return self._values[name]
 

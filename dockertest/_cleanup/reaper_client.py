@@ -256,9 +256,7 @@ class ReaperClient:
         self._locks: dict[str, Descriptor | None] = {}  # by session that has begun
         self._sessions: set[str] = set()  # those of them that want the reaper
         self._holds: dict[str, set[Hold]] = {}  # by session
-        self._recorded: set[tuple[str, Hold]] = (
-            set()
-        )  # those of them that other processes see, with their sessions
+        self._recorded: set[tuple[str, Hold]] = set()  # those that other processes see, with their sessions
         self._deadlines: dict[str, float] = {}  # by container
         self._idle: dict[Hold, float] = {}  # when a container may be removed that no session holds any more
         self._programs: set[int] = set()

@@ -267,7 +267,8 @@ class FollowedLog:
                 try:
                     yield from self._new_messages()
                 except EngineError as error:
-                    is_cut = error.reason == "disconnected"  # Proxies close connections that are silent.
+                    # Proxies close connections that are silent.
+                    is_cut = error.reason == "disconnected" and self._followed is not None
                     cuts = cuts + 1 if is_cut and _clock.monotonic() < began + 1 else 0
                     is_over = cuts > CUTS if is_cut else not is_read_timeout(error)
                     if is_over and not self.is_last.is_set():
