@@ -23,6 +23,7 @@ from dockertest._report import Report
 from dockertest._retry import Watched
 from dockertest.errors import (
     DockertestError,
+    DockerUnavailableError,
     EngineError,
     InvalidOptionError,
     LogFailureError,
@@ -274,7 +275,12 @@ class FollowedLog:
                     if is_over and not self.is_last.is_set():
                         raise
                     # A container may be silent for any time, but the engine has to answer.
-                    self._engine.inspect(self._container)
+                    try:
+                        self._engine.inspect(self._container)
+                    except DockerUnavailableError:
+                        if is_cut:  # The engine itself has ended.
+                            raise error from None
+                        raise
                 if self.closed.is_set() or (self._followed is None and not self._is_polled):
                     return
                 is_last = self.is_last.is_set()
