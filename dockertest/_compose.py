@@ -350,7 +350,7 @@ class _Start:
         silence: Callable[[], float] = lambda: SILENCE_SECONDS,
         on_start: Callable[[int], object] | None = None,
     ) -> int:
-        problem, reason = "", "up"
+        reason = "up"
         reports: tuple[Report, ...] = ()
         try:
             return run_program(
@@ -361,15 +361,11 @@ class _Start:
                 silence=silence,
                 on_start=on_start,
             )
-        except subprocess.TimeoutExpired:
-            if (seconds := silence()) != SILENCE_SECONDS:
-                problem, reason = (
-                    f"services that others depend on are not ready after {seconds:g} s",
-                    "timeout",
-                )
-                reports = self._unfinished("pending", "failed")
-            else:
-                problem = f"`docker compose` printed nothing for {seconds:g} s"
+        except subprocess.TimeoutExpired as error:
+            problem = f"`docker compose` printed nothing for {error.timeout:g} s"
+            if self._is_starting():
+                problem = f"services that others depend on are not ready after {error.timeout:g} s"
+                reason, reports = "timeout", self._unfinished("pending", "failed")
         except OSError as error:
             problem = f"{command[0]} cannot be started: {str(error.strerror).lower()}"
         # Raised here, without an error whose frames have the environment in their variables.
@@ -377,8 +373,10 @@ class _Start:
 
     def _silence(self) -> float:
         """Return how many seconds `docker compose up` may print nothing."""
-        is_starting = _STARTING.search(self._output)
-        return self._runtime.defaults.max_wait if is_starting else SILENCE_SECONDS
+        return self._runtime.defaults.max_wait if self._is_starting() else SILENCE_SECONDS
+
+    def _is_starting(self) -> bool:
+        return bool(_STARTING.search(self._output))
 
     def _add_output(self, data: bytes) -> None:
         self._output = f"{self._output}{data.decode(errors='replace')}"[-(1 << 20) :]

@@ -151,7 +151,7 @@ class DockerTestCase(unittest.TestCase):
         try:
             return super().run(reporting)
         finally:
-            # `pytest --pdb` replaces it, and calls that of the class after its prompt.
+            # `pytest --pdb` replaces `tearDown`, and calls that of the class after its prompt.
             if "tearDown" in vars(self):
                 self._postpone(self._containers)
             else:

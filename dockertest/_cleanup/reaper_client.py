@@ -255,8 +255,9 @@ class ReaperClient:
         self._lock = threading.RLock()
         self._locks: dict[str, Descriptor | None] = {}  # by session that has begun
         self._sessions: set[str] = set()  # those of them that want the reaper
-        self._holds: dict[str, set[Hold]] = {}  # by session
-        self._recorded: set[tuple[str, Hold]] = set()  # those that other processes see, with their sessions
+        self._holds: dict[
+            str, dict[Hold, bool]
+        ] = {}  # by session, and whether other processes see each of them
         self._deadlines: dict[str, float] = {}  # by container
         self._idle: dict[Hold, float] = {}  # when a container may be removed that no session holds any more
         self._programs: set[int] = set()
@@ -347,8 +348,7 @@ class ReaperClient:
                 return
             lock = self._locks.pop(session)
             self._sessions.discard(session)
-            for hold in self._holds.pop(session, ()):
-                self._recorded.discard((session, hold))
+            self._holds.pop(session, None)
             self._tell({"message": "abandon" if doubtful else "end", "session": session})
             if lock is not None:
                 lock.close()
@@ -402,22 +402,20 @@ class ReaperClient:
         with self._lock:
             if self._locks.get(session) is None:
                 raise OSError(errno.ENOLCK, "the session has no lock", str(self._records.folder))
-            holds = self._holds.setdefault(session, set())
-            if (session, hold) in self._recorded:
+            holds = self._holds.setdefault(session, {})
+            if holds.setdefault(hold, False):
                 return
-            holds.add(hold)
             # The reaper knows it first. Otherwise the hold would stay if this process died in between.
             if session in self._sessions:
                 self._tell({"message": "hold", "session": session, **hold._asdict()})
         try:
-            # Another thread may be doing the same. Neither may look for the container before it is recorded.
+            # Another thread may be doing the same. Neither may look for the container before others see the hold.
             self._pass_gate(lambda: self._records.begin_hold(hold.key, session, self._url), timeout)
         except BaseException:
-            if (session, hold) not in self._recorded:
-                holds.discard(hold)
+            if not holds.get(hold):
+                holds.pop(hold, None)
             raise
-        holds.add(hold)
-        self._recorded.add((session, hold))
+        holds[hold] = True
 
     def is_held(self, hold: Hold, *, beside: str) -> bool:
         """Return whether a living session other than *beside* holds a container."""
@@ -460,8 +458,7 @@ class ReaperClient:
                     )
                 )
                 continue
-            self._holds.get(session, set()).discard(hold)
-            self._recorded.discard((session, hold))
+            self._holds.get(session, {}).pop(hold, None)
             if seconds is not None and session in self._sessions:
                 with self._lock:
                     self._idle[hold] = _clock.monotonic() + seconds
@@ -888,7 +885,7 @@ class ReaperClient:
         if self._process is not None:
             self._process.returncode = 0  # It is not this process's child.
         self._locks, self._sessions, self._deadlines, self._programs = {}, set(), {}, set()
-        self._holds, self._recorded, self._idle, self._reapers = {}, set(), {}, []
+        self._holds, self._idle, self._reapers = {}, {}, []
         self._channel, self._process, self._is_unresponsive = None, None, False
 
 

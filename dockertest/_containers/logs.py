@@ -278,7 +278,7 @@ class FollowedLog:
                     try:
                         self._engine.inspect(self._container)
                     except DockerUnavailableError:
-                        if is_cut:  # The engine itself has ended.
+                        if is_cut:  # by the end of the engine
                             raise error from None
                         raise
                 if self.closed.is_set() or (self._followed is None and not self._is_polled):
@@ -349,12 +349,15 @@ class FollowedLog:
     def _received(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield each message with its stream, before it its time in nanoseconds."""
         if self._tty:
-            restarted = self._engine.inspect(self._container).finished_at > 0
+            # Podman's have no times here.
+            was_restarted = (
+                not self._engine.is_podman and self._engine.inspect(self._container).finished_at > 0
+            )
             while line := streams.read_line(self.response):
                 # A program may write such a line too, but hardly with the id of its container.
                 if self._container.encode() in line and (error := streams.parse_error(line, self._what)):
                     raise error
-                latest = int(_clock.time() + _CLOCK_SECONDS) * _SECOND if restarted else 0
+                latest = int(_clock.time() + _CLOCK_SECONDS) * _SECOND if was_restarted else 0
                 for time, message in split_terminal_line(line, latest):
                     yield streams.STDOUT, time, message
             return

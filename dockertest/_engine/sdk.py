@@ -292,7 +292,7 @@ def _use_own_connections(api: Any, tls: ssl.SSLContext | None) -> None:
     own = type("EngineConnectionPool", (pool,), {"ConnectionCls": connections})
     manager = api.get_adapter(f"{scheme}://").poolmanager
     manager.pool_classes_by_scheme = {scheme: own}
-    manager.connection_pool_kw["maxsize"] = MAX_IDLE
+    manager.connection_pool_kw["maxsize"] = MAX_IDLE  # The SDK sets it only for its own transports.
 
 
 def has_only_ipv6(sdk_client: DockerClient) -> bool:

@@ -42,7 +42,7 @@ def run_program(
         stdin: The program's standard input.
         merge_stderr: Treat standard error as output; otherwise it is discarded.
         timeout: Seconds that the program may run.
-        silence: Seconds that it may print nothing, or a function that returns them for the time after the last output.
+        silence: Seconds that it may print nothing; or a function that returns them, called again after each output.
         on_start: Called with the id of the process, which is that of its group and session too. Except on Windows, the
             program begins only when this has returned, and does not begin at all if this process is killed before.
 
@@ -57,7 +57,7 @@ def run_program(
     )  # output; `None` once the program has exited
     reader = threading.Thread(target=_read, args=(process, events), daemon=True, name="dockertest")
     watcher = threading.Thread(target=_await_exit, args=(process, events), daemon=True, name="dockertest")
-    deadline, limit = _clock.monotonic() + timeout, math.inf
+    deadline, limit = _clock.monotonic() + timeout, timeout
     try:
         reader.start()
         watcher.start()
@@ -66,12 +66,12 @@ def run_program(
         if gate:
             os.write(gate[1], b"\n")
         while True:
-            limit = min(silence() if callable(silence) else silence, deadline - _clock.monotonic())
-            if (data := _next(events, limit)) is None:
+            limit = silence() if callable(silence) else silence
+            if (data := _next(events, min(limit, deadline - _clock.monotonic()))) is None:
                 break
             on_output(data)
     except queue.Empty:
-        raise subprocess.TimeoutExpired(command, limit) from None
+        raise subprocess.TimeoutExpired(command, min(limit, timeout)) from None
     finally:
         if gate:
             os.close(gate[1])

@@ -192,6 +192,16 @@ def test_the_override_of_a_folder_is_used(pool: dockertest.Pool, tmp_path: Path)
             assert compose["web"].exec(["sh", "-c", "echo $A"]).stdout == expected
 
 
+def assert_times_out(folder: Path, words: str) -> None:
+    """Check that the project is not ready after three seconds, and the error."""
+    with (
+        dockertest.Pool(max_wait=3) as pool,
+        pytest.raises(dockertest.ComposeError, match=words) as caught,
+    ):
+        pool.compose(folder)
+    assert caught.value.reason == "timeout"
+
+
 def test_a_service_that_restarts_again_and_again_is_not_ready(tmp_path: Path) -> None:
     """It has to run for half a second without a restart; the error shows its log."""
     (tmp_path / "compose.yaml").write_text(
@@ -199,12 +209,7 @@ def test_a_service_that_restarts_again_and_again_is_not_ready(tmp_path: Path) ->
         "command: ['sh', '-c', 'echo no database; exit 1']}}",
         encoding="utf-8",
     )
-    with (
-        dockertest.Pool(max_wait=3) as pool,
-        pytest.raises(dockertest.ComposeError, match=r"not healthy after 3 s(?s:.*)no database") as caught,
-    ):
-        pool.compose(tmp_path)
-    assert caught.value.reason == "timeout"
+    assert_times_out(tmp_path, r"not healthy after 3 s(?s:.*)no database")
 
 
 @pytest.mark.differs("health checks")
@@ -224,12 +229,7 @@ services:
 """,
         encoding="utf-8",
     )
-    with (
-        dockertest.Pool(max_wait=3) as pool,
-        pytest.raises(dockertest.ComposeError, match=r"not ready after 3 s(?s:.*)no space left") as caught,
-    ):
-        pool.compose(tmp_path)
-    assert caught.value.reason == "timeout"
+    assert_times_out(tmp_path, r"not ready after 3 s(?s:.*)no space left")
 
 
 @pytest.mark.differs("health checks")

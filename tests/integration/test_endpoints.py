@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import docker
 import pytest
@@ -176,6 +176,21 @@ def test_proxies_of_the_environment_are_ignored(local: str, tmp_path: Path, tls:
         dockertest.Pool(front.url, cert_path=tmp_path if tls else None) as pool,
     ):
         check_works(pool)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_connections_have_keepalive(local: str, tmp_path: Path, tls: bool) -> None:
+    """So firewalls do not forget them while they are silent."""
+    context = certificates(tmp_path) if tls else None
+    with (
+        Front(local, context) as front,
+        dockertest.Pool(front.url, cert_path=tmp_path if tls else None) as pool,
+    ):
+        adapter: Any = pool.client.api.get_adapter("https://" if tls else "http://")
+        manager = adapter.poolmanager
+        idle = [one for key in list(manager.pools.keys()) for one in manager.pools[key].pool.queue if one]
+        assert idle
+        assert all(one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for one in idle)
 
 
 def test_certificates_are_found_from_any_folder(

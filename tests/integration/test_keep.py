@@ -237,7 +237,7 @@ with TemplateDatabase(pool, print, labels={{{name!r}: "1"}}) as template, templa
     kept += engine.labelled(name)
     (container,) = kept
     query = ["psql", "-U", "postgres", "-At", "-c", "SELECT datname FROM pg_database"]
-    # With the SDK's own exec, Podman 4 loses output.
+    # The SDK's own exec returned no output once on Podman 4.
     server = pool.container_by_name(engine.inspect(container)["Name"])
     assert server
     listed = server.exec(query, check=True)

@@ -16,7 +16,7 @@ import pytest
 import dockertest
 from dockertest import RunOptions
 from dockertest._cleanup import reaper_client
-from tests.engines.fault_proxy import FaultProxy, relay, swallow
+from tests.engines.fault_proxy import Fault, FaultProxy, relay, swallow
 
 from .conftest import Engine, Suite
 
@@ -76,6 +76,17 @@ def server(name: str) -> RunOptions:
 def wait_until_removed(engine: Engine, name: str) -> None:
     """Wait until no container of a test is left, and look again after a moment."""
     dockertest.retry(lambda: not engine.labelled(name), max_wait=30)
+
+
+def hold_up(is_waiting: threading.Event, may_go_on: threading.Event) -> Fault:
+    """Return a fault that forwards a request once *may_go_on* is set."""
+
+    def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        is_waiting.set()
+        may_go_on.wait(30)
+        relay(client, forward())
+
+    return fault
 
 
 class TestLife:
@@ -180,17 +191,11 @@ class TestLife:
     def test_a_session_waits_for_the_end_of_a_removal(self, name: str, tmp_path: Path) -> None:
         """It must not take the container that is about to be removed."""
         is_waiting, may_go_on = threading.Event(), threading.Event()
-
-        def hold_up(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
-            is_waiting.set()
-            may_go_on.wait(30)
-            relay(client, forward())
-
         with FaultProxy(tmp_path / "x").running() as proxy:
             last, following = dockertest.Pool(proxy.endpoint), dockertest.Pool(proxy.endpoint)
             with following:
                 first = last.run_with_options(server(name))
-                proxy.next(f"DELETE .*/{first.id}", hold_up)
+                proxy.next(f"DELETE .*/{first.id}", hold_up(is_waiting, may_go_on))
                 closing = threading.Thread(target=last.close)
                 closing.start()
                 assert is_waiting.wait(30)
@@ -204,18 +209,12 @@ class TestLife:
     def test_all_threads_wait_for_the_end_of_a_removal(self, name: str, tmp_path: Path) -> None:
         """Also one that finds another thread waiting already."""
         is_waiting, may_go_on = threading.Event(), threading.Event()
-
-        def hold_up(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
-            is_waiting.set()
-            may_go_on.wait(30)
-            relay(client, forward())
-
         taken: list[dockertest.Resource] = []
         with FaultProxy(tmp_path / "x").running() as proxy:
             last = dockertest.Pool(proxy.endpoint)
             with dockertest.Pool(proxy.endpoint) as following:
                 first = last.run_with_options(server(name))
-                proxy.next(f"DELETE .*/{first.id}", hold_up)
+                proxy.next(f"DELETE .*/{first.id}", hold_up(is_waiting, may_go_on))
                 closing = threading.Thread(target=last.close)
                 closing.start()
                 assert is_waiting.wait(30)
@@ -225,7 +224,7 @@ class TestLife:
                 ]
                 for thread in threads:
                     thread.start()
-                time.sleep(0.5)
+                time.sleep(0.5)  # in which they could take the container that is being removed
                 assert taken == []
                 may_go_on.set()
                 for thread in (*threads, closing):
@@ -266,7 +265,7 @@ class TestLife:
 
         def interrupt(client: "socket.socket", forward: "Callable[[], socket.socket]") -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
-            time.sleep(0.3)
+            time.sleep(0.3)  # while the handler runs
             relay(client, forward())
 
         former = signal.signal(signal.SIGUSR1, close)
