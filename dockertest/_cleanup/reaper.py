@@ -1547,7 +1547,8 @@ class Reaper:
         elif self._records.is_kept({"Id": container}):
             self._events.put(("gone", {"container": container}))
         else:
-            self._write_log(f"the deadline of container {container[:12]} has passed")
+            if container not in self._retries:
+                self._write_log(f"the deadline of container {container[:12]} has passed")
             is_gone = self._try(partial(remove, kind="containers", thing=container))
             self._events.put(("gone" if is_gone else "failed", {"container": container}))
 
