@@ -184,9 +184,9 @@ def describe_started(dockerd: "subprocess.Popen[bytes]") -> str:
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
-    """Run the block in one process of this user at a time."""
-    with Path(tempfile.gettempdir(), f"dockertest-engine-{os.geteuid()}.lock").open("w") as file:
+def exclusive(name: str = "engine") -> Iterator[None]:
+    """Run a block of this name in one process of this user at a time."""
+    with Path(tempfile.gettempdir(), f"dockertest-{name}-{os.geteuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import dockertest
 
+from .ensure import exclusive
+
 TOOLS = ("dockerd", "docker-init", "unshare", "nsenter", "ip", "iptables")
 ADDRESS = "10.77.200.2"
 
@@ -46,7 +48,16 @@ class OwnEngine:
 
     @contextmanager
     def running(self, *options: str) -> Iterator[OwnEngine]:
-        """Run it with these options of dockerd until the end of the block."""
+        """
+        Run it with these options of dockerd until the end of the block.
+
+        All have the same address, so it waits for another one to end.
+        """
+        with exclusive("own"), self._running(*options):
+            yield self
+
+    @contextmanager
+    def _running(self, *options: str) -> Iterator[None]:
         command = "unshare --net --mount --pid --mount-proc --fork --kill-child docker-init -- sleep infinity".split()
         holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         near = f"dtown{os.getpid() % 100_000}"
@@ -62,7 +73,7 @@ class OwnEngine:
             self.enter("ip", "address", "add", f"{ADDRESS}/24", "dev", "eth0")
             self.enter("ip", "link", "set", "eth0", "up")
             self.start(*options)
-            yield self
+            yield
         finally:
             with suppress(subprocess.CalledProcessError):  # it was not made
                 self._execute("ip", "link", "delete", near)
