@@ -95,15 +95,20 @@ class TestRunArguments:
         """
         path = tmp_path / "env"
         path.write_text(
-            "\ufeff# comment\n\nA=1\n  B= x y \nC='q'\nSECRET\nUNSET\nD=a=b\nE=\n", encoding="utf-8"
+            "\ufeff# comment\n\nA=1\r\n  B= x y \nC='q'\nSECRET\nUNSET\nD=a=b\nE=\nG=\f\x85\u2028g\n",
+            encoding="utf-8",
+            newline="",
         )
         options = parse("-e", "A=2", "--env-file", str(path), "x", "-e", "F=3", SECRET="s").options
-        assert options.env == ("A=2", "B= x y ", "C='q'", "SECRET=s", "D=a=b", "E=", "F=3")
+        assert options.env == ("A=2", "B= x y ", "C='q'", "SECRET=s", "D=a=b", "E=", "G=\f\x85\u2028g", "F=3")
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             (b"A=1\n=hunter2\n", "line 2 of "),
+            (b"A=1\nexport B=hunter2\n", "contains white space; write NAME=value, without export"),
+            (b"B = hunter2\n", "contains white space"),
+            (b"B hunter2\n", "contains white space"),
             (b"A=hunter2\0\n", "the value of 'A' contains a NUL character"),
             (b"A=hunter2\xff\n", "it is not utf-8 text"),
             (None, "no such file or directory"),

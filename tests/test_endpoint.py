@@ -137,9 +137,9 @@ class Cli:
         self.config = home / ".docker"
         self.config.mkdir(parents=True)
 
-    def use(self, name: object) -> None:
+    def use(self, name: object, *, key: str = "currentContext") -> None:
         """Set the current context."""
-        (self.config / "config.json").write_text(json.dumps({"currentContext": name, "auths": {}}))
+        (self.config / "config.json").write_text(json.dumps({key: name, "auths": {}}))
 
     def add(self, name: str, host: str, *files: str, **docker: object) -> Path:
         """Add a context, and return the folder for its certificates."""
@@ -232,6 +232,12 @@ def test_the_default_context_means_the_default_locations(cli: Cli, current: obje
     cli.use(current)
     assert len(cli.endpoints()) == 7
     assert cli.endpoints()[0].why == "default socket"
+
+
+def test_the_keys_of_the_configuration_may_be_in_any_case(cli: Cli) -> None:
+    """The docker CLI reads them so."""
+    cli.use("farm", key="CurrentContext")
+    assert len(cli.endpoints()) == 1
 
 
 def test_docker_config_sets_the_configuration_folder(cli: Cli, tmp_path: Path) -> None:

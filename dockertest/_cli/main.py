@@ -245,15 +245,22 @@ def _env_file(environ: Mapping[str, str]) -> Callable[[str], list[str]]:
         Quotation marks are part of a value, and the file may have lines of comments.
         """
         try:
-            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+            lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InvalidOptionError(f"cannot read {path!r}: {str(reason).lower()}") from None
         assignments: list[str] = []
         for number, line in enumerate(lines, 1):
-            stripped = line.lstrip()
+            stripped = line.removesuffix("\r").lstrip()
             name, equals, _ = stripped.partition("=")
-            if not stripped or stripped.startswith("#") or (not equals and name not in environ):
+            if not stripped or stripped.startswith("#"):
+                continue
+            if any(map(str.isspace, name)):
+                raise InvalidOptionError(
+                    f"line {number} of {path!r}: the name of a variable contains white space",
+                    hint="write NAME=value, without export and without spaces around the equals sign",
+                )
+            if not equals and name not in environ:
                 continue  # docker run ignores a variable that is not set, too
             value = stripped if equals else f"{name}={environ[name]}"
             try:

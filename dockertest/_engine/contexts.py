@@ -51,7 +51,8 @@ def current(config: Path) -> tuple[str, str]:
         return "", ""
     except (OSError, ValueError) as error:
         return "", _reason(error)
-    name = settings.get("currentContext")
+    # The docker CLI accepts keys in any case.
+    name = {key.lower(): value for key, value in settings.items()}.get("currentcontext")
     return (name, "") if isinstance(name, str) and name != DEFAULT else ("", "")
 
 

@@ -51,12 +51,12 @@ class CliConfig:
         """
         Yield each configuration with the name of its file or variable.
 
-        The file comes first and takes precedence.
+        The variable comes first and takes precedence, as in the docker CLI.
         """
         file = self._file()
         for source, text in (
-            (str(file), self._read(file)),
             (_VARIABLE, self._environ.get(_VARIABLE, "")),
+            (str(file), self._read(file)),
         ):
             if not text.strip():
                 continue

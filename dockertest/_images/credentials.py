@@ -124,7 +124,7 @@ class Credentials:
 
     def _from_entries(self, source: str, config: Mapping[str, Any], host: str) -> Login | None:
         """Return the credentials that the configuration itself contains."""
-        if not isinstance(config.get("auths", {}), dict):
+        if not isinstance(config.get("auths") or {}, dict):
             self.config.warn(source, "its 'auths' is not an object")
         entries = mapping(config.get("auths"))
         keys = [key for key in entries if hostname(key) == host]
@@ -142,7 +142,8 @@ class Credentials:
     def _from_helper(self, source: str, config: Mapping[str, Any], host: str) -> Login | None:
         """Ask the configured helper for *host*, or else the one for all registries."""
         helpers = {hostname(key): value for key, value in mapping(config.get("credHelpers")).items()}
-        helper = helpers.get(host) or config.get("credsStore")
+        # An empty entry is for a registry whose credentials are in the file itself.
+        helper = helpers[host] if host in helpers else config.get("credsStore")
         if not helper:
             return None
         if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):

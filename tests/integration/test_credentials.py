@@ -199,14 +199,20 @@ def test_a_file_with_a_byte_order_mark(home: Home) -> None:
     assert home.find()
 
 
-def test_docker_auth_config_comes_last(home: Home) -> None:
-    """The variable is used if the file has no credentials for the registry."""
+def test_docker_auth_config_comes_first(home: Home) -> None:
+    """
+    The file is used if the variable has no credentials for the registry.
+
+    A CI job sets the variable, while the file may be left from an earlier login. A helper is not asked in vain.
+    """
+    log = home.helper("store", answer("store"))
     variable = json.dumps(
         {"auths": {REGISTRY: {"auth": encoded("variable")}, "b.test": {"auth": encoded("b")}}}
     )
-    home.write({"auths": {REGISTRY: {"auth": encoded("file")}}})
+    home.write({"auths": {"c.test": {"auth": encoded("file")}}, "credHelpers": {REGISTRY: "store"}})
     logins = [home.find(registry, DOCKER_AUTH_CONFIG=variable) for registry in (REGISTRY, "b.test", "c.test")]
-    assert [login and login.username for login in logins] == ["file", "b", None]
+    assert [login and login.username for login in logins] == ["variable", "b", "file"]
+    assert not log.exists()
 
 
 def test_docker_auth_config_may_name_helpers(home: Home) -> None:
@@ -234,6 +240,22 @@ def test_the_order_of_helper_store_and_entries(home: Home) -> None:
         ("own", "docker-credential-own"),
         ("store", "docker-credential-store"),
     ]
+
+
+def test_an_empty_helper_means_the_file_itself(home: Home) -> None:
+    """As for the docker CLI, the helper for all registries is not asked then."""
+    log = home.helper("store", answer("store"))
+    home.write(
+        {
+            "credHelpers": {REGISTRY: ""},
+            "credsStore": "store",
+            "auths": {REGISTRY: {"auth": encoded("entry")}},
+        }
+    )
+    login = home.find()
+    assert login
+    assert login.username == "entry"
+    assert not log.exists()
 
 
 def test_a_helper_gets_the_server_on_stdin(home: Home) -> None:
@@ -483,18 +505,28 @@ def test_a_login_after_the_creation_of_the_pool_is_used(home: Home) -> None:
 def test_a_broken_configuration_is_one_warning(
     home: Home, caplog: pytest.LogCaptureFixture, content: object
 ) -> None:
-    """The warning names the file without quoting it, and the next source is used."""
+    """The warning names the file without quoting it."""
     caplog.set_level(logging.DEBUG)
     home.write(content)
-    variable = json.dumps({"auths": {REGISTRY: {"auth": encoded("variable")}}})
-    credentials = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable})
+    credentials = Credentials(home.environ)
     for _ in range(2):
-        login = credentials.find(REGISTRY)
-        assert login
-        assert login.auth.username == "variable"
+        assert credentials.find(REGISTRY) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert str(home.file) in record.message
+    assert PASSWORD not in caplog.text
+
+
+def test_the_file_is_used_if_the_variable_is_broken(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning names the variable without quoting it."""
+    home.write({"auths": {REGISTRY: {"auth": encoded("file")}}})
+    credentials = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": f"not json, but {PASSWORD}"})
+    for _ in range(2):
+        login = credentials.find(REGISTRY)
+        assert login
+        assert login.auth.username == "file"
+    (record,) = caplog.records
+    assert "DOCKER_AUTH_CONFIG" in record.message
     assert PASSWORD not in caplog.text
 
 
@@ -540,7 +572,7 @@ def test_credentials_for_a_build(home: Home) -> None:
     variable = json.dumps({"auths": {"a.test": {"auth": encoded("x")}, "d.test": {"auth": encoded("d")}}})
     logins = Credentials({**home.environ, "DOCKER_AUTH_CONFIG": variable}).for_build({"b.test", ""})
     assert {key: auth.username for key, auth in logins.items()} == {
-        "a.test": "a",
+        "a.test": "x",
         "b.test": "store",
         "d.test": "d",
         "https://index.docker.io/v1/": "store",
