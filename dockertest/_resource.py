@@ -1005,14 +1005,18 @@ class Resource:
                 port=container_port,
                 hint="get the port within retry, so that it is asked for again",
             )
-        is_possible = not (
+        hint = ""
+        if inspection.network_mode == "host":
+            hint = "in the host's network nothing is published: connect to the engine's host, at the server's own port"
+        elif not (
             published or inspection.published_ports or networks.is_special_mode(inspection.network_mode)
-        )
+        ):
+            hint = f"start it with exposed_ports=[{container_port!r}]"
         raise PortNotPublishedError(
             f"{self._handle.label} does not publish {container_port}; published: {', '.join(published) or 'nothing'}",
             port=container_port,
             published=published,
-            hint=f"start it with exposed_ports=[{container_port!r}]" if is_possible else "",
+            hint=hint,
         )
 
     def _find_address(self, port: str) -> tuple[str, int]:

@@ -145,8 +145,8 @@ def test_inside_a_container_a_port_is_reached_in_a_shared_network(
     [
         (OURS, "connect it to one of: jobs"),
         ({**NO_ADDRESS, **OURS}, "connect it to one of: jobs"),
-        (NO_ADDRESS, "publish its ports where this process can connect to, and set DOCKERTEST_HOST_OVERRIDE"),
-        ({}, "publish its ports where this process can connect to, and set DOCKERTEST_HOST_OVERRIDE"),
+        (NO_ADDRESS, "set DOCKERTEST_PUBLISH_IP to an address that this process can connect to, and"),
+        ({}, "set DOCKERTEST_PUBLISH_IP to an address that this process can connect to, and"),
     ],
 )
 def test_inside_a_container_the_hosts_loopback_is_unreachable(own: "dict[str, Any]", hint: str) -> None:

@@ -155,7 +155,8 @@ def _unreachable(inspection: Inspection, bound_ip: str, own: Networks) -> NotInN
         f"cannot connect to a port published on {bound_ip or 'the host'}",
         hint=f"connect it to one of: {', '.join(own)}"
         if own
-        else "publish its ports where this process can connect to, and set DOCKERTEST_HOST_OVERRIDE to that host",
+        else "set DOCKERTEST_PUBLISH_IP to an address that this process can connect to, and DOCKERTEST_HOST_OVERRIDE to "
+        "its host",
     )
 
 

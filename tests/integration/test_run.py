@@ -171,7 +171,15 @@ def test_an_unpublished_port_is_an_error(pool: dockertest.Pool, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("network", "remedy"), [("", "; start it with exposed_ports=['80/tcp']"), ("host", "")]
+    ("network", "remedy"),
+    [
+        ("", "; start it with exposed_ports=['80/tcp']"),
+        (
+            "host",
+            "; in the host's network nothing is published: connect to the engine's host, at the server's own port",
+        ),
+        ("none", ""),
+    ],
 )
 def test_a_container_without_published_ports_is_reported_with_a_hint(
     pool: dockertest.Pool, network: str, remedy: str
