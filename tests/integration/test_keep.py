@@ -105,11 +105,11 @@ def test_a_deadline_does_not_remove_a_container_of_a_pool_that_keeps(
 
 def test_a_session_of_this_user_does_not_remove_a_kept_container(kept: "list[str]") -> None:
     """Its expiry time cannot be taken back, and sessions of other users obey it."""
-    with dockertest.Pool() as other, dockertest.Pool(ttl=3) as pool:
+    with dockertest.Pool() as other, dockertest.Pool(ttl=8) as pool:
         resource = pool.run("busybox:1.35", cmd=SLEEP)
         kept.append(resource.id)
         resource.keep()
-        assert other.run("busybox:1.35", cmd=["sleep", "4"]).wait() == 0
+        assert other.run("busybox:1.35", cmd=["sleep", "9"]).wait() == 0
         assert resource.id not in other.prune()
 
 

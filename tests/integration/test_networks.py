@@ -86,13 +86,14 @@ def test_a_network_that_stays_in_use(tmp_path: Path) -> None:
     """The engine's error is raised when the pool's `timeout` is over."""
     with (
         FaultProxy(tmp_path / "engine.sock").running() as proxy,
-        dockertest.Pool(proxy.endpoint, timeout=1) as pool,
+        dockertest.Pool(proxy.endpoint) as patient,
+        dockertest.Pool(proxy.endpoint, timeout=3) as hasty,
     ):
-        network = pool.create_network()
+        (network,) = hasty.networks_by_name(patient.create_network().name)
         proxy.always = answer(403, "network has active endpoints")
         try:
             with pytest.raises(dockertest.EngineError, match="active endpoints"):
-                network.close()
+                hasty.remove_network(network)
         finally:
             proxy.always = None
 
@@ -138,7 +139,8 @@ def test_the_default_network_keeps_its_containers(tmp_path: Path) -> None:
 
 def test_ports_in_an_internal_network_are_not_waited_for(tmp_path: Path, name: str) -> None:
     """They are never published, so neither a start nor a reuse polls for them."""
-    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+    proxy = FaultProxy(tmp_path / "engine.sock")
+    with proxy.running(), dockertest.Pool(proxy.endpoint, reaper=False) as pool:
         network = pool.client.networks.create(name, internal=True)
         try:
             for _ in range(2):

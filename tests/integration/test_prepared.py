@@ -270,21 +270,22 @@ def json_files(engine: Engine, image: str) -> bytes:
 class TestFinding:
     """Later calls find the image."""
 
-    def test_another_pool_finds_it_quickly(self, own: dockertest.Pool, server: RunOptions) -> None:
+    @pytest.mark.usefixtures("state")
+    def test_another_pool_finds_it_quickly(self, server: RunOptions, tmp_path: Path) -> None:
         """It costs two requests."""
         calls: list[str] = []
 
         def fill(resource: dockertest.Resource) -> None:
             calls.append(resource.id)
 
-        prepared = own.prepare(server, fill, ready=ready)
-        with dockertest.Pool() as pool:
-            began = time.monotonic()
-            assert (
-                pool.prepare(replace(server, name="other", port_bindings={"80": 8080}), fill).id
-                == prepared.id
-            )
-            assert time.monotonic() - began < 0.5
+        other = replace(server, name="other", port_bindings={"80": 8080})
+        with FaultProxy(tmp_path / "engine.sock").running() as proxy:
+            with dockertest.Pool(proxy.endpoint, reaper=False) as pool:
+                prepared = pool.prepare(server, fill, ready=ready)
+            with dockertest.Pool(proxy.endpoint, reaper=False) as pool:
+                proxy.requests.clear()
+                assert pool.prepare(other, fill).id == prepared.id
+                assert len(proxy.requests) == 2, proxy.requests
         assert len(calls) == 1
 
     def test_other_options_make_another_image(self, own: dockertest.Pool, server: RunOptions) -> None:

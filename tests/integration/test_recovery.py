@@ -225,22 +225,24 @@ def test_an_unknown_boot_proves_nothing(tmp_path: Path) -> None:
 
 def test_any_session_removes_expired_containers(engine: Engine, pool: dockertest.Pool) -> None:
     """`DOCKERTEST_TTL` covers sessions that cannot be proven dead."""
-    with program("time.sleep(600)", DOCKERTEST_TTL="1", DOCKERTEST_REAPER="0") as (_, created):
-        expires = time.time() + 2  # at the latest, as it is rounded up
-        dockertest.retry(lambda: time.time() > expires, max_wait=10)
+    with program("time.sleep(600)", DOCKERTEST_TTL="10", DOCKERTEST_REAPER="0") as (_, created):
+        expires = time.time() + 11  # at the latest, as it is rounded up
+        dockertest.retry(lambda: time.time() > expires, max_wait=20)
         pool.prune()  # Another session on this engine may be faster, even before this test sees the containers.
-        dockertest.retry(lambda: not any(map(engine.has, created["containers"])), max_wait=10)
+        dockertest.retry(lambda: not any(map(engine.has, created["containers"])), max_wait=60)
 
 
 def test_a_time_to_live_applies_to_each_container(engine: Engine, pool: dockertest.Pool) -> None:
     """An older session keeps its newer containers and the lock that proves it alive."""
     with dockertest.Pool() as old:
-        old._runtime.session.ttl = -10
+        old._runtime.session.ttl = 8
         late = old.run("busybox:1.35", cmd=SLEEP)
+        expires = time.time() + 9  # at the latest, as it is rounded up
         old._runtime.session.ttl = 3600
         since = old.run("busybox:1.35", cmd=SLEEP)
+        dockertest.retry(lambda: time.time() > expires, max_wait=20)
         pool.prune()
-        dockertest.retry(lambda: not engine.has(late.id), max_wait=10)  # Another session may be faster.
+        dockertest.retry(lambda: not engine.has(late.id), max_wait=60)  # Another session may be faster.
         assert engine.has(since.id)
         assert old._runtime.session._reaper.standing(since.container.labels) == "living"
 

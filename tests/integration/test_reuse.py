@@ -233,10 +233,10 @@ class TestReplacing:
         self, server: RunOptions, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Any session may remove it at any moment, so it is no longer reused."""
-        monkeypatch.setenv("DOCKERTEST_TTL", "1")
+        monkeypatch.setenv("DOCKERTEST_TTL", "8")
         with dockertest.Pool() as pool:
             first = pool.run_with_options(server)
-            dockertest.retry(lambda: pool.run_with_options(server).id != first.id, max_wait=10)
+            dockertest.retry(lambda: pool.run_with_options(server).id != first.id, max_wait=60)
         assert not engine.has(first.id)
 
     def test_a_container_that_was_never_started(self, server: RunOptions, engine: Engine) -> None:
@@ -502,9 +502,9 @@ os.kill(os.getpid(), signal.SIGKILL)
         """`expire` stays effective when the pool is closed."""
         with dockertest.Pool() as pool:
             resource = pool.run_with_options(server)
-            resource.expire(1)
+            resource.expire(6)
         assert engine.has(resource.id)
-        dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)
+        dockertest.retry(lambda: not engine.has(resource.id), max_wait=60)
 
     @pytest.mark.parametrize("deadline", [600, None])
     def test_the_last_deadline_is_effective(
@@ -514,16 +514,16 @@ os.kill(os.getpid(), signal.SIGKILL)
         code = f"""
 import dockertest
 with dockertest.Pool() as pool:
-    pool.run("busybox:1.35", name={server.name!r}, cmd=["sleep", "600"], reuse=True).expire(2)
+    pool.run("busybox:1.35", name={server.name!r}, cmd=["sleep", "600"], reuse=True).expire(7)
 """
         subprocess.run([sys.executable, "-c", code], check=True)
         with dockertest.Pool() as pool:
             resource = pool.run_with_options(server)
             resource.expire(deadline)
             other = pool.run("busybox:1.35", cmd=["sleep", "600"])
-            other.expire(3)
+            other.expire(8)
             # The first deadline has passed by then.
-            dockertest.retry(lambda: not engine.has(other.id), max_wait=15)
+            dockertest.retry(lambda: not engine.has(other.id), max_wait=60)
             assert engine.inspect(resource.id)["State"]["Running"]
             resource.expire(0)
             dockertest.retry(lambda: not engine.has(resource.id), max_wait=15)

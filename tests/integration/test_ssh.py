@@ -174,11 +174,11 @@ def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
 
 
 def failure(url: str) -> dockertest.DockerUnavailableError:
-    """Return the one-line error of a connection that fails within five seconds."""
+    """Return the one-line error of a connection that fails early."""
     start = time.monotonic()
     with pytest.raises(dockertest.DockerUnavailableError) as raised:
         dockertest.Pool(url)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     error = raised.value
     assert "\n" not in str(error)
     assert error.reason == "ssh"

@@ -1,7 +1,7 @@
 """
 The error for an unreachable engine has one sentence and a hint.
 
-It is raised within five seconds.
+It is raised much earlier than after the 60 s that a response may take.
 """
 
 import datetime
@@ -23,7 +23,7 @@ import dockertest
 from ..engines.tls_front import Front, certificates  # noqa: TID252 - `tests` is on no path
 from ..engines.versions import OtherVersions  # noqa: TID252 - `tests` is on no path
 
-LIMIT = 5.0  # seconds
+LIMIT = 20.0  # seconds; the words of the error have the real one
 
 
 def failure(endpoint: "str | None" = None, cert_path: "Path | None" = None) -> dockertest.DockertestError:
@@ -110,7 +110,7 @@ def test_a_name_whose_addresses_are_dead(
             text=True,
             check=False,
         )
-    assert float(done.stdout) < LIMIT + 4  # the machine may be busy with other tests
+    assert float(done.stdout) < LIMIT
     assert done.stderr.splitlines()[-1].endswith(
         f"cannot connect to a container engine at {named} (endpoint=): {words}; "
         "start the engine, or check its address and the firewall"
