@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit
@@ -242,6 +243,12 @@ class TestClones:
         ):
             clone = own.clone()
 
+            def stream() -> None:
+                with suppress(dockertest.DockertestError):  # It connects again until the container is removed.
+                    own.resource.exec(
+                        f"pg_recvlogical -U postgres -d {clone.name} -S changes --start -f /dev/null".split()
+                    )
+
             def is_streaming() -> bool:
                 return admin.execute("SELECT active FROM pg_replication_slots").fetchone() == (True,)
 
@@ -250,9 +257,7 @@ class TestClones:
                     connection.execute(
                         "SELECT pg_create_logical_replication_slot('changes', 'test_decoding')"
                     )
-                command = f"pg_recvlogical -U postgres -d {clone.name} -S changes --start -f /dev/null"
-                client = threading.Thread(target=own.resource.exec, args=(command.split(),), daemon=True)
-                client.start()
+                threading.Thread(target=stream, daemon=True).start()
                 dockertest.retry(is_streaming, max_wait=30)
                 end()
                 assert admin.execute("SELECT * FROM pg_replication_slots").fetchone() is None
