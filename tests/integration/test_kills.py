@@ -82,9 +82,9 @@ def run_round(engine: Engine, how: "signal.Signals | None", moment: float) -> Ro
 
         # Check again two seconds later, since the engine may still complete earlier requests.
         try:
-            dockertest.retry(is_removed, max_wait=20)
+            dockertest.retry(is_removed, max_wait=60)
             result.seconds = time.monotonic() - died
-            dockertest.retry(lambda: is_removed() and time.monotonic() - died > 2, max_wait=20)
+            dockertest.retry(lambda: is_removed() and time.monotonic() - died > 2, max_wait=60)
         except dockertest.RetryTimeoutError:
             result.seconds = time.monotonic() - died
     return result
@@ -114,7 +114,9 @@ def run_rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list
         before = volumes(engine)
         done = [run_round(engine, how, chance.uniform(0.05, 5)) for _ in range(count)]
         assert engine.has(kept.id), "a living session lost its container"
-        dockertest.retry(lambda: not volumes(engine) - before, max_wait=10)
+        # Each of them has to disappear, but not all at the same time: other tests have volumes, too.
+        left = volumes(engine) - before
+        dockertest.retry(lambda: not left & volumes(engine), max_wait=60)
     times = sorted(result.seconds for result in done)
     print(
         json.dumps(
@@ -129,12 +131,17 @@ def run_rounds(engine: Engine, how: "signal.Signals | None", count: int) -> list
 
 
 def check_results(results: list[Round]) -> None:
+    """Check that everything is removed within a minute, even on a busy machine."""
+    assert [result for result in results if result.leftovers] == []
+    assert max(result.seconds for result in results) < 60
+
+
+def check_seconds(results: list[Round]) -> None:
     """
     Check that everything is removed within 15 s of the end.
 
     At most 5 % of the rounds plus one may take 5 s or longer.
     """
-    assert [result for result in results if result.leftovers] == []
     assert max(result.seconds for result in results) < 15
     assert sum(result.seconds < 5 for result in results) >= 0.95 * len(results) - 1
 
@@ -152,7 +159,9 @@ def test_some_random_ends_leave_nothing_behind(engine: Engine, how: "signal.Sign
 @pytest.mark.parametrize("how", WAYS, ids=["SIGKILL", "SIGTERM", "SIGINT", "os._exit"])
 def test_many_random_ends_leave_nothing_behind(engine: Engine, how: "signal.Signals | None") -> None:
     """Two hundred kills, and fifty of each other kind."""
-    check_results(run_rounds(engine, how, 200 if how is signal.SIGKILL else 50))
+    results = run_rounds(engine, how, 200 if how is signal.SIGKILL else 50)
+    check_results(results)
+    check_seconds(results)
 
 
 @pytest.mark.soak

@@ -160,7 +160,7 @@ class TestPorts:
                 "20000/udp",
                 "8080/tcp",
             ]
-        assert time.monotonic() - began < 10  # Published, they take more than 30 s.
+        assert time.monotonic() - began < 25  # Published, they take more than 30 s.
 
     def test_a_range_of_ports(self, pool: dockertest.Pool) -> None:
         """Each of them is published on its own."""

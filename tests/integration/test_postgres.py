@@ -244,7 +244,8 @@ class TestClones:
             clone = own.clone()
 
             def stream() -> None:
-                with suppress(dockertest.DockertestError):  # It connects again until the container is removed.
+                # It connects again until the container is removed.
+                with suppress(dockertest.DockertestError):
                     own.resource.exec(
                         f"pg_recvlogical -U postgres -d {clone.name} -S changes --start -f /dev/null".split()
                     )

@@ -65,6 +65,11 @@ def client(proxy: dockertest.Proxy, **options: Any) -> redis.Redis:
     return redis.Redis(host=host, port=port, retry=Retry(NoBackoff(), 0), **options)
 
 
+def ping(asking: redis.Redis) -> None:
+    """Wait for an answer, even if the first one is later than the client's limit."""
+    assert dockertest.retry(asking.ping, on=redis.TimeoutError, max_wait=30)
+
+
 def test_the_table_of_faults_for_postgresql(postgres: dockertest.Resource) -> None:
     """The table in docs/how-to/outages.md describes what psycopg raises and when."""
     with postgres.proxy(5432) as proxy:
@@ -96,27 +101,28 @@ def test_the_table_of_faults_for_postgresql(postgres: dockertest.Resource) -> No
 def test_the_table_of_faults_for_redis(cache: dockertest.Resource) -> None:
     """The table in docs/how-to/outages.md describes what redis-py raises and when."""
     with cache.proxy(6379) as proxy, client(proxy, socket_timeout=2) as asking:
-        assert asking.ping()
+        ping(asking)
         proxy.cut()
         for _ in range(2):  # The client notices the reset before it asks, and connects again.
             with pytest.raises(redis.ConnectionError, match="refused"):
                 asking.ping()
         proxy.restore()
-        assert asking.ping()
+        ping(asking)
         proxy.freeze()
         with pytest.raises(redis.TimeoutError):
             asking.ping()
         proxy.restore()
-        assert asking.ping()
+        ping(asking)
         proxy.delay(0.2)
         began = time.monotonic()
-        assert asking.ping()
+        ping(asking)
         assert time.monotonic() - began >= 0.2
         proxy.delay(4.0)
         with pytest.raises(redis.TimeoutError):
             asking.ping()
         proxy.restore()
-        asking.set("big", bytes(50_000))
+        with client(proxy) as patient:
+            patient.set("big", bytes(50_000))
         proxy.bandwidth(100_000)
         began = time.monotonic()
         with client(proxy) as patient:
@@ -127,14 +133,14 @@ def test_the_table_of_faults_for_redis(cache: dockertest.Resource) -> None:
 def test_a_paused_container_does_not_answer(cache: dockertest.Resource) -> None:
     """A client runs into its time limit, and continues afterwards."""
     with cache.proxy(6379) as proxy, client(proxy, socket_timeout=0.5) as asking:
-        assert asking.ping()
+        ping(asking)
         cache.pause()
         try:
             with pytest.raises(redis.TimeoutError):
                 asking.ping()
         finally:
             cache.unpause()
-        assert asking.ping()
+        ping(asking)
 
 
 def test_the_address_outlives_a_stop_and_a_restart(pool: dockertest.Pool) -> None:

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -30,11 +29,17 @@ from tests.engines.others import OTHERS, answers
 from .conftest import Engine, Suite
 
 TESTS = """
-import dockertest, pytest
+import dockertest, glob, os, pytest
 
 @pytest.fixture(scope="session")
 def server(dockertest_pool):
-    return dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL, shared=True)
+    # Otherwise a worker that starts late might find that the others have ended, and start another server.
+    try:
+        server = dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL, shared=True)
+    finally:
+        open("uses-" + os.environ["PYTEST_XDIST_WORKER"], "w").close()
+    dockertest.retry(lambda: len(glob.glob("uses-*")) >= 4, max_wait=60)
+    return server
 
 @pytest.mark.parametrize("number", range(24))
 def test_one(server, dockertest_pool, number):
@@ -168,10 +173,11 @@ class TestFailures:
             proxies[1].next("_ping", freeze)
         with dockertest.Pool() as pool:
             assert pool.endpoint == endpoints[2]
-        began = time.monotonic()
+        requests = list(proxies[1].requests)
+        assert requests
         with dockertest.Pool() as pool:
             assert pool.endpoint == endpoints[2]
-        assert time.monotonic() - began < 2
+        assert proxies[1].requests == requests
 
     def test_one_dies_later(
         self,
@@ -312,9 +318,7 @@ class TestOutages:
         found = fleet.servers()
         taken, other = (proxy.endpoint for proxy in fleet.proxies[1:])
         assert set(found) == {taken, other}
-        assert len(found[other]) == 1
-        # By then, four seconds later, the worker of that engine may have ended, and its server with it.
-        assert len(found[taken]) <= (2 if is_frozen else 1)
+        assert len(found[taken]) == len(found[other]) == 1
         for number in (0, 3):
             (warning,) = fleet.log(f"gw{number}")
             assert warning.startswith(f"skipping the engine at {absent.endpoint} (DOCKERTEST_ENDPOINTS): ")

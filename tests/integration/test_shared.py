@@ -435,7 +435,7 @@ if __name__ == "__main__":
 
 
 CLASSES = """
-import dockertest, json, os, sys, unittest
+import dockertest, glob, json, os, sys, unittest
 import psycopg
 from dockertest.postgres import TemplateDatabase
 from dockertest.testcase import DockerTestCase
@@ -452,6 +452,9 @@ class Case(DockerTestCase):
         super().setUpClass()
         cls.template = TemplateDatabase(cls.pool, migrate, version="1", labels=LABEL, shared=True)
         cls.addClassCleanup(cls.template.close)
+        # A process that starts late might otherwise find that the other has ended, and start another server.
+        open(f"uses-{os.getpid()}", "w").close()
+        dockertest.retry(lambda: len(glob.glob("uses-*")) >= 2, max_wait=60)
 
     def test_it(self):
         with self.template.clone() as database, psycopg.connect(database.url) as connection:
