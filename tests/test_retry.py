@@ -291,10 +291,10 @@ def test_the_last_pause_ends_at_the_deadline(call: Call) -> None:
     service = down()
     began = time.monotonic()
     with pytest.raises(RetryTimeoutError):
-        call(service, max_wait=0.04, wait=lambda: itertools.repeat(60.0))
-    assert time.monotonic() - began < 2
+        call(service, max_wait=1, wait=lambda: itertools.repeat(60.0))
+    assert time.monotonic() - began < 30
     assert len(service.called) == 2
-    assert service.called[1] - began >= 0.04
+    assert service.called[1] - began >= 1
 
 
 def test_the_duration_of_a_call_counts_towards_max_wait(call: Call) -> None:
@@ -333,7 +333,7 @@ def test_wait_determines_the_pauses(call: Call, wait: Any, pauses: "list[float]"
     assert len(service.pauses) == len(pauses)
     for waited, pause in zip(service.pauses, pauses, strict=True):
         assert waited >= pause - 0.002
-        assert waited < pause + 1
+        assert waited < pause + 20  # generous, for a busy machine
 
 
 def test_each_retry_has_its_own_pauses(call: Call) -> None:
@@ -457,7 +457,7 @@ def test_the_default_pauses_grow_with_the_elapsed_time() -> None:
 
 def test_a_ready_service_is_noticed_soon(call: Call) -> None:
     """The time between two calls is about 5 % of the elapsed time."""
-    ready_at = time.monotonic() + 0.5
+    ready_at = time.monotonic() + 2
     began = time.monotonic()
     called = []
 
@@ -476,14 +476,14 @@ def test_a_pause_includes_the_time_of_the_check() -> None:
 
     class Slow:
         def check_alive(self, timeout: float) -> None:
-            time.sleep(0.03)
+            time.sleep(0.3)
 
         def report(self) -> Report:
             pytest.fail("the operation succeeded")
 
-    service = Service(False, False)
-    retry(service, wait=lambda: itertools.repeat(0.03), watch=[Slow()])
-    assert min(service.pauses) < 0.055
+    service = Service(*[False] * 5)
+    retry(service, wait=lambda: itertools.repeat(0.3), watch=[Slow()])
+    assert min(service.pauses) < 0.55
 
 
 class Dead:
@@ -518,11 +518,14 @@ class TestWatching:
 
     def test_the_error_has_the_elapsed_time(self, call: Call) -> None:
         """It is in the message and in the report."""
-        with pytest.raises(ContainerExitedError, match=r"\n  waited for: 3 attempts in 0\.\d s\n") as caught:
+        began = time.monotonic()
+        with pytest.raises(
+            ContainerExitedError, match=r"\n  waited for: 3 attempts in \d+\.\d s\n"
+        ) as caught:
             call(down(), watch=[Dead(checks=2)])
         assert caught.value.report is not None
         assert caught.value.report.attempts == 3
-        assert 0 < caught.value.report.elapsed < 5
+        assert 0 < caught.value.report.elapsed <= time.monotonic() - began
 
     def test_an_error_without_a_report_is_raised_unchanged(self, call: Call) -> None:
         """Other classes can be watched too."""
@@ -866,6 +869,68 @@ class TestAsync:
 
         asyncio.run(main())
         assert ended == [True]
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_a_cancelled_wait_ends_after_the_call(self, times: int) -> None:
+        """The call may have a connection to close; cancelling the wait twice does not change this."""
+        events = []
+
+        async def closes_slowly() -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await asyncio.sleep(0.05)
+                events.append("closed")
+
+        async def main() -> None:
+            waiting = asyncio.ensure_future(retry_async(closes_slowly, attempt_timeout=60))
+            await started.wait()
+            waiting.cancel()
+            if times == 2:
+                await closing.wait()
+                waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            events.append("continued")
+
+        started, closing = asyncio.Event(), asyncio.Event()
+        asyncio.run(main())
+        assert events == ["closed", "continued"]
+
+    def test_a_cancelled_wait_does_not_depend_on_the_call(self) -> None:
+        """A call that ignores its cancellation is left running."""
+
+        async def ignores_cancellation() -> None:
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+        async def main() -> None:
+            waiting = asyncio.ensure_future(retry_async(ignores_cancellation, attempt_timeout=60))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            released.set()
+
+        released = asyncio.Event()
+        asyncio.run(main())
+
+    def test_a_result_at_the_time_out_is_returned(self) -> None:
+        """A client that finishes its handshake is used, and not replaced by another one."""
+        opened = []
+
+        async def connects() -> str:
+            opened.append(True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return "connection"
+
+        assert asyncio.run(retry_async(connects, attempt_timeout=0.01, max_wait=30)) == "connection"
+        assert opened == [True]
 
     def test_an_error_during_cancellation_is_not_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         """A driver may fail to close its connection."""

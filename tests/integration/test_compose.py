@@ -193,9 +193,9 @@ def test_the_override_of_a_folder_is_used(pool: dockertest.Pool, tmp_path: Path)
 
 
 def assert_times_out(folder: Path, words: str) -> None:
-    """Check that the project is not ready after three seconds, and the error."""
+    """Check that the project is not ready after eight seconds, and the error."""
     with (
-        dockertest.Pool(max_wait=3) as pool,
+        dockertest.Pool(max_wait=8) as pool,
         pytest.raises(dockertest.ComposeError, match=words) as caught,
     ):
         pool.compose(folder)
@@ -209,7 +209,7 @@ def test_a_service_that_restarts_again_and_again_is_not_ready(tmp_path: Path) ->
         "command: ['sh', '-c', 'echo no database; exit 1']}}",
         encoding="utf-8",
     )
-    assert_times_out(tmp_path, r"not healthy after 3 s(?s:.*)no database")
+    assert_times_out(tmp_path, r"not healthy after 8 s(?s:.*)no database")
 
 
 @pytest.mark.differs("health checks")
@@ -229,7 +229,7 @@ services:
 """,
         encoding="utf-8",
     )
-    assert_times_out(tmp_path, r"not ready after 3 s(?s:.*)no space left")
+    assert_times_out(tmp_path, r"not ready after 8 s(?s:.*)no space left")
 
 
 @pytest.mark.differs("health checks")

@@ -21,7 +21,7 @@ from tests.engines.own import OwnEngine, missing
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 SLEEP = ["sleep", "600"]
-TIMEOUT = 2.0  # of the pools here
+TIMEOUT = 5.0  # of the pools here
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import http.client
 import http.server
+import itertools
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -559,15 +561,15 @@ def test_a_registry_whose_name_does_not_resolve(pool: dockertest.Pool, name: str
 
 def test_an_unresponsive_registry(engine: Engine, name: str) -> None:
     """A pull from a registry that accepts connections and never responds times out."""
-    with socket.socket() as silent, dockertest.Pool(timeout=2) as pool:
+    with socket.socket() as silent, dockertest.Pool(timeout=5) as pool:
         silent.bind((engine.here, 0))
         silent.listen()
         host = f"{engine.here}:{silent.getsockname()[1]}"
         began = time.monotonic()
         text = failure(pool, f"{host}/{name}:1")
-        assert 2 <= time.monotonic() - began < 10
+        assert 5 <= time.monotonic() - began < 30
     assert text == (
-        f"cannot pull image '{host}/{name}:1': the engine did not answer within 2 s; most likely it waits for the "
+        f"cannot pull image '{host}/{name}:1': the engine did not answer within 5 s; most likely it waits for the "
         f"registry {host}; check that the engine can reach it, or set a longer timeout for the pool"
     )
 
@@ -707,11 +709,11 @@ def test_a_pull_that_stalls_in_the_middle_of_a_layer(
     engine: Engine, images: Images, registry: str, public_image: str
 ) -> None:
     """It fails after the pool's timeout."""
-    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=5) as pool:
         began = time.monotonic()
         text = failure(pool, front.behind(public_image))
-        assert time.monotonic() - began < 5
-        assert "the engine did not answer within 2 s; most likely it waits for the registry" in text
+        assert time.monotonic() - began < 30
+        assert "the engine did not answer within 5 s; most likely it waits for the registry" in text
     assert not images.has(front.behind(public_image))
 
 
@@ -719,7 +721,7 @@ def test_threads_that_wait_for_a_pull_share_its_failure(
     engine: Engine, registry: str, public_image: str
 ) -> None:
     """Four threads do not wait for one timeout after another."""
-    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=2) as pool:
+    with Front(registry, engine, "stop").running() as front, dockertest.Pool(timeout=5) as pool:
         failures: list[str] = []
         threads = [
             threading.Thread(target=lambda: failures.append(failure(pool, front.behind(public_image))))
@@ -730,7 +732,7 @@ def test_threads_that_wait_for_a_pull_share_its_failure(
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - began < 7
+        assert time.monotonic() - began < 4 * 5
     assert len(failures) == 4
     assert len(set(failures)) == 1
 
@@ -1113,23 +1115,22 @@ def test_no_password_is_shown(
     This applies to all kinds of failures.
     """
     caplog.set_level(logging.DEBUG)
-    shown: list[str] = []
     _plain(cli, private, monkeypatch)
-    with dockertest.Pool(timeout=2) as pool:
-        with socket.socket() as silent:
-            silent.bind((engine.here, 0))
-            silent.listen()
-            stalled = f"{engine.here}:{silent.getsockname()[1]}"
-            for image in (f"{private}/{name}:nope", f"{stalled}/{name}:1", f"localhost:1/{name}:1"):
-                for auth in (
-                    AuthConfig(USER, PASSWORD),
-                    AuthConfig(USER, WRONG),
-                    AuthConfig(identity_token=WRONG),
-                ):
-                    try:
-                        pull(pool, image, auth=auth)
-                    except dockertest.ImagePullError as error:
-                        shown.append(with_variables(error))
+
+    def traceback_of(image: str, auth: AuthConfig) -> str:
+        with pytest.raises(dockertest.ImagePullError) as caught:
+            pull(hasty, image, auth=auth)
+        return with_variables(caught.value)
+
+    with socket.socket() as silent, dockertest.Pool(timeout=5) as hasty, ThreadPoolExecutor(9) as threads:
+        silent.bind((engine.here, 0))
+        silent.listen()
+        stalled = f"{engine.here}:{silent.getsockname()[1]}"
+        images = (f"{private}/{name}:nope", f"{stalled}/{name}:1", f"localhost:1/{name}:1")
+        auths = (AuthConfig(USER, PASSWORD), AuthConfig(USER, WRONG), AuthConfig(identity_token=WRONG))
+        # They run concurrently, so the test waits for only one timeout.
+        shown = list(threads.map(traceback_of, *zip(*itertools.product(images, auths), strict=True)))
+    with dockertest.Pool() as pool:
         pull(pool, private_image)
     text = "".join(shown) + caplog.text
     for secret in (PASSWORD, WRONG):

@@ -71,7 +71,7 @@ def test_an_address_that_a_restarting_container_does_not_have_yet(
     pool: dockertest.Pool, engine: Engine
 ) -> None:
     """The container is connected to the network all the time, so `retry` asks again."""
-    command = ["sh", "-c", "test -e /3 && exec sleep 600; cp /2 /3; cp /1 /2; touch /1; sleep 0.2; exit 1"]
+    command = ["sh", "-c", "echo >>/starts; sleep 0.5; exit 1"]
     options = dockertest.RunOptions(repository="busybox", tag="1.35", cmd=command)
     network = "podman" if engine.is_podman else "bridge"
     reasons = set()
@@ -84,10 +84,13 @@ def test_an_address_that_a_restarting_container_does_not_have_yet(
                 reasons.add(error.reason)
                 raise
 
-        def is_stable() -> bool:
-            return bool(pool.retry(address, max_wait=30)) and "/3" in resource.exec(["ls", "-d", "/3"]).stdout
+        def was_restarted() -> bool:
+            pool.retry(address, max_wait=60)
+            starts = len(resource.read_file("/starts"))
+            # Docker pauses longer before each restart, so one of the pauses is noticed even on a busy machine.
+            return starts > 3 and (engine.is_podman or bool(reasons))
 
-        dockertest.retry(is_stable, max_wait=30)
+        dockertest.retry(was_restarted, max_wait=60)
     assert engine.is_podman or reasons == {"restarting"}
 
 
@@ -102,6 +105,13 @@ def test_retry_continues_while_a_policy_restarts_the_container(pool: dockertest.
         assert resource.retry(lambda: resource.get_port(8080), max_wait=30) > 0
 
 
+@pytest.fixture
+def slow_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow more time between the stop and the start of a restart, for a busy machine."""
+    monkeypatch.setattr("dockertest._containers.container.RESTART_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("slow_restart")
 def test_a_stop_may_be_recorded_after_the_end(local: str, engine: Engine, tmp_path: Path) -> None:
     """
     It counts as a stop.
@@ -128,6 +138,7 @@ def test_a_stop_may_be_recorded_after_the_end(local: str, engine: Engine, tmp_pa
             assert server.retry(is_over.is_set, max_wait=30) is True
 
 
+@pytest.mark.usefixtures("slow_restart")
 @pytest.mark.parametrize("by", ["docker", "resource"])
 def test_a_restart_does_not_end_a_wait(server: dockertest.Resource, pool: dockertest.Pool, by: str) -> None:
     """The restart may be requested by another thread or process."""
@@ -155,10 +166,10 @@ def test_a_container_that_is_stopped_is_reported(server: dockertest.Resource) ->
         in_thread(lambda: subprocess.run(stop, check=True, capture_output=True)),
         pytest.raises(dockertest.ContainerExitedError) as caught,
     ):
-        server.retry(lambda: False, max_wait=30)
+        server.retry(lambda: False, max_wait=60)
     assert caught.value.exit_code == 0
     assert caught.value.report
-    assert caught.value.report.elapsed < 10
+    assert caught.value.report.elapsed < 25
 
 
 def test_an_exit_is_reported_by_an_engine_that_refuses_events(tmp_path: Path) -> None:
