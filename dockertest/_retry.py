@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, TypeVar, Unpack
 
@@ -117,7 +118,8 @@ class AsyncAttemptOptions(AttemptOptions, total=False):
 
     attempt_timeout: float | None
     """
-    Seconds that one call may take. After that it is cancelled, and counts as "not ready yet". There is no limit by default.
+    Seconds that one call may take. After that it is cancelled, and counts as "not ready yet", unless it returns a result
+    nevertheless. There is no limit by default.
 
     A call that ignores its cancellation ends the wait after *max_wait*, and is left running.
     """
@@ -366,17 +368,36 @@ async def _await_within(seconds: float | None, op: Callable[[], Awaitable[T]], a
         return await awaitable
     call = asyncio.ensure_future(awaitable)
     call.add_done_callback(_retrieve_exception)
+    message = f"the call took longer than {seconds:g} s"
     try:
         if await _has_ended(call, seconds):
             return call.result()
-    except BaseException:
         call.cancel()
+        has_ended = await _has_ended(call, max(CANCEL_SECONDS, attempts.remaining()))
+    except BaseException as error:
+        call.cancel()
+        if isinstance(error, asyncio.CancelledError):
+            await _wait_for_cleanup(call)
         raise
-    call.cancel()
-    message = f"the call took longer than {seconds:g} s"
-    if await _has_ended(call, max(CANCEL_SECONDS, attempts.remaining())):
+    if not has_ended:
+        raise _AttemptTimeout(TimeoutError(f"{message} and ignored its cancellation"), is_running=True)
+    if call.cancelled() or call.exception():
         raise _AttemptTimeout(TimeoutError(message), is_running=False)
-    raise _AttemptTimeout(TimeoutError(f"{message} and ignored its cancellation"), is_running=True)
+    return call.result()  # It was about to return.
+
+
+async def _wait_for_cleanup(call: asyncio.Future[T]) -> None:
+    """
+    Wait until a cancelled call has ended, for at most `CANCEL_SECONDS`.
+
+    It may have a connection to close. Another cancellation does not end the wait.
+    """
+    import asyncio
+
+    deadline = _clock.monotonic() + CANCEL_SECONDS
+    while not call.done() and (seconds := deadline - _clock.monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await _has_ended(call, seconds)
 
 
 async def _has_ended(call: asyncio.Future[T], seconds: float) -> bool:

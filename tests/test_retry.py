@@ -872,8 +872,12 @@ class TestAsync:
 
     @pytest.mark.parametrize("times", [1, 2])
     def test_a_cancelled_wait_ends_after_the_call(self, times: int) -> None:
-        """The call may have a connection to close; cancelling the wait twice does not change this."""
-        events = []
+        """
+        The call may have a connection to close.
+
+        Cancelling the wait twice does not change this.
+        """
+        events: list[str] = []
 
         async def closes_slowly() -> None:
             started.set()
@@ -881,7 +885,8 @@ class TestAsync:
                 await asyncio.Event().wait()
             finally:
                 closing.set()
-                await asyncio.sleep(0.05)
+                for _ in range(20):
+                    await asyncio.sleep(0)
                 events.append("closed")
 
         async def main() -> None:
