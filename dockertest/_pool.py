@@ -538,7 +538,7 @@ class Pool:
         The first call starts the server, waits until it is ready, calls *fill*, stops the server and stores it with its
         volumes as a local image. Later calls, in this process and in others of this user on this host, take milliseconds.
         If several processes call it at the same time, one makes the image and the others wait. The image is made again if the base image, the
-        options, the code of *fill*, or *version* changes.
+        options, the code of *fill*, the values bound to it, or *version* changes.
 
         Args:
             options: What to start. Name, networks, ports, labels and limits do not belong to the image. Host folders must be

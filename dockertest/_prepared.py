@@ -39,7 +39,7 @@ from dockertest._report import indented
 from dockertest._resource import Resource, resource_of
 from dockertest._runtime import Runtime
 from dockertest._secret import Assignment
-from dockertest._validation import RESERVED_LABELS, NetworkSpec, check_callable, is_below
+from dockertest._validation import RESERVED_LABELS, NetworkSpec, check_callable, check_has_run, is_below
 from dockertest.errors import DockertestError, InvalidOptionError, PrepareError
 
 STOP_SECONDS = 30.0  # for a server without `stop_timeout`; a database writes all that it has in memory
@@ -159,6 +159,8 @@ def prepare(
         display_name: Its name, for messages.
         publish_ip: The address that ports are published on.
     """
+    if ready is not None:
+        check_callable("ready", ready, "a resource")
     _check_mounts(options, image)
     user = options.user or (image.attrs.get("Config") or {}).get("User") or ""
     if runtime.engine.is_podman and options.parsed.tmpfs and not _is_root(user):
@@ -297,7 +299,7 @@ class _Recipe:
                 default = self._runtime.defaults.max_wait
                 _wait(resource, ready, default if max_wait is None else max_wait)
                 if fill is not None:
-                    fill(resource)
+                    check_has_run("fill", fill(resource))
                 self._stop(container)
                 return self._store(container)
 

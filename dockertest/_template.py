@@ -29,13 +29,14 @@ from dockertest._options import EnvSpec, File, RunFields, RunOptions
 from dockertest._pool import Pool
 from dockertest._resource import Resource
 from dockertest._secret import Assignment, SecretStr
-from dockertest._validation import check_callable, is_below
+from dockertest._validation import check_callable, check_has_run, is_below
 from dockertest.errors import (
     ContainerExitedError,
     DockertestError,
     InvalidOptionError,
     PrepareError,
     ResourceClosedError,
+    RetryTimeoutError,
 )
 
 log = logging.getLogger("dockertest")
@@ -204,6 +205,16 @@ class Database:
             self._closed = True
 
 
+@contextmanager
+def _hint_at_timeout(hint: str) -> Iterator[None]:
+    """Replace the hint at `max_wait`, which is not an option of `TemplateDatabase`."""
+    try:
+        yield
+    except RetryTimeoutError as error:
+        error.hint = hint
+        raise
+
+
 class ContainerServer:
     """
     A server in a container.
@@ -249,7 +260,8 @@ class ContainerServer:
 
     def retry(self, op: Callable[[], T]) -> T:
         """Call *op* until it returns."""
-        return self._resource.retry(op)
+        with _hint_at_timeout("if it only needs more time, set max_wait= of the pool"):
+            return self._resource.retry(op)
 
     def on_failure(self, callback: Callable[[], object]) -> None:
         """Call *callback* when the server is kept because a test has failed."""
@@ -300,7 +312,8 @@ class RunningServer:
 
     def retry(self, op: Callable[[], T]) -> T:
         """Call *op* until it returns."""
-        return _retry.retry(op, max_wait=_SERVER_WAIT_SECONDS)
+        with _hint_at_timeout("check that the server runs, and that its URL is right"):
+            return _retry.retry(op, max_wait=_SERVER_WAIT_SECONDS)
 
     def on_failure(self, callback: Callable[[], object]) -> None:
         """Do nothing: no container is kept."""
@@ -352,7 +365,9 @@ class Clones(Generic[C]):
     def ensure_template(self, admin: C) -> None:
         """Create and migrate the template unless it exists."""
         self._backend.ensure_template(
-            admin, self.template, lambda: self._migrate(self.server.url(self.template))
+            admin,
+            self.template,
+            lambda: check_has_run("migrate", self._migrate(self.server.url(self.template))),
         )
 
     def open(self, make: Callable[[], str], drop: Callable[[str], object]) -> Database:
@@ -553,6 +568,24 @@ def start_server(
     return server(pool.run_with_options(started), url)
 
 
+@dataclass(frozen=True, repr=False)
+class _Fill:
+    """
+    What fills the server of a prepared image.
+
+    Its `repr` identifies it, so a later version of the migration replaces the image.
+    """
+
+    origin: str
+    run: Callable[[Resource], object]
+
+    def __repr__(self) -> str:
+        return self.origin
+
+    def __call__(self, resource: Resource) -> None:
+        self.run(resource)
+
+
 def _start_prepared(
     pool: Pool,
     options: RunOptions,
@@ -563,18 +596,18 @@ def _start_prepared(
     def ready(resource: Resource) -> None:
         backend.connect(server(resource).url(backend.admin_database)).close()
 
-    def fill(_origin: str, resource: Resource) -> None:
-        if migration:
-            clones = Clones(server(resource), backend, migration.name, migration.migrate)
-            try:
-                clones.prepare()
-            finally:
-                clones.disconnect()
+    def fill(migration: Migration, resource: Resource) -> None:
+        clones = Clones(server(resource), backend, migration.name, migration.migrate)
+        try:
+            clones.prepare()
+        finally:
+            clones.disconnect()
 
     prepared = pool.prepare(
         options,
-        # A later version of the function replaces the image.
-        partial(fill, describe_origin(migration.migrate, migration.version)) if migration else None,
+        _Fill(describe_origin(migration.migrate, migration.version), partial(fill, migration))
+        if migration
+        else None,
         ready=ready,
         version=migration.name if migration else "",
     )
@@ -614,7 +647,11 @@ def server_url(scheme: str, user: str, password: str, address: str) -> SecretStr
 def with_database(url: str, database: str) -> SecretStr:
     """Return the URL of a database of a server."""
     parts = urlsplit(url)
-    query = f"?{parts.query}" if parts.query else ""
+    # libpq prefers a database in the query to that of the path.
+    options = "&".join(
+        option for option in parts.query.split("&") if unquote(option.partition("=")[0]) != "dbname"
+    )
+    query = f"?{options}" if options else ""
     # `urlunsplit` would omit the slashes before an empty host, which the drivers need.
     return SecretStr(f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}{query}")
 

@@ -105,9 +105,11 @@ def _is_bug(error: BaseException) -> bool:
     """
     Return whether this package itself has failed.
 
-    Its frames then belong in the bug report.
+    Its frames then belong in the bug report. The error of a driver is not a bug, even if its own frames were removed.
     """
-    return not isinstance(error, DockertestError) and _is_ours(_innermost_module(error))
+    package = type(error).__module__.partition(".")[0]
+    is_of_driver = package != _PACKAGE and package not in sys.stdlib_module_names
+    return not (isinstance(error, DockertestError) or is_of_driver) and _is_ours(_innermost_module(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

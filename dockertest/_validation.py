@@ -9,12 +9,23 @@ or raises `InvalidOptionError`. It also accepts its own results, so that options
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Container,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -663,6 +674,39 @@ def check_callable(field: str, value: object, argument: str) -> None:
     if not callable(value):
         raise InvalidOptionError(
             f"invalid {field} {format_value(value)}: expected a callable that takes {argument}"
+        )
+    for function in (value, type(value).__call__):
+        _check_kind(
+            field,
+            is_coroutine=inspect.iscoroutinefunction(function),
+            is_generator=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function),
+        )
+
+
+def check_has_run(field: str, result: object) -> None:
+    """
+    Check by its result that calling a function has run it.
+
+    `check_callable` does not recognize a lambda that calls a coroutine function, for example.
+    """
+    if isinstance(result, Coroutine):
+        result.close()  # Else Python warns that it was never awaited.
+    _check_kind(
+        field,
+        is_coroutine=isinstance(result, Awaitable),
+        is_generator=isinstance(result, (Generator, AsyncGenerator)),
+    )
+
+
+def _check_kind(field: str, *, is_coroutine: bool, is_generator: bool) -> None:
+    if is_coroutine:
+        raise InvalidOptionError(
+            f"{field} is a coroutine function: expected a plain one",
+            hint=f"wrap it: lambda argument: asyncio.run({field}(argument))",
+        )
+    if is_generator:
+        raise InvalidOptionError(
+            f"{field} is a generator function: expected a plain one", hint="write it without yield"
         )
 
 

@@ -40,6 +40,7 @@ from dockertest._template import (
     session_of,
 )
 from dockertest._template import Database as Database
+from dockertest.errors import InvalidOptionError
 
 try:
     import pymysql
@@ -89,6 +90,8 @@ _OPTIONAL = (
     "SET SESSION sql_log_bin = 0",
     "SET SESSION sql_require_primary_key = 0",
     "SET SESSION innodb_strict_mode = 0",
+    "SET SESSION max_statement_time = 0",  # MariaDB
+    "SET SESSION max_execution_time = 0",  # MySQL
     "SET SESSION system_versioning_insert_history = 1",
     "SET GLOBAL userstat = 1",
 )
@@ -113,23 +116,31 @@ def connect(url: str, **options: Any) -> _Connection:
     Raises:
         pymysql.Error: The connection cannot be made.
     """
+    arguments = {**_parse_url(url), **options}
+    try:
+        if urlsplit(url).hostname in _LOOPBACK and not any(name.startswith("ssl") for name in arguments):
+            # For each connection with TLS, PyMySQL loads the certificates of all authorities, which takes 25 milliseconds.
+            with _expecting(_TLS_REQUIRED):
+                return pymysql.connect(**arguments, ssl_disabled=True)
+        return pymysql.connect(**arguments)
+    except pymysql.Error as error:
+        # The variables of PyMySQL's frames may contain the password.
+        raise error.with_traceback(None) from None
+
+
+def _parse_url(url: str) -> dict[str, Any]:
+    """Return the arguments of `pymysql.connect` that a URL stands for."""
     parts = urlsplit(url)
     user, password = _template.login(url)
-    given: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name in _URL_OPTIONS}
-    arguments: dict[str, Any] = {
+    given = {name: value for name, value in parse_qsl(parts.query) if name in _URL_OPTIONS}
+    return {
         "host": parts.hostname or "localhost",
         "port": parts.port or 3306,
         "user": user,
         "password": password,
         "database": unquote(parts.path[1:]) or None,
         **given,
-        **options,
     }
-    if parts.hostname in _LOOPBACK and not any(name.startswith("ssl") for name in arguments):
-        # For each connection with TLS, PyMySQL loads the certificates of all authorities, which takes 25 milliseconds.
-        with _expecting(_TLS_REQUIRED):
-            return pymysql.connect(**arguments, ssl_disabled=True)
-    return pymysql.connect(**arguments)
 
 
 class TemplateDatabase:
@@ -281,6 +292,12 @@ def _configure(
 
 def _root_password(server: RunOptions, *, is_lasting: bool) -> tuple[str, str]:
     """Return the name of the variable for the password, and the password."""
+    for variable in ("MARIADB_RANDOM_ROOT_PASSWORD", "MYSQL_RANDOM_ROOT_PASSWORD"):
+        if any(assignment.name == variable and assignment.value for assignment in server.parsed.env):
+            raise InvalidOptionError(
+                f"env: {variable} makes the image choose a password that dockertest does not know",
+                hint="leave it out, and dockertest sets a password",
+            )
     for variable in ("MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"):
         if password := _template.read_setting(server, variable):
             return variable, password
@@ -478,7 +495,10 @@ class _Backend:
             "events longtext CHARACTER SET utf8mb4) ENGINE=InnoDB",
         )
         lock = _quoted(name)
-        _query(admin, f"SELECT GET_LOCK({lock}, 1000000)")
+        if _query(admin, f"SELECT GET_LOCK({lock}, 1000000)") != ((1,),):
+            raise pymysql.OperationalError(
+                _LOCK_WAIT_TIMEOUT, f"waiting for the migration of {name} was interrupted"
+            )
         try:
             if not _query(admin, f"SELECT 1 FROM {_STATE}.template WHERE name = %s", name):
                 # A process that was killed left it half-made.

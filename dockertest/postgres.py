@@ -51,6 +51,12 @@ _CANNOT_SHARE_BLOCKS = (
     psycopg.errors.InternalError_,
     psycopg.errors.InsufficientPrivilege,
 )
+# Others wait for the migration, and sessions last, as long as a test run does. Not every version has all of these settings.
+_WITHOUT_LIMITS = (
+    "SELECT set_config(name, value, false) FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), "
+    "('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('default_transaction_read_only', 'off')) "
+    "AS wanted (name, value) WHERE current_setting(name, true) IS NOT NULL"
+)
 _MEMORY_FOLDER, _DEFAULT_FOLDER = "/dockertest", "/var/lib/postgresql"
 _CONNECT_SECONDS = 5
 _STUCK_SECONDS = 10  # A client that is ended is gone at once.
@@ -244,15 +250,22 @@ class _Backend:
 
     def connect(self, url: str) -> _Connection:
         """Connect for administration."""
-        return psycopg.connect(
-            url,
-            autocommit=True,
-            connect_timeout=_CONNECT_SECONDS,
-            keepalives_idle=SILENT_SECONDS,
-            keepalives_interval=SILENT_SECONDS,
-            keepalives_count=PROBES,
-            tcp_user_timeout=SILENT_SECONDS * (PROBES + 1) * 1000,  # milliseconds
-        )
+        try:
+            admin = psycopg.connect(
+                url,
+                autocommit=True,
+                connect_timeout=_CONNECT_SECONDS,
+                keepalives_idle=SILENT_SECONDS,
+                keepalives_interval=SILENT_SECONDS,
+                keepalives_count=PROBES,
+                tcp_user_timeout=SILENT_SECONDS * (PROBES + 1) * 1000,  # milliseconds
+            )
+        except psycopg.Error as error:
+            # The variables of psycopg's frames contain the password.
+            raise error.with_traceback(None) from None
+        with suppress(psycopg.Error):  # A server with another implementation may refuse this.
+            admin.execute(_WITHOUT_LIMITS)
+        return admin
 
     def hold_session(self, admin: _Connection, session: str) -> bool:
         """Show that a session is alive; its connections share the lock."""
@@ -271,8 +284,8 @@ class _Backend:
             if row == (True,):
                 for name in names:
                     if session_of(name) == session:
-                        # A process that the dead one has started may still use it.
-                        with suppress(psycopg.errors.ObjectInUse):
+                        # A process that the dead one has started may still use it, or it belongs to another user.
+                        with suppress(psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege):
                             _drop_database(admin, name, force=False)
                 _release_lock(admin, session)
 

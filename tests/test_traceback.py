@@ -39,6 +39,10 @@ def test_unavailable():
 def test_option():
     dockertest.RunOptions(repository="x", pull="sometimes")
 
+def test_driver():
+    from dockertest.postgres import _Backend
+    _Backend(by_files=False).connect("postgresql://user:secret@127.0.0.1:1/")
+
 def test_bug(monkeypatch):
     monkeypatch.delattr(_validation, "parse_seconds")
     dockertest.retry(connect)
@@ -86,6 +90,14 @@ def test_a_failed_test_shows_only_its_own_code(file: Path, test: str) -> None:
     assert [frame for frame in FRAMES if frame in text] == []
     assert "> " in text
     assert len(text.splitlines()) < 35
+
+
+def test_the_error_of_a_driver_is_not_a_bug(file: Path) -> None:
+    """Its own frames are left out, since their variables contain the password."""
+    text = report(file, "test_driver", "--showlocals")
+    assert "password=secret" not in text
+    assert [frame for frame in FRAMES if frame in text] == []
+    assert "connection failed" in text
 
 
 @pytest.mark.parametrize("test", ["test_retry", "test_case"])

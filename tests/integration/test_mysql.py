@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ import pymysql
 import pytest
 
 import dockertest
+from dockertest._secret import SecretStr
 from dockertest.mysql import Database, TemplateDatabase, connect
 
 from .conftest import Engine
@@ -285,6 +287,13 @@ class TestContent:
         query = "SHOW STATUS LIKE 'Ssl_version'"
         with TemplateDatabase(pool, small, cmd=command, prepared=False) as own, own.clone() as clone:
             assert rows(clone.url, query)[0][1].startswith("TLS")
+            wrong = SecretStr(clone.url.replace(str(urlsplit(clone.url).password), "wrong-password"))
+            with pytest.raises(pymysql.OperationalError, match="Access denied") as raised:
+                connect(wrong)
+        # PyMySQL sends it as it is, in a variable.
+        frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)][1:]
+        assert frames
+        assert "wrong-password" not in repr([frame.f_locals for frame in frames])
 
     def test_a_view_is_made_in_its_own_mode(self, template: TemplateDatabase, server: str) -> None:
         """Routines are made before it, in modes in which its text means something else."""
@@ -355,6 +364,19 @@ class TestContent:
                 with suppress(pymysql.Error):
                     connection.query("INSERT INTO log (text) VALUES ('late')")
         assert len(names) == 4
+
+
+@pytest.mark.parametrize("variable", ["MARIADB_RANDOM_ROOT_PASSWORD", "MYSQL_RANDOM_ROOT_PASSWORD"])
+def test_a_password_of_the_images_own_choice_is_rejected(
+    variable: str, pool: dockertest.Pool, engine: Engine, name: str
+) -> None:
+    """It would be unknown, and every attempt to connect denied."""
+    with pytest.raises(
+        dockertest.InvalidOptionError, match=f"^env: {variable} makes the image choose"
+    ) as raised:
+        TemplateDatabase(pool, small, env={variable: "yes"}, labels={name: "1"})
+    assert "leave it out" in raised.value.hint
+    assert not engine.labelled(name)
 
 
 class TestPreparedImages:
@@ -448,6 +470,59 @@ class TestRunningServer:
         with TemplateDatabase(None, small) as own, own.clone() as clone:
             assert items(clone) == ["first"]
         assert databases(server) == before
+
+    def test_others_wait_as_long_as_a_migration_takes(self, server: str) -> None:
+        """Limits of the server do not end their wait."""
+        is_mariadb = "MariaDB" in rows(server, "SELECT VERSION()")[0][0]
+        setting, value = ("max_statement_time", "1") if is_mariadb else ("max_execution_time", "1000")
+        called: list[str] = []
+        others: list[threading.Thread] = []
+        waiting = "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK(%dockertest_template%'"
+
+        def slow(url: str) -> None:
+            called.append(url)
+            run(url, "CREATE TABLE item (name varchar(40)); INSERT INTO item VALUES ('first')")
+            others.append(threading.Thread(target=make))
+            others[0].start()
+            dockertest.retry(lambda: rows(server, waiting)[0][0] > 0, max_wait=20)
+            time.sleep(1.5)  # longer than the limit
+
+        def make() -> None:
+            with TemplateDatabase(None, slow, version=setting, server=server) as own, own.clone() as clone:
+                found.append(items(clone))
+
+        found: list[list[str]] = []
+        run(server, f"SET GLOBAL {setting} = {value}")
+        try:
+            make()
+            others[0].join()
+        finally:
+            run(server, f"SET GLOBAL {setting} = 0")
+        assert found == [["first"], ["first"]]
+        assert len(called) == 1
+
+    def test_an_interrupted_wait_is_an_error(self, server: str) -> None:
+        """Without the lock, the template of another process would be migrated twice."""
+        find = "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK(%dockertest_template%'"
+        called: list[str] = []
+        errors: list[Exception] = []
+
+        def slow(url: str) -> None:
+            called.append(url)
+            other = threading.Thread(target=wait)
+            other.start()
+            dockertest.retry(lambda: bool(rows(server, find)), max_wait=20)
+            run(server, f"KILL QUERY {rows(server, find)[0][0]}")
+            other.join()
+
+        def wait() -> None:
+            try:
+                TemplateDatabase(None, slow, version="killed", server=server).close()
+            except pymysql.Error as error:
+                errors.append(error)
+
+        TemplateDatabase(None, slow, version="killed", server=server).close()
+        assert len(called) == len(errors) == 1
 
     def test_only_clones_of_dead_processes_are_dropped(
         self, template: TemplateDatabase, server: str, capfd: pytest.CaptureFixture[str]

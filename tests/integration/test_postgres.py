@@ -346,6 +346,53 @@ class TestRunningServer:
         TemplateDatabase(None, migrate, server=server).close()
         assert name not in databases(template)
 
+    def test_a_clone_of_another_user_is_left_alone(self, template: TemplateDatabase) -> None:
+        """A user may not drop what a dead session of another user has left."""
+        server = urlsplit(template._clones.server.url(""))
+        name = "dockertest_clone_000000000001_00000000"
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            admin.execute("CREATE ROLE neighbour LOGIN CREATEDB PASSWORD 'x'")
+            url = server._replace(netloc=f"neighbour:x@{server.netloc.rpartition('@')[2]}").geturl()
+            with (
+                TemplateDatabase(None, migrate, version="neighbour", server=url) as own,
+                own.clone() as clone,
+            ):
+                assert items(clone.url) == ["first"]
+            assert name in databases(template)
+        TemplateDatabase(None, migrate, server=server.geturl()).close()
+        assert name not in databases(template)
+
+    def test_limits_of_the_server_do_not_apply(self, template: TemplateDatabase) -> None:
+        """Others wait for a long migration, and clones live as long as a test run."""
+        settings = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_session_timeout"), "1min")
+        settings["default_transaction_read_only"] = "on"
+        with psycopg.connect(template._clones.server.url("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE ROLE limited LOGIN CREATEDB PASSWORD 'x'")
+            for setting, value in settings.items():
+                change = sql.SQL("ALTER ROLE limited SET {} = {}")
+                admin.execute(change.format(sql.Identifier(setting), sql.Literal(value)))
+        server = urlsplit(template._clones.server.url(""))
+        url = server._replace(netloc=f"limited:x@{server.netloc.rpartition('@')[2]}").geturl()
+        with (
+            TemplateDatabase(None, print, server=url) as own,
+            own.clone() as clone,
+            own._clones.admin() as connection,
+        ):
+            shown = [connection.execute(f"SHOW {setting}").fetchone() for setting in settings]
+            assert shown == [("0",), ("0",), ("0",), ("off",)]
+            assert clone.name in databases(template)
+
+    def test_a_database_in_the_query_is_not_used(self, template: TemplateDatabase) -> None:
+        """It may be a real one of the user."""
+        server = f"{template._clones.server.url('')}?dbname=postgres"
+        with TemplateDatabase(None, migrate, version="query", server=server) as own, own.clone() as clone:
+            with psycopg.connect(clone.url) as connection:
+                assert connection.info.dbname == clone.name
+            assert items(clone.url) == ["first"]
+        with psycopg.connect(template._clones.server.url("postgres")) as connection:
+            assert connection.execute("SELECT to_regclass('item')").fetchone() == (None,)
+
     def test_settings_are_copied_by_a_user_with_few_rights(self, template: TemplateDatabase) -> None:
         """
         The owner of a database may also make these settings.
@@ -660,6 +707,23 @@ class TestServer:
             password = urlsplit(clone.url).password
             assert password
             assert password not in shown
+
+    @pytest.mark.parametrize("prepared", [True, False])
+    def test_a_migration_that_is_not_awaited_leaves_nothing(
+        self, pool: dockertest.Pool, engine: Engine, name: str, *, prepared: bool
+    ) -> None:
+        """The clones would be empty."""
+
+        async def later(url: str) -> None:
+            raise AssertionError
+
+        label = {name: "1"}
+        with pytest.raises(
+            dockertest.InvalidOptionError, match=r"^migrate is a coroutine function: "
+        ) as raised:
+            TemplateDatabase(pool, lambda url: later(url), version=name, prepared=prepared, labels=label)
+        assert "asyncio.run" in raised.value.hint
+        assert not engine.labelled(name)
 
     def test_a_migration_that_fails_leaves_no_template(self, pool: dockertest.Pool, name: str) -> None:
         """

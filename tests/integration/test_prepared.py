@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -300,6 +300,23 @@ class TestFinding:
                 own.prepare(replace(server, **change), ready=refuse, max_wait=0)
         assert own.prepare(server, ready=refuse).id == first.id
 
+    def test_other_bound_values_make_another_image(self, server: RunOptions, state: State) -> None:
+        """Neither image has the data of the other, or replaces it."""
+
+        def filled_with(word: str) -> Callable[[dockertest.Resource], None]:
+            def fill(resource: dockertest.Resource) -> None:
+                resource.exec(["sh", "-c", f"mkdir -p /data; echo {word} >>/data/log"], check=True)
+
+            return fill
+
+        with dockertest.Pool() as pool:
+            images = [pool.prepare(server, filled_with(word), ready=ready) for word in ("small", "large")]
+            resources = pool.run_all(images)
+            assert [read_log(resource)[0] for resource in resources] == ["small", "large"]
+        with dockertest.Pool() as pool:
+            pool.prune()
+            assert sorted(state.images()) == sorted(image.id for image in images)
+
     def test_another_version_replaces_it(self, server: RunOptions, state: State, tmp_path: Path) -> None:
         """The old image goes with the next clean-up, unless a pool still uses it."""
         version = tmp_path / "version"
@@ -446,6 +463,21 @@ class TestFailures:
         with pytest.raises(LookupError) as raised:
             own.prepare(server, fail, ready=ready)
         assert raised.value is error
+        assert Standing(engine, own).left() == state.images() == []
+
+    def test_a_fill_that_is_not_awaited_is_an_error(
+        self, own: dockertest.Pool, server: RunOptions, engine: Engine, state: State
+    ) -> None:
+        """The image would be empty."""
+
+        async def fill_later(resource: dockertest.Resource) -> None:
+            raise AssertionError
+
+        with pytest.raises(InvalidOptionError, match=r"^fill is a coroutine function: ") as raised:
+            own.prepare(server, lambda resource: fill_later(resource), ready=ready)
+        assert "asyncio.run" in raised.value.hint
+        with pytest.raises(InvalidOptionError, match=r"^ready is a coroutine function: "):
+            own.prepare(server, fill, ready=fill_later)
         assert Standing(engine, own).left() == state.images() == []
 
     def test_a_server_that_is_killed_is_an_error(
