@@ -556,7 +556,7 @@ class _Start:
 
 def _compose_files(path: object) -> list[Path]:
     """Return the file, or those that Docker Compose uses in a folder."""
-    file = _validation.parse_local_path("path", path).absolute()
+    file = _validation.parse_local_path("path", path)
     if file.is_dir():
         found = [file / name for name in DEFAULT_FILES if (file / name).is_file()]
         if not found:

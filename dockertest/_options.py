@@ -291,12 +291,13 @@ class RunOptions(_Parsed[ParsedRunOptions]):
             the image gets; `name` by default.
         tag: The image's tag; `latest` by default, unless `repository` contains a tag or a digest.
         name: The container's name; by default the engine chooses one.
-        hostname: The container's host name.
+        hostname: The container's host name, at most 64 bytes.
         env: The environment, a mapping or `"K=V"` strings. Messages and `repr` never show the values.
         entrypoint: Replaces the image's entrypoint.
         cmd: Replaces the image's command.
         mounts: `"source:target[:ro]"`; the source is an absolute path on the engine's host or the name of a volume. Also
-            `(volume, "/path")` and `(volume, "/path", "ro")` with a `Volume`.
+            `(volume, "/path")` and `(volume, "/path", "ro")` with a `Volume`, or with an absolute `pathlib.Path` of the
+            engine's host.
         links: `"container[:alias]"`, the engine's legacy way to make other containers known by name.
         exposed_ports: Ports to publish in addition to those that the image exposes, and ranges such as `"7000-7003"`.
         extra_hosts: `"host:address"` lines for the container's `/etc/hosts`.
@@ -335,7 +336,8 @@ class RunOptions(_Parsed[ParsedRunOptions]):
         files: Files to put into the container before it starts. Maps an absolute path in the container to the
             content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a
             local file or directory, which is read when the container starts. Local files keep their modes, others get
-            0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists; missing directories are created.
+            0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists, and so are those in it; existing
+            directories keep their owners and modes, missing ones are created.
             Messages and `repr` never show the contents.
         memory: The most memory that the container may use, in bytes or as a string such as `"512m"`.
         cpus: How many processors the container may use, such as `1.5`.
@@ -468,7 +470,7 @@ class RunOptions(_Parsed[ParsedRunOptions]):
 _SET_BY_DEFAULT = ("restart", "publish_all_ports")
 _PARSERS: Mapping[str, _validation.Parser] = {
     "name": _validation.parse_name,
-    "hostname": _validation.parse_optional_str,
+    "hostname": _validation.parse_hostname,
     "entrypoint": _validation.parse_strings,
     "cmd": _validation.parse_strings,
     "working_dir": _validation.parse_optional_str,
@@ -759,7 +761,7 @@ class ParsedBuildOptions:
     The typed values of those fields of `BuildOptions` that accept several forms.
 
     Attributes:
-        context_dir: The directory, as the user wrote it.
+        context_dir: The directory, as an absolute path.
         dockerfile: The Dockerfile, the path of its directory included.
         auth: Credentials by registry; the key is empty for those of a single `AuthConfig`.
         secrets: Contents and local paths by id.
@@ -786,7 +788,8 @@ class BuildOptions(_Parsed[ParsedBuildOptions]):
     An invalid value raises `InvalidOptionError` immediately. The error names the field.
 
     Attributes:
-        context_dir: The directory that the build can read; what its `.dockerignore` names is left out.
+        context_dir: The directory that the build can read. What its `.dockerignore` names is left out; a
+            `<Dockerfile>.dockerignore` beside the Dockerfile takes precedence, as in `docker build`.
         dockerfile: The Dockerfile, relative to that directory or absolute.
         build_args: Values for the `ARG` instructions of the Dockerfile. Messages and `repr` never show them.
         platform: The platform to build for, such as `"linux/arm64"`.
@@ -795,7 +798,8 @@ class BuildOptions(_Parsed[ParsedBuildOptions]):
         target: The stage of the Dockerfile to build.
         no_cache: Run every step again instead of using its cached result.
         labels: Labels of the image; those that begin with `dockertest.` are refused.
-        remove_image: Remove the image together with its container, instead of keeping it as a cache.
+        remove_image: Remove the image together with its container, also if this process is killed, instead of keeping it as a
+            cache.
         secrets: Secrets for `RUN --mount=type=secret`, by id: `bytes`, or the path of a local file, which is read by the build.
             They become part of neither the image nor its history. They need version 2.
         cache_from: Where to find cached steps, such as `"registry:5000/app:cache"` or `"type=local,src=/path"`, as for
@@ -824,11 +828,18 @@ class BuildOptions(_Parsed[ParsedBuildOptions]):
         for name in ("secrets", "cache_from"):
             if self.version != "2" and getattr(parsed, name):
                 raise InvalidOptionError(f"{name} needs BuildKit", hint="set version='2'")
+        for name in parsed.labels:
+            if self.version == "2" and "=" in name:
+                raise InvalidOptionError(
+                    f"labels: {name!r} contains '=', where `docker buildx build --label` ends the name",
+                    hint="use another name, or version='1'",
+                )
         _validation.parse_bool("no_cache", self.no_cache)
         _validation.parse_bool("remove_image", self.remove_image)
         set_fields(
             self,
             parsed=parsed,
+            context_dir=parsed.context_dir,
             build_args=parsed.build_args,
             platform=parsed.platform,
             target=parsed.target,
@@ -1027,7 +1038,7 @@ class RunFields(TypedDict, total=False):
     """The container's name; by default the engine chooses one."""
 
     hostname: str
-    """The container's host name."""
+    """The container's host name, at most 64 bytes."""
 
     entrypoint: Sequence[str]
     """Replaces the image's entrypoint."""
@@ -1036,7 +1047,7 @@ class RunFields(TypedDict, total=False):
     """Replaces the image's command."""
 
     mounts: Sequence[MountSpec]
-    """`"source:target[:ro]"`; the source is an absolute path on the engine's host or the name of a volume. Also `(volume, "/path")` and `(volume, "/path", "ro")` with a `Volume`."""
+    """`"source:target[:ro]"`; the source is an absolute path on the engine's host or the name of a volume. Also `(volume, "/path")` and `(volume, "/path", "ro")` with a `Volume`, or with an absolute `pathlib.Path` of the engine's host."""
 
     links: Sequence[str]
     """`"container[:alias]"`, the engine's legacy way to make other containers known by name."""
@@ -1117,7 +1128,7 @@ class RunFields(TypedDict, total=False):
     """The address to publish ports on; the pool's by default."""
 
     files: Mapping[str, FileSpec]
-    """Files to put into the container before it starts. Maps an absolute path in the container to the content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a local file or directory, which is read when the container starts. Local files keep their modes, others get 0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists; missing directories are created. Messages and `repr` never show the contents."""
+    """Files to put into the container before it starts. Maps an absolute path in the container to the content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a local file or directory, which is read when the container starts. Local files keep their modes, others get 0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists, and so are those in it; existing directories keep their owners and modes, missing ones are created. Messages and `repr` never show the contents."""
 
     memory: int | str | None
     """The most memory that the container may use, in bytes or as a string such as `"512m"`."""

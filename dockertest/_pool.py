@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar, Unpack, cast
 
 from dockertest import _network, _resource, _retry, _settings, _validation
 from dockertest._cleanup.inventory import InventoryItem
-from dockertest._cleanup.reaper import VOLUME
+from dockertest._cleanup.reaper import BUILT, INTERMEDIATE, VOLUME
 from dockertest._cleanup.reaper_client import reaper_client
 from dockertest._cleanup.registry import registry
 from dockertest._cleanup.session import Session, new_session
@@ -421,21 +421,26 @@ class Pool:
             ContainerCreateError: The engine refused to create the container.
             ContainerStartError: The engine could not start it; it has been removed.
         """
-        images = self._runtime.images
-        self._runtime.session.check_open()
+        images, session = self._runtime.images, self._runtime.session
+        session.check_open()
         _resource.check_service(run_options)
         name = image_to_build(run_options)
+        labels: dict[str, str] = {}
+        outlives_session = run_options.shared or run_options.parsed.reuse or self._runtime.defaults.keep
+        if build_options.remove_image and not outlives_session:
+            session.begin()
+            labels = {**session.labels(), INTERMEDIATE: "true", BUILT: str(name)}
         with self._runtime.timeline.step("build", str(name)):
-            image_id = images.build(build_options, name)
+            image_id = images.build(build_options, name, labels)
         try:
             image = images.obtain(parse_image_name("the image built", image_id), pull="never")
             resource = self._start(run_options, image, image_id, str(name), modifiers)
         except BaseException:
             if build_options.remove_image:
-                images.remove(name)
+                images.remove(name, image_id)
             raise
         if build_options.remove_image:
-            _resource.on_removal(resource, partial(images.remove, name))
+            _resource.on_removal(resource, partial(images.remove, name, image_id))
         return resource
 
     def compose(

@@ -53,6 +53,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_SECONDS = 10**9  # Clocks and engines count nanoseconds in 64 bits.
 _MAX_BYTES = 10**18
 _MAX_RETRIES = 10**9
+_MAX_HOSTNAME_BYTES = 64  # of sethostname(2)
 _UNSHOWN = "the value is not shown, since it may be a secret"
 _ULIMITS = (  # noqa: SIM905 - as in setrlimit(2), and what engines know
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
@@ -91,7 +92,7 @@ class HasName(Protocol):
 
 
 NetworkSpec = str | HasId
-MountSpec = str | tuple[HasName, str] | tuple[HasName, str, str]
+MountSpec = str | tuple[HasName | os.PathLike[str], str] | tuple[HasName | os.PathLike[str], str, str]
 Healthcheck = str | Mapping[str, Any]
 
 
@@ -102,6 +103,16 @@ def parse_str(field: str, value: object) -> str:
     if problem := unsendable(value):
         raise InvalidOptionError(f"{field} contains {problem}: {format_value(value)}")
     return value
+
+
+def parse_hostname(field: str, value: object) -> str:
+    """Return a host name that Linux accepts; `None` is `""`."""
+    name = parse_optional_str(field, value)
+    if len(name.encode()) > _MAX_HOSTNAME_BYTES:
+        raise InvalidOptionError(
+            f"{field}: {format_value(name)} is too long: expected at most {_MAX_HOSTNAME_BYTES} bytes"
+        )
+    return name
 
 
 def parse_optional_str(field: str, value: object) -> str:
@@ -389,12 +400,13 @@ def parse_mount(field: str, value: MountSpec | Mount) -> Mount:
     """
     Return the mount that a string or a tuple describes.
 
-    The forms are `"source:target[:mode,…]"` and `(volume, target[, mode])`. A source may be a path on Windows.
+    The forms are `"source:target[:mode,…]"` and `(source, target[, mode])`, where the source is a volume or a local path. A
+    source may be a path on Windows.
     """
     if isinstance(value, Mount):
         return value
     if isinstance(value, tuple):
-        return _parse_volume_mount(field, value)
+        return _parse_mount_tuple(field, value)
     text = parse_str(field, value)
     drive = 2 if _DRIVE.match(text) else 0
     source, *rest = text[drive:].split(":")
@@ -413,16 +425,36 @@ def parse_mount(field: str, value: MountSpec | Mount) -> Mount:
     return mount
 
 
-def _parse_volume_mount(field: str, value: tuple[object, ...]) -> Mount:
-    name = getattr(value[0], "name", None) if value else None
+def _parse_mount_tuple(field: str, value: tuple[object, ...]) -> Mount:
     words = [word for word in value[1:] if isinstance(word, str) and word and not unsendable(word)]
-    if isinstance(name, str) and _CONTAINER_NAME.fullmatch(name) and len(value) - 1 == len(words) in (1, 2):
+    if len(value) - 1 == len(words) in (1, 2):
         modes = tuple(words[1].split(",")) if len(words) == 2 else ()
-        if ":" not in words[0] and _is_mounted_at(words[0], modes):
-            return Mount(name, words[0], modes)
+        source = _mount_source(field, value)
+        if source and ":" not in words[0] and _is_mounted_at(words[0], modes):
+            return Mount(source, words[0], modes)
     raise InvalidOptionError(
-        f"{field}: invalid mount {format_value(value)}: expected (volume, '/container/path'), or with 'ro' at its end"
+        f"{field}: invalid mount {format_value(value)}: expected (volume, '/container/path') or "
+        "(pathlib.Path('/host/path'), '/container/path'), or with 'ro' at its end"
     )
+
+
+def _mount_source(field: str, value: tuple[object, ...]) -> str:
+    """Return the path or the volume's name at the beginning of a tuple, else `""`."""
+    if isinstance(value[0], os.PathLike):
+        parse_local_path(field, value[0])
+        path = parse_str(field, os.fspath(value[0]))  # as written: the engine's host may have another system
+        if not path.startswith("/") and not _DRIVE.match(path):
+            raise InvalidOptionError(
+                f"{field}: invalid source of a mount {format_value(value[0])}: expected an absolute path",
+                hint="use Path.absolute(), or the name of a volume in a string such as 'data:/data'",
+            )
+        return "" if ":" in path[2 if _DRIVE.match(path) else 0 :] else path
+    name = getattr(value[0], "name", None)
+    if getattr(value[0], "id", name) != name:  # The id of a volume is its name.
+        raise InvalidOptionError(
+            f"{field}: {format_value(value[0])} is not a volume", hint="use Pool.create_volume()"
+        )
+    return name if isinstance(name, str) and _CONTAINER_NAME.fullmatch(name) else ""
 
 
 def _is_mounted_at(target: str, modes: Sequence[str]) -> bool:
@@ -945,9 +977,16 @@ def _parse_engine_config(field: str, value: object) -> SecretDict[Any]:
 
 
 def parse_local_path(field: str, value: object) -> Path:
-    """Return a path of this machine, written as a string or a path."""
+    """
+    Return the absolute form of a local path, a string or a path object.
+
+    It is used later, when the current directory may be another one. Links are not followed.
+    """
     with suppress(TypeError):  # of a __fspath__ that returns something else
         if isinstance(value, (str, os.PathLike)) and isinstance(path := os.fspath(value), str):
+            # Without a current directory, the caller will not find the path either.
+            with suppress(OSError):
+                return Path(path).absolute()
             return Path(path)
     raise InvalidOptionError(f"{field} must be a string or a pathlib.Path: got {format_value(value)}")
 
@@ -980,6 +1019,11 @@ def parse_networks(field: str, value: Sequence[NetworkSpec]) -> tuple[NetworkSpe
 def parse_network(field: str, value: NetworkSpec) -> str:
     """Return the name or id of a network, or of an object that has an id."""
     network = getattr(value, "id", value)
+    if hasattr(value, "logs"):  # a container of dockertest or of the docker SDK, which has an id too
+        raise InvalidOptionError(
+            f"{field}: {format_value(value)} is a container, not a network",
+            hint="use Pool.create_network(), and put both containers on that network",
+        )
     if not isinstance(network, str) or not parse_str(field, network):
         raise InvalidOptionError(f"{field} must be a Network, a name or an id: got {format_value(value)}")
     return network

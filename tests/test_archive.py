@@ -331,6 +331,27 @@ def test_a_broken_archive_is_an_error(target: Path, broken: bytes) -> None:
         unpack(broken, target)
 
 
+@pytest.mark.parametrize("length", [0, 300, 700, 2000, 6000, 7000, 8000])
+def test_the_error_of_a_truncated_archive_has_a_hint(target: Path, length: int) -> None:
+    """Docker ends the archive in the middle if a file becomes shorter meanwhile."""
+    whole = tar((DIR, "d", ""), (REG, "d/f", "x" * 5000), (REG, "d/g", "y" * 1000))
+    with pytest.raises(
+        EngineError, match="cannot copy: the engine sent a truncated archive; a file may"
+    ) as error:
+        unpack(whole[:length], target)
+    assert "pause the container" in error.value.hint
+    assert "ReadError" not in str(error.value)
+
+
+@pytest.mark.parametrize("length", [1000, 5800, 7000])
+def test_reading_a_truncated_archive_is_the_same_error(length: int) -> None:
+    """The content of a file that was read so far is not returned."""
+    whole = io.BytesIO(tar((REG, "f", "x" * 5000), (REG, "g", "y" * 1000))[:length])
+    damaged = archive.Archive(whole.read, "read")
+    with pytest.raises(EngineError, match="cannot read: the engine sent a truncated archive; a file may"):
+        [block for member in damaged.members() for block in damaged.blocks(member)]
+
+
 def sparse(kind: str) -> bytes:
     """Return an archive with a file of one terabyte, of which five bytes are in it."""
     info = tarfile.TarInfo("d/sparse")

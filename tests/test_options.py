@@ -11,7 +11,7 @@ import re
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any, NoReturn, get_type_hints
 
@@ -52,14 +52,15 @@ INVALID: "dict[str, list[Any]]" = {
     "repository": ["Postgres", "postgres:", "a//b", None, 5, b"postgres", HUGE],
     "tag": [":15", "a b", 15, 0, b"15", HUGE],
     "name": ["a", "-pg", "p g", "/pg", 5, 0, HUGE],
-    "hostname": NOT_STRINGS,
+    "hostname": [*NOT_STRINGS, "h" * 65, "\u00e9" * 33],
     "env": ["A=\udcff", ["A=\udcff"], {"A": "\ud800"}, {"\ud800": ""}, "A=1", ["A"], {"": "x"}, {"A": None}, {"A=B": "x"}, 5, [b"A=1"], HUGE, {"A": HUGE}],
     "entrypoint": NOT_SEQUENCES,
     "cmd": NOT_SEQUENCES,
     "mounts": [
         *NOT_SEQUENCES, ["/data"], ["data:data"], ["./a:/b"], ["/a:/b:readonly"], [()], [("volume", "/b")], [(VOLUME,)],
         [(VOLUME, "b")], [(VOLUME, "/b:ro")], [(VOLUME, "/b", "readonly")], [(VOLUME, "/b", "ro", "z")], [(VOLUME, 5)],
-        [(VOLUME, "/b\0")], [("/a", "/b")],
+        [(VOLUME, "/b\0")], [("/a", "/b")], [(Path("data"), "/b")], [(Path("/a:b"), "/b")], [(Path("/a"),)], [(Path("/a"), "b")],
+        [(SimpleNamespace(name="net", id="0123"), "/b")],
     ],
     "links": NOT_SEQUENCES,
     "exposed_ports": [["80-"], ["81-80"], ["0-5"], ["80-65536"], ["80-81/icmp"], "80", 80, None, {80: 8080}, ["http"], [0], [65536], ["80/icmp"], [None], HUGE, [HUGE]],
@@ -174,7 +175,7 @@ def parts_of(value: Any) -> "list[Any]":
     for part in parts:
         if isinstance(part, dict):
             parts += [*part.keys(), *part.values()]
-        elif isinstance(part, list):
+        elif isinstance(part, (list, tuple)):
             parts += part
         elif isinstance(part, str) and ":" in part:
             parts += part.split(":")
@@ -242,6 +243,9 @@ def test_values_are_stored_in_canonical_form() -> None:
         ("sysctls", ["a=b=c"], {"a": "b=c"}),
         ("devices", ["/a", "/a:/b", "/a:r", "/a:/b:rw"], ("/a:/a:rwm", "/a:/b:rwm", "/a:/a:r", "/a:/b:rw")),
         ("mounts", [(VOLUME, "/b"), (VOLUME, "/c", "ro")], ("data:/b", "data:/c:ro")),
+        ("mounts", [(Path("/a/b"), "/c"), (PureWindowsPath("C:/a"), "/d", "ro")], ("/a/b:/c", "C:\\a:/d:ro")),
+        ("mounts", [(SimpleNamespace(name="data", id="data"), "/b")], ("data:/b",)),
+        ("hostname", "h" * 64, "h" * 64),
         ("exposed_ports", ["80-82", 81, "53-54/UDP"], ("80/tcp", "81/tcp", "82/tcp", "53/udp", "54/udp")),
         ("port_bindings", {80: "90-92"}, {"80/tcp": (PortBinding("", "90-92"),)}),
         ("port_bindings", {"80-81/udp": "90-91"}, {"80/udp": (PortBinding("", "90"),), "81/udp": (PortBinding("", "91"),)}),
@@ -527,10 +531,25 @@ def test_invalid_port_binding_is_rejected(ip: Any, port: Any) -> None:
         ("entrypoint", "sh", "use one string per word, or ['sh', '-c', 'sh'] to run it in a shell"),
         ("mounts", "/a:/b", "use ['/a:/b']"),
         ("mounts", {"/a": "/b"}, "got {'/a': '/b'}"),
+        (
+            "mounts",
+            [(Path("a/data"), "/b")],
+            "use Path.absolute(), or the name of a volume in a string such as 'data:/data'",
+        ),
+        ("mounts", [(SimpleNamespace(name="net", id="0123"), "/b")], "use Pool.create_volume()"),
+        (
+            "networks",
+            [SimpleNamespace(id="0123", logs=print)],
+            "use Pool.create_network(), and put both containers on that network",
+        ),
     ],
 )
-def test_hint_for_a_string_instead_of_a_sequence(field: str, value: Any, ending: str) -> None:
-    """A command in a single string would be used as the name of a program."""
+def test_hint_for_a_value_of_another_type(field: str, value: Any, ending: str) -> None:
+    """
+    Otherwise it would be used in another way.
+
+    A command in a single string would be the name of a program, the last part of a path that of a volume.
+    """
     with pytest.raises(InvalidOptionError) as error:
         options(**{field: value})
     assert str(error.value).endswith(ending)
@@ -751,6 +770,41 @@ def test_build_options_keep_typed_values(context: Path) -> None:
     assert (made.parsed.platform, made.parsed.target) == ("", "")
     assert pickle.loads(pickle.dumps(made)) == made == dataclasses.replace(made)
     assert SECRET not in repr(made)
+
+
+def test_a_label_that_the_docker_cli_would_split_is_rejected(context: Path) -> None:
+    """
+    The argument `--label a=b=c` sets the label `a`.
+
+    The engine's own builder gets names and values as they are.
+    """
+    assert BuildOptions(context, labels={"a=b": "c"}).labels == {"a=b": "c"}
+    assert BuildOptions(context, version="2", labels={"a": "b=c"}).labels == {"a": "b=c"}
+    with pytest.raises(
+        InvalidOptionError, match=r"^labels: 'a=b' contains '='.*; use another name, or version="
+    ):
+        BuildOptions(context, version="2", labels={"a=b": "c"})
+
+
+def test_relative_paths_are_those_of_the_directory_where_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A later change of the current directory changes nothing.
+
+    Links and `..` are kept for the system to follow.
+    """
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "Dockerfile").touch()
+    monkeypatch.chdir(tmp_path)
+    files = options(files={"/a": Path("app"), "/b": Path("app/../app/Dockerfile")})
+    build = BuildOptions("app", version="2", secrets={"token": "app/Dockerfile"})
+    monkeypatch.chdir("/")
+    assert files.files == {"/a": tmp_path / "app", "/b": tmp_path / "app/../app/Dockerfile"}
+    assert build.context_dir == build.parsed.context_dir == tmp_path / "app"
+    assert build.parsed.dockerfile == tmp_path / "app" / "Dockerfile"
+    assert build.secrets == {"token": tmp_path / "app" / "Dockerfile"}
+    assert dataclasses.replace(build) == build
 
 
 def test_secrets_of_a_build_are_hidden(context: Path) -> None:

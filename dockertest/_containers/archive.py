@@ -16,7 +16,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -30,6 +30,7 @@ log = logging.getLogger("dockertest")
 
 Entries = Iterable[tuple[str, "bytes | Path | File"]]
 BLOCK_BYTES = 1 << 18
+_TRUNCATED = ("unexpected end of data", "truncated header", "empty file")  # the messages of `tarfile`
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _INVALID_ON_WINDOWS = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE | re.ASCII
@@ -166,14 +167,14 @@ class Archive:
         Raises:
             EngineError: It is not an archive, or it is truncated.
         """
-        with translate_errors(None, self._what), _open(self) as self._tar:
+        with translate_errors(None, self._what), self._checking_length(), _open(self) as self._tar:
             for member in self._tar:
                 self._tar.members.clear()  # `tarfile` would keep them all
                 yield member
             while self.read(BLOCK_BYTES):
                 pass
             if any(self._last) or not self._last:  # `tarfile` accepts garbage, and nothing, as the end
-                raise EngineError(f"cannot {self._what}: the engine sent a truncated archive")
+                raise self._truncated()
 
     def blocks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
         """
@@ -185,7 +186,7 @@ class Archive:
             raise EngineError(
                 f"cannot {self._what}: {member.name!r} is a sparse file, which engines never send"
             )
-        with translate_errors(None, self._what):
+        with translate_errors(None, self._what), self._checking_length():
             file = self._tar.extractfile(member)
             while block := file.read(BLOCK_BYTES):
                 yield block
@@ -195,6 +196,21 @@ class Archive:
         block = self._read(size)
         self._last = block[-tarfile.BLOCKSIZE :] or self._last
         return block
+
+    @contextmanager
+    def _checking_length(self) -> Iterator[None]:
+        try:
+            yield
+        except tarfile.ReadError as error:
+            if str(error) not in _TRUNCATED:
+                raise
+            raise self._truncated() from error
+
+    def _truncated(self) -> EngineError:
+        return EngineError(
+            f"cannot {self._what}: the engine sent a truncated archive",
+            hint="a file may have changed while it was copied; try again, or pause the container",
+        )
 
 
 def _open(

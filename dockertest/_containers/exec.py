@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import socket
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,11 @@ class Writer(Protocol):
     """A binary stream to write to."""
 
     def write(self, data: bytes, /) -> object:
-        """Write *data*; an unbuffered stream returns how many bytes of it were written."""
+        """
+        Write *data*; an unbuffered stream returns how many bytes of it were written.
+
+        If an unbuffered stream that must not block is full, `exec` raises `BlockingIOError`.
+        """
         ...
 
 
@@ -176,13 +181,23 @@ class _Output:
                 f"invalid {field}: expected a binary writer, got a {type(writer).__name__}",
                 hint="pass .buffer of a text stream",
             )
+        self._field = field
         self._kept = streams.TailBuffer(max_bytes)
         self._writer: Writer = self._kept if writer is None else writer
 
     def write(self, data: bytes) -> None:
-        """Pass on all of *data*, even if the writer takes only part of it at a time."""
+        """
+        Pass on all of *data*, even if the writer takes only part of it at a time.
+
+        Raises:
+            BlockingIOError: The writer takes nothing. For other writers than raw streams, `None` means that all was written.
+        """
         while data:
             count = self._writer.write(data)
+            if count == 0 or (count is None and isinstance(self._writer, io.RawIOBase)):
+                raise BlockingIOError(
+                    errno.EAGAIN, f"{self._field}: the stream took nothing; pass one whose write() waits"
+                )
             data = data[count:] if isinstance(count, int) and 0 < count < len(data) else b""
 
     def kept(self) -> bytes:

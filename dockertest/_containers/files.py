@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -110,19 +110,12 @@ def copy_out(engine: EngineClient, inspection: Inspection, path: str, dst: str |
         raise EngineError(_incomplete(what, target, refusals))
 
 
-def place(
-    engine: EngineClient,
-    inspection: Inspection,
-    files: Mapping[str, bytes | Path | File],
-    *,
-    read_only: bool = False,
-) -> None:
+def place(engine: EngineClient, inspection: Inspection, files: Mapping[str, bytes | Path | File]) -> None:
     """
     Put *files* into a container that has not been started yet, in one archive.
 
-    Args:
-        read_only: Whether the container's own file system is read-only, so that only volumes can take files. Engines then
-            refuse an archive for "/", so each volume gets its own.
+    If the container's own file system is read-only, only volumes can take files. Engines then refuse an archive for "/", so
+    each volume gets its own.
 
     Raises:
         InvalidOptionError: A file would be kept in memory, or on a read-only file system.
@@ -144,17 +137,36 @@ def place(
             if source.is_dir():
                 target, is_folder = _resolve(engine, inspection, path, what)
                 added = _archive.tree(source, target, with_top=not is_folder)
+                added = _without_existing_folders(engine, inspection, added, what) if is_folder else added
             else:
                 added = _archive.tree(source, target)
             root = volume_for(inspection, target, source)
-        if read_only and root == "/":
+        if inspection.is_read_only and root == "/":
             raise InvalidOptionError(
                 f"files: {path!r} is on the read-only file system of the container",
                 hint="mount a volume where the file is to be, or leave out read_only=",
             )
-        archives.setdefault(root if read_only else "/", []).extend(added)
+        archives.setdefault(root if inspection.is_read_only else "/", []).extend(added)
     for root, entries in archives.items():
         _upload(engine, inspection, root, lambda entries=entries: entries, what, error=ContainerStartError)  # type: ignore[misc]
+
+
+def _without_existing_folders(
+    engine: EngineClient, inspection: Inspection, entries: Iterable[tuple[str, Path]], what: str
+) -> Iterator[tuple[str, Path]]:
+    """
+    Yield the entries of an archive without the folders that the container has.
+
+    An entry for such a folder would change its owner and mode. Each folder comes before its content.
+    """
+    missing = ""
+    for name, path in entries:
+        if path.is_dir() and not path.is_symlink() and not (missing and _validation.is_below(name, missing)):
+            mode, _ = _stat(engine, inspection, name, what)
+            if mode & _FOLDER:
+                continue
+            missing = name
+        yield name, path
 
 
 def transfer(engine: EngineClient, inspection: Inspection, path: str, container: str, folder: str) -> None:
@@ -397,7 +409,7 @@ def _locate(engine: EngineClient, inspection: Inspection, path: str, what: str) 
     """
     Return where a file or folder is; it may be a link itself.
 
-    In a container that has a tmpfs, links among the folders of the path are followed.
+    Links among the folders of the path are followed, as by `_follow_links`.
 
     Raises:
         InvalidOptionError: It is in memory. Engines follow a link into a tmpfs, but write below it.
@@ -412,10 +424,11 @@ def _follow_links(engine: EngineClient, inspection: Inspection, folder: str, wha
     """
     Return where a folder is if links are followed.
 
-    In a container without a tmpfs, return *folder* itself.
+    Where the engine follows them as well, return *folder* itself: in a container without a tmpfs, unless it is read-only and
+    its files can only be in volumes, for each of which the engine needs an archive of its own.
     """
     tmpfs = _tmpfs(inspection)
-    if not tmpfs:
+    if not tmpfs and not (inspection.is_read_only and inspection.mounts):
         return folder
     real = "/"
     for name in filter(None, folder.split("/")):

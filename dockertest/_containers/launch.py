@@ -257,5 +257,5 @@ def _start(runtime: Runtime, container: Container, request: CreateRequest, optio
     for network in request.networks:
         engine.connect_network(network, container.id, endpoint_config(network, options.network_aliases))
     if options.parsed.files:
-        files.place(engine, container.inspect(), options.parsed.files, read_only=options.read_only)
+        files.place(engine, container.inspect(), options.parsed.files)
     container.start(_ownership(options))

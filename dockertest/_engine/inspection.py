@@ -74,6 +74,7 @@ class Inspection:
         has_healthcheck: Whether a health check is declared, by the image or the options.
         published_ports: The container ports that are to be published, bound or not.
         ports: Where each container port is bound at this moment.
+        is_read_only: Whether the container's own file system is mounted read-only.
         attrs: The whole answer.
     """
 
@@ -105,6 +106,7 @@ class Inspection:
     networks: Mapping[str, NetworkEndpoint]
     mounts: tuple[MountPoint, ...]
     tmpfs: tuple[str, ...]
+    is_read_only: bool
     attrs: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -169,6 +171,7 @@ class Inspection:
                 for one in attrs.get("Mounts") or ()
             ),
             tmpfs=tuple(host.get("Tmpfs") or ()),
+            is_read_only=bool(host.get("ReadonlyRootfs")),
             attrs=attrs,
         )
 

@@ -77,6 +77,7 @@ def build(
     name: ImageName,
     credentials: Credentials,
     environ: Mapping[str, str],
+    labels: Mapping[str, str],
 ) -> str:
     """
     Build an image, name it *name*, and return its id.
@@ -89,13 +90,14 @@ def build(
         name: The image's name.
         credentials: The registry credentials if *options* has none.
         environ: The environment that the docker CLI is started with, for version 2.
+        labels: Our own labels, in addition to the user's. They are the image's last step, so that cached steps are used.
 
     Raises:
         ImageBuildError: The build failed; the message ends with its last lines of output.
         InvalidOptionError: An option cannot work with this builder or this Dockerfile.
     """
     log.info("building %s from %s", name, options.context_dir)
-    one = _Build(engine, options, name, credentials, environ)
+    one = _Build(engine, options, name, credentials, environ, labels)
     image = one.with_buildx() if options.version == "2" else one.classic()
     log.info("built %s: %s", name, image)
     return image
@@ -162,12 +164,14 @@ class _Build:
         name: ImageName,
         credentials: Credentials,
         environ: Mapping[str, str],
+        labels: Mapping[str, str],
     ) -> None:
         self._engine = engine
         self._options = options
         self._name = name
         self._credentials = credentials
         self._environ = environ
+        self._labels = {**options.labels, **labels}
         self._arguments = SecretDict[str](
             {argument.name: argument.value for argument in options.parsed.build_args}
         )
@@ -249,7 +253,7 @@ class _Build:
             "forcerm": 1,
             "nocache": int(options.no_cache),
             "buildargs": SecretStr(json.dumps(self._proxy_arguments() | self._arguments)),
-            "labels": json.dumps(dict(options.labels)),
+            "labels": json.dumps(self._labels),
             "target": options.target,
             "platform": options.platform,
         }
@@ -341,11 +345,11 @@ class _Build:
         """
         options = self._options
         # Absolute paths cannot be taken for anything else, such as a URL or standard input.
-        context = Path(options.context_dir).absolute()
+        context = options.parsed.context_dir
         arguments = ["--file", str(self._dockerfile.path_for_buildx)]
         for name in self._cli_arguments_by_name():
             arguments += ["--build-arg", name]
-        for key, value in options.labels.items():
+        for key, value in self._labels.items():
             arguments += ["--label", f"{key}={value}"]
         arguments += ["--target", options.target] if options.target else []
         arguments += ["--platform", options.platform] if options.platform else []
@@ -420,7 +424,7 @@ class _Build:
     def _hint(self, words: str) -> str:
         """Return what to do about an error of the classic builder."""
         if self._engine.is_podman and words.endswith(_NO_REASON):
-            links = _build_context.links_to_outside(self._dockerfile.context)
+            links = _build_context.links_to_outside(self._dockerfile)
             return _OUTER_LINKS + ", ".join(links) if links else ""
         # Docker 20 takes the lines of the document for instructions; later ones overlook it.
         is_not_understood = re.search(

@@ -72,7 +72,7 @@ class Dockerfile:
             ImageBuildError: A local file cannot be read.
         """
         context = Path(os.path.realpath(options.context_dir))
-        link = Path(options.context_dir).absolute() / options.dockerfile
+        link = options.parsed.dockerfile
         path = Path(os.path.realpath(link))
         try:
             return cls(context, path, link, path.read_bytes())
@@ -113,6 +113,16 @@ class Dockerfile:
         """
         is_followed = self.path.is_relative_to(os.path.realpath(self.link.parent))
         return self.link if is_followed else self.path
+
+    @property
+    def ignore_file(self) -> Path:
+        """
+        The file with the patterns of ignored files.
+
+        One beside the Dockerfile takes precedence over the one of the context, as for BuildKit.
+        """
+        own = Path(f"{self.path_for_buildx}{IGNORE_FILE}")
+        return own if os.path.isfile(own) else self.context / IGNORE_FILE  # noqa: PTH113 - never raises
 
     def registries(self, arguments: Mapping[str, str]) -> set[str]:
         """
@@ -219,14 +229,18 @@ def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
     Raises:
         ImageBuildError: A local file cannot be read, or the archive cannot be written.
     """
-    lines = read_ignore_file(dockerfile.context)
+    lines = read_ignore_file(dockerfile.ignore_file)
     always = {IGNORE_FILE, dockerfile.name}
     extra = {}
     left_out = {dockerfile.outer_link}  # Podman 4 rejects the archive if the link is relative.
-    if not dockerfile.is_inside:
+    ignore_file = dockerfile.context / IGNORE_FILE
+    if not dockerfile.is_inside or dockerfile.ignore_file != ignore_file:
         # The engine reads the Dockerfile from the context, and then removes from it what `.dockerignore` names.
-        ignored = "\n".join([*(lines or [IGNORE_FILE]), dockerfile.name])
-        extra = {IGNORE_FILE: os.fsencode(ignored), dockerfile.name: dockerfile.content}
+        added = [] if ignore_file.is_file() else [IGNORE_FILE]
+        if not dockerfile.is_inside:
+            added.append(dockerfile.name)
+            extra[dockerfile.name] = dockerfile.content
+        extra[IGNORE_FILE] = os.fsencode("\n".join([*lines, *added]))
     paths = included(dockerfile.context, parse_rules(lines), always)
     with tempfile.TemporaryFile(prefix="dockertest-") as file:
         blocks = pack(
@@ -245,10 +259,11 @@ def packed(dockerfile: Dockerfile) -> Iterator[IO[bytes]]:
         yield file
 
 
-def links_to_outside(context: Path) -> list[str]:
+def links_to_outside(dockerfile: Dockerfile) -> list[str]:
     """Return the relative links that lead out of the context, as `"link -> target"`."""
     links = []
-    for path in included(context, parse_rules(read_ignore_file(context)), {IGNORE_FILE}):
+    context, rules = dockerfile.context, parse_rules(read_ignore_file(dockerfile.ignore_file))
+    for path in included(context, rules, {IGNORE_FILE}):
         if (context / path).is_symlink():
             target = os.fspath((context / path).readlink())
             if posixpath.normpath(posixpath.join(posixpath.dirname(path), target)).split("/")[0] == "..":
@@ -362,16 +377,15 @@ class Rule:
     pattern: re.Pattern[str]
 
 
-def read_ignore_file(context: Path) -> list[str]:
+def read_ignore_file(file: Path) -> list[str]:
     """
-    Return the lines of `.dockerignore`, none if there is no such file.
+    Return the lines of a `.dockerignore`, none if there is no such file.
 
     Bytes that are not text are decoded like those in file names, so that both still match.
 
     Raises:
         ImageBuildError: The file cannot be read.
     """
-    file = context / IGNORE_FILE
     try:
         if not file.is_file():
             return []

@@ -140,30 +140,38 @@ class ImageStore:
             raise
         return image
 
-    def build(self, options: BuildOptions, name: ImageName) -> str:
+    def build(self, options: BuildOptions, name: ImageName, labels: Mapping[str, str]) -> str:
         """
         Build an image and return its id.
 
         The id is returned because the name may soon refer to another image.
 
+        Args:
+            labels: Our own labels, in addition to the user's.
+
         Raises:
             ImageBuildError: The build failed; the message ends with its last lines of output.
             InvalidOptionError: An option cannot work with this builder or this Dockerfile.
         """
-        image = _build.build(self._engine, options, name, self._credentials, self._environ)
+        image = _build.build(self._engine, options, name, self._credentials, self._environ, labels)
         self.own_names.add(name)
         return image
 
-    def remove(self, name: ImageName | str) -> None:
+    def remove(self, name: ImageName, image: str) -> None:
         """
-        Remove an image by its name, and log a failure.
+        Remove a built image, and log a failure.
 
-        It is not removed by its id, because images that were built from the same cache share one id.
+        It is removed by its name, because images that were built from the same cache share one id. If another build has taken
+        the name, it is removed by its id, *image*.
         """
         try:
-            self._engine.send("delete", f"/images/{name}", what=f"remove image {str(name)!r}")
+            named = self._inspect(str(name))
+            is_named = named and named.id.removeprefix("sha256:") == image.removeprefix("sha256:")
+            target = str(name) if is_named else image
+            self._engine.send("delete", f"/images/{target}", what=f"remove image {str(name)!r}")
         except DockertestError as error:
-            log.warning("%s", error)
+            if getattr(error, "status", None) != 404:
+                log.warning("%s", error)
 
     def _pull(
         self, name: ImageName, platform: str, auth: AuthConfig | None, on_progress: OnProgress | None

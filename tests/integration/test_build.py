@@ -266,6 +266,41 @@ def test_both_builders_ignore_the_same_files(
     assert contents[0] != [b"", b"/context"]
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "own", "general", "included"),
+    [
+        ("c/Dockerfile", "*.log", "1\nDockerfile\n.dockerignore", ". .dockerignore Dockerfile Dockerfile.dockerignore 1 2"),
+        ("c/Dockerfile", "Dockerfile\n*.dockerignore\n1", "*.log", ". 2 x.log"),
+        ("c/Dockerfile", "*\n!1", None, ". 1"),
+        ("c/Dockerfile", "", "1", ". .dockerignore Dockerfile Dockerfile.dockerignore 1 2 x.log"),
+        ("c/sub/d", "*.log", "sub\n1", ". .dockerignore sub sub/d sub/d.dockerignore 1 2"),
+        ("c/sub/d", "sub/*\n1", None, ". sub 2 x.log"),
+        ("outside/Dockerfile", "*.log", "1", ". .dockerignore 1 2"),
+        ("outside/Dockerfile", "1", None, ". 2 x.log"),
+    ],
+)  # fmt: skip
+def test_the_ignore_file_beside_the_dockerfile_takes_precedence(
+    pool: dockertest.Pool, tmp_path: Path, name: str, version: Version, dockerfile: str, own: str, general: str | None,
+    included: str,
+) -> None:  # fmt: skip
+    """It replaces the one of the context, as with the docker CLI."""
+    context, file = tmp_path / "c", tmp_path / dockerfile
+    for folder in (context, file.parent):
+        folder.mkdir(exist_ok=True)
+    for other in ("1", "2", "x.log"):
+        (context / other).touch()
+    file.write_text(f"FROM {pool.image_prefix}busybox:1.35\nCOPY . /context\n")
+    Path(f"{file}.dockerignore").write_text(own)
+    if general is not None:
+        (context / ".dockerignore").write_text(general)
+    build = dockertest.BuildOptions(context, dockerfile=str(file), version=version, remove_image=True)
+    with pool.build_and_run_with_build_options(
+        build, dockertest.RunOptions(name=name, cmd=SLEEP)
+    ) as resource:
+        listed = resource.exec(["sh", "-c", "cd /context; find ."]).stdout.split()
+    assert {path.removeprefix("./") for path in listed} == set(included.split())
+
+
 @pytest.mark.differs("undecodable file names")
 def test_an_undecodable_file_name_can_be_ignored(pool: dockertest.Pool, context: Path, image: str) -> None:
     """File names are bytes; BuildKit does not support such a pattern."""
@@ -460,6 +495,60 @@ def test_remove_image_removes_it_with_the_container(
             build, dockertest.RunOptions(name=name, cmd=["no-such-command"])
         )
     assert not engine.has_image(name)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_remove_image_removes_it_after_a_kill(
+    engine: Engine, context: Path, image: str, version: Version, is_removed: bool
+) -> None:
+    """The reaper removes the container first; without `remove_image` the image stays."""
+    program = f"""
+import os, signal
+import dockertest
+build = dockertest.BuildOptions({str(context)!r}, version={version!r}, remove_image={is_removed})
+resource = dockertest.Pool().build_and_run_with_build_options(build, dockertest.RunOptions(name={image!r}))
+print(resource.id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    dockertest.retry(
+        lambda: not engine.has(ended.stdout.strip()) and engine.has_image(image) is not is_removed,
+        max_wait=60,
+    )
+
+
+def test_sessions_that_build_the_same_image_do_not_share_it(
+    engine: Engine, context: Path, name: str, version: Version
+) -> None:
+    """Each image is removed with its container, also the one that lost its name."""
+    build = dockertest.BuildOptions(context, version=version, remove_image=True)
+    options = dockertest.RunOptions(repository=name)
+    with dockertest.Pool() as first, dockertest.Pool() as second:
+        one = first.build_and_run_with_build_options(build, options)
+        other = second.build_and_run_with_build_options(build, options)
+        images = [resource.container.attrs["Image"] for resource in (one, other)]
+        assert images[0] != images[1]
+        one.close()
+        assert [engine.has_image(image) for image in images] == [False, True]
+        assert engine.has_image(name)
+        other.close()
+        assert not engine.has_image(images[1])
+        assert not engine.has_image(name)
+
+
+def test_a_container_for_reuse_is_found_although_its_image_is_to_be_removed(
+    context: Path, name: str, version: Version
+) -> None:
+    """Its image belongs to no session, since it may outlive the one that built it."""
+    build = dockertest.BuildOptions(context, version=version, remove_image=True)
+    options = dockertest.RunOptions(name=name, reuse=True)
+    with dockertest.Pool() as first, dockertest.Pool() as second:
+        one = first.build_and_run_with_build_options(build, options)
+        try:
+            assert second.build_and_run_with_build_options(build, options).id == one.id
+        finally:
+            first.purge(one)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,29 @@ def test_a_writer_may_accept_part_of_the_data(box: dockertest.Resource) -> None:
     assert slow.received == b"0123456789\n"
 
 
+def test_a_writer_that_takes_nothing_is_an_error(box: dockertest.Resource) -> None:
+    """
+    The rest of the output would be lost without notice.
+
+    A full pipe that must not block is such a writer.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with (
+        os.fdopen(reading, "rb"),
+        os.fdopen(writing, "wb", buffering=0) as pipe,
+        pytest.raises(BlockingIOError, match="stdout: the stream took nothing; pass one whose"),
+    ):
+        box.exec(["head", "-c", "3000000", "/dev/zero"], stdout=pipe)
+
+    class Full:
+        def write(self, _data: bytes) -> int:
+            return 0
+
+    with pytest.raises(BlockingIOError, match="stderr: the stream took nothing"):
+        box.exec(["sh", "-c", "echo x >&2"], stderr=Full())
+
+
 def test_a_large_output_does_not_exhaust_memory(box: dockertest.Resource) -> None:
     """
     By default the last 64 MiB of each stream are kept.

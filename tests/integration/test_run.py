@@ -1,6 +1,7 @@
 """Containers are started as requested."""
 
 import urllib.request
+from pathlib import PurePosixPath
 from typing import Any
 
 import psycopg
@@ -50,7 +51,7 @@ def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: s
         env=["A=1", "B=x=y"],
         entrypoint=["sh", "-c"],
         cmd=["sleep 600"],
-        mounts=["/etc:/outside:ro", f"{name}:/kept"],
+        mounts=["/etc:/outside:ro", (PurePosixPath("/usr"), "/programs", "ro"), f"{name}:/kept"],
         exposed_ports=["9000", "53/udp"],
         extra_hosts=["db.test:10.0.0.1"],
         cap_add=["NET_ADMIN"],
@@ -76,6 +77,7 @@ def test_options_reach_the_engine(pool: dockertest.Pool, engine: Engine, name: s
     assert (config["Entrypoint"], config["Cmd"]) == (["sh", "-c"], ["sleep 600"])
     assert {mount["Destination"]: mount["RW"] for mount in attrs["Mounts"]} == {
         "/outside": False,
+        "/programs": False,
         "/kept": True,
     }
     assert host_config["ExtraHosts"] == ["db.test:10.0.0.1"]

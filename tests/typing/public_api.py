@@ -127,7 +127,7 @@ def limits(pool: Pool) -> None:
     volume = pool.create_volume()
     assert_type(volume, Volume)
     assert_type(volume.name, str)
-    pool.run("postgres", mounts=[(volume, "/a"), (volume, "/b", "ro"), "/c:/d"])
+    pool.run("postgres", mounts=[(volume, "/a"), (volume, "/b", "ro"), "/c:/d", (Path("/e"), "/f", "ro")])
     pool.run("postgres", cap_drop=["ALL"], read_only=True, restart="on-failure:2", publish_all_ports=False)
 
 
