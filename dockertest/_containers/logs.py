@@ -281,7 +281,7 @@ class FollowedLog:
                         if is_cut:  # by the end of the engine
                             raise error from None
                         raise
-                if self.closed.is_set() or (self._followed is None and not self._is_polled):
+                if self.closed.is_set() or self._is_final:
                     return
                 is_last = self.is_last.is_set()
                 has_ended = not is_last and self._engine.wait(self._container, RECONNECT_SECONDS) is not None
@@ -303,6 +303,11 @@ class FollowedLog:
                     return
                 if self._position.is_new(stream, time, message):
                     yield stream, message
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether nothing is requested after the response."""
+        return self._followed is None and not self._is_polled
 
     def _runs(self) -> bool:
         """
@@ -354,6 +359,8 @@ class FollowedLog:
                 not self._engine.is_podman and self._engine.inspect(self._container).finished_at > 0
             )
             while line := streams.read_line(self.response):
+                if self._engine.is_podman and not line.endswith(b"\n") and not self._is_final:
+                    return  # Podman 4 may end a followed log in the middle of a line. The next response has all of it.
                 # A program may write such a line too, but hardly with the id of its container.
                 if self._container.encode() in line and (error := streams.parse_error(line, self._what)):
                     raise error

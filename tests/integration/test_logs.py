@@ -185,6 +185,34 @@ def test_a_long_line_arrives_complete(pool: dockertest.Pool, tty: bool) -> None:
         assert [len(line) for line in resource.stream_logs()] == [100000, 5]
 
 
+def test_a_response_that_ends_in_the_middle_of_a_line_is_requested_again(
+    pool: dockertest.Pool, engine: Engine, tmp_path: Path
+) -> None:
+    """
+    The part of the line is not repeated.
+
+    Podman 4 ends a followed log so if the container ends at that moment.
+    """
+    if not engine.is_podman:
+        pytest.skip("engine: it is not Podman")
+
+    def end_early(client: "socket.socket", _forward: "Callable[[], socket.socket]") -> None:
+        client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + 20_000 * b"x")
+
+    script = "dd if=/dev/zero bs=100000 count=1 2>/dev/null | tr '\\0' x; echo; echo after; exec sleep 600"
+    with (
+        pool.run("busybox:1.35", cmd=["sh", "-c", script], tty=True) as resource,
+        FaultProxy(tmp_path / "x").running() as proxy,
+        dockertest.Pool(proxy.endpoint) as behind,
+    ):
+        resource.wait_for_log("after", max_wait=30)
+        proxy.next("GET .*/logs.*follow=1", end_early)
+        seen = behind.container_by_name(resource.name)
+        assert seen
+        with seen.stream_logs() as lines:
+            assert [len(next(lines)) for _ in range(2)] == [100_000, 5]
+
+
 @pytest.mark.parametrize("tty", [False, True])
 def test_times_that_a_program_writes_are_part_of_its_lines(pool: dockertest.Pool, tty: bool) -> None:
     """A time in the future is not taken for that of the line."""

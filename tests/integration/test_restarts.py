@@ -107,7 +107,7 @@ def test_retry_continues_while_a_policy_restarts_the_container(pool: dockertest.
 
 @pytest.fixture
 def slow_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow more time between the stop and the start of a restart, for a busy machine."""
+    """Allow a busy machine more time between the stop and the start of a restart."""
     monkeypatch.setattr("dockertest._containers.container.RESTART_SECONDS", 30.0)
 
 
