@@ -193,7 +193,8 @@ class _Build:
             try:
                 return self._classic_once()
             except ImageBuildError as error:
-                if not _OTHER_REMOVED.search(str(error)):
+                reason, *_ = str(error).splitlines()  # The build's own output follows.
+                if not _OTHER_REMOVED.search(reason):
                     raise
                 log.info("building %s again: another image was removed during the build", self._name)
         return self._classic_once()

@@ -404,6 +404,19 @@ def test_a_build_is_repeated_after_the_removal_of_another_image(
     assert len([line for line in proxy.requests if "/build?" in line]) > 1
 
 
+def test_a_build_is_not_repeated_for_words_in_its_output(tmp_path: Path, context: Path, image: str) -> None:
+    """A program of the build may write about images that were removed, too."""
+    with (context / "Dockerfile").open("a") as file:
+        file.write(f"RUN echo 'No such' 'image: sha256:{_ID}' >&2; exit 1\n")
+    with (
+        FaultProxy(tmp_path / "x").running() as proxy,
+        dockertest.Pool(proxy.endpoint) as pool,
+        pytest.raises(dockertest.ImageBuildError, match="No such image"),
+    ):
+        pool.build_and_run(image, context / "Dockerfile")
+    assert len([line for line in proxy.requests if "/build?" in line]) == 1
+
+
 @pytest.mark.soak
 def test_builds_beside_removals_of_images(pool: dockertest.Pool, context: Path, name: str) -> None:
     """
