@@ -556,7 +556,7 @@ SECRETIVE = """
             blocks = iter([b"s3cr3t-" + b"stdin"])
             def read(self, size):
                 return next(Fails.blocks)
-        box.exec(["cat"], env=env(), stdin=Fails())
+        box.exec(["sh", "-c", "cat > /dev/null"], env=env(), stdin=Fails())
 
     def test_refused(box):
         box.stop(timeout=0)
