@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+import dockertest
 from dockertest._images import credentials as _credentials
 from dockertest._images.credentials import Credentials
 from dockertest._options import AuthConfig
@@ -376,25 +377,25 @@ def test_a_hanging_helper_is_killed_with_its_children(home: Home, caplog: pytest
     """It is killed after a time limit, and is not started again."""
     log = home.helper("slow", f"sleep 600 & echo $! > {home.folder}/child; wait")
     home.write({"credsStore": "slow"})
-    credentials = Credentials(home.environ, helper_timeout=0.2)
+    credentials = Credentials(home.environ, helper_timeout=2)
     began = time.monotonic()
     assert credentials.find(REGISTRY) is None
     assert credentials.find(REGISTRY) is None
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 40
     assert len(log.read_text().splitlines()) == 1
-    assert "did not answer within 0.2 s" in caplog.text
+    assert "did not answer within 2 s" in caplog.text
     child = int((home.folder / "child").read_text())
     status = Path(f"/proc/{child}/status")
-    assert not status.exists() or "Z (zombie)" in status.read_text()
+    dockertest.retry(lambda: not status.exists() or "Z (zombie)" in status.read_text(), max_wait=30)
 
 
 def test_a_helper_that_leaves_a_daemon_behind(home: Home) -> None:
     """Its answer is used although the daemon keeps the output open."""
-    home.helper("daemon", f"{answer()}; setsid sleep 5 & exit 0")
+    home.helper("daemon", f"{answer()}; setsid sleep 30 & exit 0")
     home.write({"credsStore": "daemon"})
     began = time.monotonic()
     assert home.find()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 def test_a_helper_that_does_not_read(home: Home) -> None:
