@@ -402,7 +402,7 @@ def test_a_silent_server_times_out() -> None:
         error = failure(f"tcp://{address}", timeout=0.05)
         assert str(error).startswith("the engine did not answer within 0.05 s; ")
         assert error.reason == "timeout"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
 
 
 def test_tls_to_a_port_without_it() -> None:

@@ -157,7 +157,7 @@ class TestTerminal:
             began = time.monotonic()
             exit_code = terminal.end()
         assert exit_code == 130
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 40
         assert not engine.has(name)
         assert "Traceback" not in terminal.shown
 
@@ -177,7 +177,7 @@ class TestTerminal:
             exit_code = terminal.end()
         assert exit_code == 130
         assert f"removed container '{name}'" in terminal.shown
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 40
         assert not engine.has(name)
         assert "Traceback" not in terminal.shown
 

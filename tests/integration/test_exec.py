@@ -439,12 +439,12 @@ def test_a_blocking_read_does_not_delay_the_end(box: dockertest.Resource) -> Non
 
     class Blocks:
         def read(self, size: int, /) -> bytes:
-            released.wait(20)
+            released.wait(60)
             return b"too late"
 
     began = time.monotonic()
     assert box.exec(["echo", "done"], stdin=Blocks()).stdout == "done\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
     released.set()
     dockertest.retry(_no_reading_thread, max_wait=5)
 

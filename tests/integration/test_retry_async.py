@@ -85,4 +85,4 @@ def test_the_timeout_of_the_caller_propagates(pool: dockertest.Pool) -> None:
     began = time.monotonic()
     with pytest.raises((TimeoutError, asyncio.TimeoutError)):
         asyncio.run(main())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
