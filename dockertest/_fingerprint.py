@@ -95,11 +95,13 @@ def _digest(source: Path) -> str:
     for name, path in archive.tree(source.resolve(), ""):
         if "__pycache__" in name.split("/") or (name and path.suffix in (".pyc", ".pyo")):
             continue
-        content = os.fsencode(path.readlink()) if path.is_symlink() else b""
-        if path.is_file() and not path.is_symlink():
+        content = b""
+        if path.is_symlink():
+            content = os.fsencode(path.readlink())
+        elif path.is_file():
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
-        checksum.update(f"{len(name)} {name} {len(content)} ".encode(errors="surrogateescape") + content)
+        checksum.update(os.fsencode(f"{len(name)} {name} {len(content)} ") + content)
     return checksum.hexdigest()
 
 
@@ -107,7 +109,7 @@ def _describe_callable(function: object, seen: list[object]) -> str:
     """
     Describe a callable by its name, its code and the values bound to it.
 
-    Its source file is not part of the description. *seen* is as of `_describe_value`.
+    Its source file is not part of the description. `_describe_value` describes *seen*.
     """
     if isinstance(function, functools.partial):
         bound = _describe_value((function.args, function.keywords), seen)
@@ -172,11 +174,7 @@ def _is_constant(value: object) -> bool:
 
 
 def _assigned(code: object) -> set[str]:
-    """
-    Return the `nonlocal` variables that a function assigns.
-
-    So may a function inside of it.
-    """
+    """Return the `nonlocal` variables that a function, or one inside of it, assigns."""
     if not isinstance(code, CodeType):
         return set()
     names = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}

@@ -1007,7 +1007,7 @@ class Resource:
             )
         hint = ""
         if inspection.network_mode == "host":
-            hint = "in the host's network nothing is published: connect to the engine's host, at the server's own port"
+            hint = "a container in the host's network publishes no ports: connect to the server's own port on that host"
         elif not (
             published or inspection.published_ports or networks.is_special_mode(inspection.network_mode)
         ):

@@ -118,8 +118,8 @@ class AsyncAttemptOptions(AttemptOptions, total=False):
 
     attempt_timeout: float | None
     """
-    Seconds that one call may take. After that it is cancelled, and counts as "not ready yet", unless it returns a result
-    nevertheless. There is no limit by default.
+    Seconds that one call may take. After that it is cancelled, and counts as "not ready yet", unless it still returns a
+    result. Unlimited by default.
 
     A call that ignores its cancellation ends the wait after *max_wait*, and is left running.
     """

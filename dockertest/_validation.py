@@ -733,12 +733,12 @@ def check_has_run(field: str, result: object) -> None:
 def _check_kind(field: str, *, is_coroutine: bool, is_generator: bool) -> None:
     if is_coroutine:
         raise InvalidOptionError(
-            f"{field} is a coroutine function: expected a plain one",
+            f"{field} is a coroutine function: expected a regular one",
             hint=f"wrap it: lambda argument: asyncio.run({field}(argument))",
         )
     if is_generator:
         raise InvalidOptionError(
-            f"{field} is a generator function: expected a plain one", hint="write it without yield"
+            f"{field} is a generator function: expected a regular one", hint="write it without yield"
         )
 
 

@@ -106,9 +106,9 @@ class TestRunArguments:
         ("content", "message"),
         [
             (b"A=1\n=hunter2\n", "line 2 of "),
-            (b"A=1\nexport B=hunter2\n", "contains white space; write NAME=value, without export"),
-            (b"B = hunter2\n", "contains white space"),
-            (b"B hunter2\n", "contains white space"),
+            (b"A=1\nexport B=hunter2\n", "contains whitespace; write NAME=value, without export"),
+            (b"B = hunter2\n", "contains whitespace"),
+            (b"B hunter2\n", "contains whitespace"),
             (b"A=hunter2\0\n", "the value of 'A' contains a NUL character"),
             (b"A=hunter2\xff\n", "it is not utf-8 text"),
             (None, "no such file or directory"),

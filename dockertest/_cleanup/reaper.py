@@ -94,7 +94,10 @@ IDLE = "dockertest.idle"
 INTERMEDIATE = "dockertest.intermediate"
 """`"true"` for an image that a session makes on the way to another one, or that is removed with its container."""
 BUILT = "dockertest.built"
-"""The name of a built image that is removed with its container. With two names, an engine would not remove it by its id."""
+"""
+The name of a built image that is removed with its container. Because of it, no image has two names: engines refuse to remove such
+an image by its id.
+"""
 PREPARED = "dockertest.prepared"
 """The key of a prepared image; see `Records.prepared`."""
 PREPARED_KEY_FILE = "prepared-key"
@@ -399,7 +402,7 @@ class Records:
         *thing* is in the form in which the engine lists it.
         """
         session = labels_of(thing).get(SESSION, "")
-        # In this order: another process may replace the mark of the session by one of the thing.
+        # In this order, a session's mark may be replaced by those of its things while another process looks at them.
         names = (session if _SESSION_FORM.fullmatch(session) else "", record_name(thing))
         return any(_KEPT_FORM.fullmatch(name) and self._kept_path(name).exists() for name in names)
 

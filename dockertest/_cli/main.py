@@ -257,7 +257,7 @@ def _env_file(environ: Mapping[str, str]) -> Callable[[str], list[str]]:
                 continue
             if any(map(str.isspace, name)):
                 raise InvalidOptionError(
-                    f"line {number} of {path!r}: the name of a variable contains white space",
+                    f"line {number} of {path!r}: the name of a variable contains whitespace",
                     hint="write NAME=value, without export and without spaces around the equals sign",
                 )
             if not equals and name not in environ:

@@ -30,7 +30,7 @@ log = logging.getLogger("dockertest")
 
 Entries = Iterable[tuple[str, "bytes | Path | File"]]
 BLOCK_BYTES = 1 << 18
-_TRUNCATED = ("unexpected end of data", "truncated header", "empty file")  # the messages of `tarfile`
+_TRUNCATED = ("unexpected end of data", "truncated header", "empty file")  # what `tarfile` reports
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _INVALID_ON_WINDOWS = re.compile(
     r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE | re.ASCII

@@ -190,13 +190,13 @@ class _Output:
         Pass on all of *data*, even if the writer takes only part of it at a time.
 
         Raises:
-            BlockingIOError: The writer takes nothing. For other writers than raw streams, `None` means that all was written.
+            BlockingIOError: The writer accepts no data. For other writers than raw streams, `None` means that all was written.
         """
         while data:
             count = self._writer.write(data)
             if count == 0 or (count is None and isinstance(self._writer, io.RawIOBase)):
                 raise BlockingIOError(
-                    errno.EAGAIN, f"{self._field}: the stream took nothing; pass one whose write() waits"
+                    errno.EAGAIN, f"{self._field}: the stream accepted no data; pass one whose write() blocks"
                 )
             data = data[count:] if isinstance(count, int) and 0 < count < len(data) else b""
 

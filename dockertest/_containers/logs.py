@@ -354,7 +354,7 @@ class FollowedLog:
     def _received(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield each message with its stream, before it its time in nanoseconds."""
         if self._tty:
-            # Podman's have no times here.
+            # Podman's messages have no times here.
             was_restarted = (
                 not self._engine.is_podman and self._engine.inspect(self._container).finished_at > 0
             )

@@ -475,12 +475,11 @@ class EngineClient:
             else:
                 with self.translate_errors(what):
                     return int(response.json()["StatusCode"])
-            is_over = _clock.monotonic() >= deadline
             inspection = self.inspect(container)
             # A busy engine may not answer the other request in time, and Podman needs up to 0.25 s for it.
-            if inspection.has_ended and (is_over or self.is_podman):
+            if inspection.has_ended:
                 return inspection.exit_code
-            if is_over:
+            if _clock.monotonic() >= deadline:
                 return None
 
     def close(self) -> None:

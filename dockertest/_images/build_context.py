@@ -379,7 +379,7 @@ class Rule:
 
 def read_ignore_file(file: Path) -> list[str]:
     """
-    Return the lines of a `.dockerignore`, none if there is no such file.
+    Return the lines of a `.dockerignore`, which may be missing.
 
     Bytes that are not text are decoded like those in file names, so that both still match.
 

@@ -203,7 +203,7 @@ def test_a_writer_that_takes_nothing_is_an_error(box: dockertest.Resource) -> No
     with (
         os.fdopen(reading, "rb"),
         os.fdopen(writing, "wb", buffering=0) as pipe,
-        pytest.raises(BlockingIOError, match="stdout: the stream took nothing; pass one whose"),
+        pytest.raises(BlockingIOError, match="stdout: the stream accepted no data; pass one whose"),
     ):
         box.exec(["head", "-c", "3000000", "/dev/zero"], stdout=pipe)
 
@@ -211,7 +211,7 @@ def test_a_writer_that_takes_nothing_is_an_error(box: dockertest.Resource) -> No
         def write(self, _data: bytes) -> int:
             return 0
 
-    with pytest.raises(BlockingIOError, match="stderr: the stream took nothing"):
+    with pytest.raises(BlockingIOError, match="stderr: the stream accepted no data"):
         box.exec(["sh", "-c", "echo x >&2"], stderr=Full())
 
 

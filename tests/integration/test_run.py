@@ -178,7 +178,7 @@ def test_an_unpublished_port_is_an_error(pool: dockertest.Pool, name: str) -> No
         ("", "; start it with exposed_ports=['80/tcp']"),
         (
             "host",
-            "; in the host's network nothing is published: connect to the engine's host, at the server's own port",
+            "; a container in the host's network publishes no ports: connect to the server's own port on that host",
         ),
         ("none", ""),
     ],
