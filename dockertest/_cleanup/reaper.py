@@ -1079,7 +1079,7 @@ def recover(
         ids += _remove_in_parallel(request, kind, expired, force=True)
     known = {one.get(name, "") for one in labels for name in (SESSION, SHARED, REUSE)}
     known |= {record_name(thing) for one in listed.values() for thing in one}
-    ids += _tidy(request, evidence, known, dead)
+    ids += _tidy(request, evidence, known)
     with contextlib.suppress(ListError):  # A proxy hides all images.
         ids += _tidy_prepared(request, evidence, unused=-1.0 if prepared else unused)
     return ids
@@ -1123,7 +1123,7 @@ def _is_past(stamp: str) -> bool:
     return bool(_EXPIRES_FORM.fullmatch(stamp)) and int(stamp) < time.time()
 
 
-def _tidy(request: Request, evidence: Evidence, known: set[str], dead: set[str]) -> list[str]:
+def _tidy(request: Request, evidence: Evidence, known: set[str]) -> list[str]:
     """
     Remove overdue containers and stale records, and return the containers' ids.
 
@@ -1132,7 +1132,7 @@ def _tidy(request: Request, evidence: Evidence, known: set[str], dead: set[str])
     """
     records, engine = evidence.records, evidence.engine
     records.remove_temporary_folders()
-    for session in dead | (set(records.stale_locks(engine)) - known):
+    for session in set(records.stale_locks(engine)) - known:
         records.remove_lock(session)
     for key in set(records.stale_gates(engine)) - known:
         records.remove_stale_gate(key)
@@ -1310,6 +1310,7 @@ class Reaper:
         self._programs: dict[int, str] = {}  # with the time of their start
         self._retries: dict[str, Retry] = {}  # by container that could not be removed
         self._sweeps: dict[str, Retry] = {}  # by dead session
+        self._recovery = Retry()
         self._recovery_at = math.inf
         self._is_recovering = False
         self._visit = Retry()
@@ -1383,8 +1384,9 @@ class Reaper:
 
     def _on_begin(self, session: str) -> None:
         self._sessions.add(session)
-        if not self._is_recovering:  # One that is running does for this session too.
-            self._recovery_at = min(self._recovery_at, time.monotonic() + QUIET_SECONDS)
+        self._recovery = Retry()
+        # Another one that is running may have looked too early.
+        self._recovery_at = min(self._recovery_at, time.monotonic() + QUIET_SECONDS)
 
     def _on_end(self, session: str) -> None:
         self._sessions.discard(session)
@@ -1433,8 +1435,17 @@ class Reaper:
             self._sweeps[session] = Retry()
         self._recovery_at = self._recovery_at if self._recovery_at == math.inf else 0.0
 
-    def _on_recovered(self) -> None:
+    def _on_recovered(self, found: list[str] | None) -> None:
+        """
+        Repeat the recovery if it failed or found something.
+
+        The engine may have refused a removal, or still create something.
+        """
         self._is_recovering = False
+        is_late = time.monotonic() - self._recovery.since >= LATE_CREATION_SECONDS
+        if self._is_watching and (found is None or (found and not is_late)):
+            self._recovery.later()
+            self._recovery_at = min(self._recovery_at, self._recovery.at)
 
     def _on_swept(self, session: str, found: list[str] | None) -> None:
         """Repeat the sweep of a dead session, as an engine may still create something."""
@@ -1472,7 +1483,9 @@ class Reaper:
 
     def _pause(self) -> float | None:
         """Return the seconds until something is to be done; `None` if nothing is."""
-        times = [self._recovery_at, *self._deadlines.values(), *(sweep.at for sweep in self._sweeps.values())]
+        times = [math.inf, *self._deadlines.values(), *(sweep.at for sweep in self._sweeps.values())]
+        if not self._is_recovering:
+            times.append(self._recovery_at)
         if not self._is_watching and self._deadlines:
             times.append(self._visit.at)
         return None if min(times) == math.inf else max(0.0, min(times) - time.monotonic())
@@ -1480,7 +1493,7 @@ class Reaper:
     def _act(self) -> None:
         """Start all work that is due. It is due again only when its result is known."""
         now = time.monotonic()
-        if self._recovery_at <= now:
+        if self._recovery_at <= now and not self._is_recovering:
             self._recovery_at = math.inf
             self._is_recovering = True
             start_thread(self._recover, None)
@@ -1496,14 +1509,9 @@ class Reaper:
                 start_thread(self._look_for, container)
 
     def _recover(self, _: object) -> None:
-        try:
-            self._remove_leftovers()
-        finally:
-            self._events.put(("recovered", {}))
-
-    def _remove_leftovers(self) -> None:
         evidence = gather_evidence(self._identity, self._records, self._address["url"], self._request)
-        self._try(partial(recover, evidence=evidence, unused=self._unused, on_idle=self._postpone))
+        found = self._try(partial(recover, evidence=evidence, unused=self._unused, on_idle=self._postpone))
+        self._events.put(("recovered", {"found": found}))
 
     def _sweep(self, session: str) -> None:
         found = self._try(partial(self._remove_session, session))

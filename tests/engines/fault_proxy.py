@@ -174,6 +174,16 @@ def delay(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
     relay(client, forward())
 
 
+def hold_until(event: threading.Event) -> Fault:
+    """Forward the request as soon as *event* is set."""
+
+    def fault(client: socket.socket, forward: Callable[[], socket.socket]) -> None:
+        event.wait()
+        relay(client, forward())
+
+    return fault
+
+
 def cut(after: int) -> Fault:
     """
     Forward the request, and close the connection early.

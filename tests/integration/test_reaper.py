@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Collection, Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import dockertest
-from tests.engines.fault_proxy import FaultProxy, answer, freeze
+from tests.engines.fault_proxy import FaultProxy, answer, freeze, hold_until
 from tests.engines.tls_front import Front, certificates
 
 from .conftest import Engine, without_tls_warning
@@ -151,7 +152,18 @@ def test_an_abrupt_exit_leaves_nothing(engine: Engine, ending: str) -> None:
     wait_until_removed(engine, created["session"])
 
 
-def kill_with_reaper(engine: Engine, rounds: int) -> None:
+def kill_with_reaper() -> dict[str, str]:
+    """Kill a process together with its reaper; return what it had created."""
+    with program("time.sleep(600)") as (process, created):
+        both = [reaper_of(process.pid), process.pid]
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # Neither must detect the end of the other.
+            for target in both:
+                os.kill(target, number)
+        process.wait(30)
+    return created
+
+
+def recover_from_kills(engine: Engine, rounds: int) -> None:
     """
     Kill a process together with its reaper.
 
@@ -160,12 +172,7 @@ def kill_with_reaper(engine: Engine, rounds: int) -> None:
     with dockertest.Pool() as bystander:
         other = bystander.run("busybox:1.35", cmd=SLEEP)
         for index in range(rounds):
-            with program("time.sleep(600)") as (process, created):
-                both = [reaper_of(process.pid), process.pid]
-                for number in (signal.SIGSTOP, signal.SIGKILL):  # Neither must detect the end of the other.
-                    for target in both:
-                        os.kill(target, number)
-                process.wait(30)
+            created = kill_with_reaper()
             assert count(engine, created["session"]) == 4
             with dockertest.Pool(reaper=index % 2 == 0) as following:
                 if following.reaper:
@@ -193,14 +200,43 @@ def test_the_next_session_cleans_up_after_a_killed_process_and_reaper(engine: En
 
     The lock of the dead session is free.
     """
-    kill_with_reaper(engine, 2)
+    recover_from_kills(engine, 2)
 
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("own_sessions")
 def test_the_next_session_recovers_twenty_times(engine: Engine) -> None:
     """The test above, twenty times."""
-    kill_with_reaper(engine, 20)
+    recover_from_kills(engine, 20)
+
+
+@pytest.mark.usefixtures("own_sessions")
+def test_a_session_that_begins_during_a_recovery_has_one_of_its_own(engine: Engine, tmp_path: Path) -> None:
+    """The other process may have died after that recovery had listed the containers."""
+    path = tmp_path / "front.sock"
+    with FaultProxy(path).running() as proxy, dockertest.Pool(proxy.endpoint) as first:
+        is_killed = threading.Event()
+        proxy.next("GET .*/images/json", hold_until(is_killed))  # It follows the lists of containers.
+        first.create_network()
+        dockertest.retry(lambda: any("/images/json" in line for line in proxy.requests), max_wait=30)
+        session = kill_with_reaper()["session"]
+        with dockertest.Pool(proxy.endpoint) as following:
+            following.create_network()
+            assert following._runtime.session.ensure_reaper()
+            is_killed.set()
+            wait_until_removed(engine, session)
+
+
+@pytest.mark.usefixtures("own_sessions")
+@pytest.mark.parametrize("request_line", ["GET .*/networks", "DELETE .*/containers/.*"])
+def test_a_recovery_that_fails_is_repeated(engine: Engine, tmp_path: Path, request_line: str) -> None:
+    """Nothing stays if the engine has refused a list or a removal once."""
+    session = kill_with_reaper()["session"]
+    with FaultProxy(tmp_path / "front.sock").running() as proxy:
+        proxy.next(request_line, answer(500, "busy"))
+        with dockertest.Pool(proxy.endpoint) as following:
+            following.run("busybox:1.35", cmd=SLEEP)
+            wait_until_removed(engine, session)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
