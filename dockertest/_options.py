@@ -317,7 +317,8 @@ class RunOptions(_Parsed[ParsedRunOptions]):
         privileged: Run the container with full access to the engine's host.
         user: The user that the command runs as, `"name"` or `"uid:gid"`.
         tty: Allocate a terminal for the command.
-        platform: The platform of the image and the container, such as `"linux/arm64"`.
+        platform: The platform of the image and the container, such as `"linux/arm64"`; by default
+            `DOCKER_DEFAULT_PLATFORM`, else the engine's own.
         tmpfs: Paths to keep in memory: a sequence such as `["/run", "/tmp:size=64m"]`, or a mapping to mount options such
             as `"size=64m"`.
         shm_size: The size of `/dev/shm`, in bytes or as a string such as `"256m"`.
@@ -335,7 +336,7 @@ class RunOptions(_Parsed[ParsedRunOptions]):
         publish_ip: The address to publish ports on; the pool's by default.
         files: Files to put into the container before it starts. Maps an absolute path in the container to the
             content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a
-            local file or directory, which is read when the container starts. Local files keep their modes, others get
+            local file or directory, which is read when the container starts. Local files keep their modes, and get 0755 on Windows; others get
             0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists, and so are those in it; existing
             directories keep their owners and modes, missing ones are created.
             Messages and `repr` never show the contents.
@@ -792,7 +793,8 @@ class BuildOptions(_Parsed[ParsedBuildOptions]):
             `<Dockerfile>.dockerignore` beside the Dockerfile takes precedence, as in `docker build`.
         dockerfile: The Dockerfile, relative to that directory or absolute.
         build_args: Values for the `ARG` instructions of the Dockerfile. Messages and `repr` never show them.
-        platform: The platform to build for, such as `"linux/arm64"`.
+        platform: The platform to build for, such as `"linux/arm64"`; by default `DOCKER_DEFAULT_PLATFORM`, else the
+            engine's own.
         version: `"1"`, the engine's classic builder, or `"2"`, BuildKit through `docker buildx`.
         auth: Credentials for the registries of base images: an `AuthConfig`, or a mapping of registries to them.
         target: The stage of the Dockerfile to build.
@@ -1098,7 +1100,7 @@ class RunFields(TypedDict, total=False):
     """Allocate a terminal for the command."""
 
     platform: str
-    """The platform of the image and the container, such as `"linux/arm64"`."""
+    """The platform of the image and the container, such as `"linux/arm64"`; by default `DOCKER_DEFAULT_PLATFORM`, else the engine's own."""
 
     tmpfs: Mapping[str, str] | Sequence[str]
     """Paths to keep in memory: a sequence such as `["/run", "/tmp:size=64m"]`, or a mapping to mount options such as `"size=64m"`."""
@@ -1128,7 +1130,7 @@ class RunFields(TypedDict, total=False):
     """The address to publish ports on; the pool's by default."""
 
     files: Mapping[str, FileSpec]
-    """Files to put into the container before it starts. Maps an absolute path in the container to the content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a local file or directory, which is read when the container starts. Local files keep their modes, others get 0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists, and so are those in it; existing directories keep their owners and modes, missing ones are created. Messages and `repr` never show the contents."""
+    """Files to put into the container before it starts. Maps an absolute path in the container to the content: `bytes`, a `str` (the text itself, never a path; encoded as UTF-8), or the `pathlib.Path` of a local file or directory, which is read when the container starts. Local files keep their modes, and get 0755 on Windows; others get 0644; root owns all of them. A `File` sets mode and owner. A directory is merged into one that exists, and so are those in it; existing directories keep their owners and modes, missing ones are created. Messages and `repr` never show the contents."""
 
     memory: int | str | None
     """The most memory that the container may use, in bytes or as a string such as `"512m"`."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar, Unpack, cast
 
@@ -20,7 +20,7 @@ from dockertest._cleanup.session import Session, new_session
 from dockertest._concurrency import run_in_parallel
 from dockertest._containers import watch
 from dockertest._containers.container import Container, Ownership
-from dockertest._containers.create import Modifier, check_for_podman, create_request
+from dockertest._containers.create import Modifier, adapt_to_podman, create_request
 from dockertest._containers.launch import launch, take_or_launch
 from dockertest._containers.watch import LivenessMonitor
 from dockertest._engine import connect, endpoint, networks, reachability, sdk, volumes
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from dockertest._standby import Standby
 
 T = TypeVar("T")
+Options = TypeVar("Options", RunOptions, BuildOptions)
 log = logging.getLogger("dockertest")
 
 
@@ -424,6 +425,7 @@ class Pool:
         images, session = self._runtime.images, self._runtime.session
         session.check_open()
         _resource.check_service(run_options)
+        build_options = self._with_platform(build_options)
         name = image_to_build(run_options)
         labels: dict[str, str] = {}
         outlives_session = run_options.shared or run_options.parsed.reuse or self._runtime.defaults.keep
@@ -503,7 +505,7 @@ class Pool:
         Args:
             image: The image, `"postgres"` or `"postgres:15"`.
             tag: The image's tag, unless *image* has one; `latest` by default.
-            platform: The platform, such as `"linux/arm64"`; the engine's own by default.
+            platform: The platform, such as `"linux/arm64"`; by default `DOCKER_DEFAULT_PLATFORM`, else the engine's own.
             auth: Credentials for the registry; those of the docker CLI by default.
             policy: `"always"` asks the registry for a newer image, `"missing"` only for one that is not available
                 locally, `"never"` not at all.
@@ -516,7 +518,9 @@ class Pool:
             ImagePullError: The image cannot be pulled.
         """
         self._runtime.session.check_open()
-        options = RunOptions(repository=image, tag=tag, platform=platform, auth=auth, pull=policy)
+        options = self._with_platform(
+            RunOptions(repository=image, tag=tag, platform=platform, auth=auth, pull=policy)
+        )
         return self._runtime.images.obtain(
             self._prefixed(image_to_run(options)),
             pull=options.pull,
@@ -572,6 +576,7 @@ class Pool:
             raise InvalidOptionError(f"invalid options {options!r}: expected RunOptions")
         if max_age is not None:
             _validation.parse_seconds("max_age", max_age)
+        options = self._with_platform(options)
         name, image = self._obtain(options)
         from dockertest import _prepared
 
@@ -899,7 +904,7 @@ class Pool:
         )
         networks.resolve_host_gateway(runtime.engine, request.body["HostConfig"])
         if runtime.engine.is_podman:
-            check_for_podman(request)
+            adapt_to_podman(request, runtime.engine.podman_version)
         if (
             self._warns_of_public_ports
             and request.body["HostConfig"]["PortBindings"]
@@ -928,6 +933,7 @@ class Pool:
         """
         if isinstance(options, RunOptions):
             _resource.check_service(options)
+            options = self._with_platform(options)
             name, image = self._obtain(options)
             shown = str(name)
             return options, image, shown, shown
@@ -940,6 +946,11 @@ class Pool:
 
         image = _prepared.take(self._runtime, options)
         return _prepared.options_to_run(options, image), image, image.id, options.display_name
+
+    def _with_platform(self, options: Options) -> Options:
+        """Request the platform in `DOCKER_DEFAULT_PLATFORM`, unless the options name one."""
+        platform = self._runtime.settings.platform
+        return replace(options, platform=platform) if platform and not options.platform else options
 
     def _obtain(self, options: RunOptions) -> tuple[ImageName, Image]:
         """Return the prefixed image name and the image, which is pulled if necessary."""

@@ -27,7 +27,7 @@ from dockertest._cleanup.reaper import (
 )
 from dockertest._containers import files
 from dockertest._containers.container import Container, Ownership
-from dockertest._containers.create import check_for_podman, create_request
+from dockertest._containers.create import adapt_to_podman, create_request
 from dockertest._containers.launch import launch
 from dockertest._engine import networks
 from dockertest._engine.inspection import Image, Inspection
@@ -318,7 +318,7 @@ class _Recipe:
         )
         networks.resolve_host_gateway(self._engine, request.body["HostConfig"])
         if self._engine.is_podman:
-            check_for_podman(request)
+            adapt_to_podman(request, self._engine.podman_version)
         return launch(
             self._runtime,
             request,
@@ -539,8 +539,9 @@ class _Recipe:
         """
         now = _clock.time()
         labels = {PREPARED: self._key, PREPARED_OWNER: self._runtime.session.prepared.owner()}
-        if self._max_age is not None:
-            labels[PREPARED_EXPIRES] = str(round(now + self._max_age + _GRACE_SECONDS))
+        age = None if self._max_age is None else self._max_age + _GRACE_SECONDS
+        if limits := [seconds for seconds in (age, self._runtime.session.ttl) if seconds is not None]:
+            labels[PREPARED_EXPIRES] = str(round(now + min(limits)))
         own = {
             name: value for name, value in self._base.labels.items() if not name.startswith(RESERVED_LABELS)
         }

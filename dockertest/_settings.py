@@ -34,6 +34,7 @@ class Settings:
     Attributes:
         environ: A copy of the whole environment, for programs that the pool starts.
         image_prefix: `DOCKERTEST_IMAGE_PREFIX`; empty if unset.
+        platform: `DOCKER_DEFAULT_PLATFORM`; empty if unset.
         publish_ip: `DOCKERTEST_PUBLISH_IP`; empty if unset.
         host_override: `DOCKERTEST_HOST_OVERRIDE`; empty if unset.
         ttl: `DOCKERTEST_TTL` in seconds; `None` if unset.
@@ -46,6 +47,7 @@ class Settings:
 
     environ: Mapping[str, str] = field(repr=False)
     image_prefix: str
+    platform: str
     publish_ip: str
     host_override: str
     ttl: float | None
@@ -70,6 +72,7 @@ class Settings:
             image_prefix=parse_image_prefix(
                 "DOCKERTEST_IMAGE_PREFIX", environ.get("DOCKERTEST_IMAGE_PREFIX", "")
             ),
+            platform=environ.get("DOCKER_DEFAULT_PLATFORM", ""),
             publish_ip=_validation.parse_ip_address(
                 "DOCKERTEST_PUBLISH_IP", environ.get("DOCKERTEST_PUBLISH_IP")
             ),

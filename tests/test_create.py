@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dockertest import InvalidOptionError, PortBinding, RunOptions
-from dockertest._containers.create import CreateRequest, Modifier, create_request
+from dockertest._containers.create import CreateRequest, Modifier, adapt_to_podman, create_request
 from dockertest._engine.inspection import Image, parse_image
 from dockertest._engine.networks import is_special_mode
 
@@ -432,3 +432,15 @@ def test_nothing_is_parsed_again() -> None:
     finally:
         sys.setprofile(None)
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "names"), [("all", ["nvidia.com/gpu=all"]), (2, ["nvidia.com/gpu=0", "nvidia.com/gpu=1"])]
+)
+def test_podman_gets_gpus_by_name(gpus: "int | str", names: "list[str]") -> None:
+    """Older versions would ignore them."""
+    made = request(gpus=gpus)
+    adapt_to_podman(made, (5, 4, 0))
+    assert made.body["HostConfig"]["DeviceRequests"] == [{"Driver": "cdi", "DeviceIDs": names}]
+    with pytest.raises(InvalidOptionError, match=r"gpus: Podman 4\.3\.1 would ignore them"):
+        adapt_to_podman(request(gpus=gpus), (4, 3, 1))

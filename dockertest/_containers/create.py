@@ -16,6 +16,7 @@ from dockertest.errors import InvalidOptionError
 
 Modifier = Callable[[dict[str, Any]], object]
 _NANOSECONDS = 10**9
+_PODMAN_WITH_GPUS = (5, 4)
 _ANY_FREE_PORT = (PortBinding(),)
 
 
@@ -110,13 +111,23 @@ def _first_endpoint(options: RunOptions, network: str, host_config: Mapping[str,
     return networks[0] if options.network_aliases or not is_special_mode(networks[0]) else ""
 
 
-def check_for_podman(request: CreateRequest) -> None:
+def adapt_to_podman(request: CreateRequest, version: tuple[int, ...]) -> None:
     """
-    Refuse options that Podman neither supports nor reports clearly.
+    Write GPUs as Podman expects them, and refuse options that it does not support.
+
+    Only those are refused that it does not report clearly.
 
     Raises:
-        InvalidOptionError: The engine would have to choose a free port of a range.
+        InvalidOptionError: The engine would ignore the GPUs, or have to choose a free port of a range.
     """
+    host_config = request.body["HostConfig"]
+    if requests := host_config.get("DeviceRequests"):
+        if () < version < _PODMAN_WITH_GPUS:
+            raise InvalidOptionError(
+                f"gpus: Podman {'.'.join(map(str, version))} would ignore them",
+                hint="use Podman 5.4 or newer, or devices=",
+            )
+        host_config["DeviceRequests"] = [_as_cdi(one) for one in requests]
     for port, bindings in (request.body["HostConfig"].get("PortBindings") or {}).items():
         if any("-" in str(binding.get("HostPort")) for binding in bindings or ()):
             raise InvalidOptionError(
@@ -192,6 +203,19 @@ def _limits(options: RunOptions) -> dict[str, Any]:
         "RestartPolicy": _restart_policy(options.restart),
     }
     return {key: value for key, value in host_config.items() if value}
+
+
+def _as_cdi(request: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return a request for NVIDIA's GPUs by their names.
+
+    Podman knows only those of the Container Device Interface: https://github.com/cncf-tags/container-device-interface
+    """
+    if request.get("Driver") == "cdi" or request.get("Capabilities") != [["gpu"]]:
+        return request
+    count = request.get("Count")
+    names = ["all"] if count == -1 else list(map(str, range(count or 0)))
+    return {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={name}" for name in names]}
 
 
 def _gpu_requests(gpus: int | str | None) -> list[dict[str, Any]]:

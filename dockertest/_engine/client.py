@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import ssl
 import sys
 import threading
@@ -38,6 +39,7 @@ _ENDING = (  # Podman, to an inspection of a container that is just ending or be
     "no such container",
 )
 _BEING_REMOVED = "in progress"  # any engine, when another client removes the container at the same time
+_PODMAN_VERSION = re.compile(r"Libpod/(\d+(?:\.\d+)*)")
 _NETWORK_IS_GONE = "network not found"  # Podman 5, when the network was removed before its container
 
 
@@ -104,9 +106,20 @@ class EngineClient:
         return bool(self._is_podman)
 
     @property
+    def api_version(self) -> tuple[int, ...]:
+        """The version of the API that is spoken with the engine, such as `(1, 51)`."""
+        return tuple(map(int, str(self.client.api.api_version).split(".")))
+
+    @property
+    def podman_version(self) -> tuple[int, ...]:
+        """The version of Podman, such as `(5, 8, 6)`; empty for another engine."""
+        found = _PODMAN_VERSION.match(self._server) if self.is_podman else None
+        return tuple(map(int, found[1].split("."))) if found else ()
+
+    @property
     def is_podman_4(self) -> bool:
         """Whether the engine is Podman 4 or older."""
-        return self.is_podman and self._server.startswith(("Libpod/3.", "Libpod/4."))
+        return () < self.podman_version < (5,)
 
     def info(self) -> Mapping[str, Any]:
         """

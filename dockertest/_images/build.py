@@ -234,9 +234,10 @@ class _Build:
             what=what,
             params=self._parameters(),
             body=context,
+            # With an empty header, Podman would not use the logins of `podman login`.
             headers={
                 "Content-Type": "application/x-tar",
-                "X-Registry-Config": _credentials.build_header(auths),
+                **({"X-Registry-Config": _credentials.build_header(auths)} if auths else {}),
             },
             stream=True,
             extra_timeout=SILENCE_SECONDS,

@@ -7,9 +7,11 @@ This module does not depend on containers.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from dockertest import _clock, _report
@@ -80,8 +82,10 @@ class ImageStore:
         Raises:
             ImagePullError: The image is not available locally and cannot be pulled.
         """
-        image = None if pull == "always" and not name.is_id else self.inspect(name)
-        if image and (pull == "never" or _fits(image, platform)):
+        image = None if pull == "always" and not name.is_id else self._local(name, platform)
+        if not image and pull == "never":
+            image = self.inspect(name)
+        if image:
             return image
         if pull == "never":
             raise ImagePullError(
@@ -96,12 +100,11 @@ class ImageStore:
 
         def fetch() -> None:
             # Another thread may have pulled it since we looked.
-            local = None if pull == "always" else self.inspect(name)
-            if not local or not _fits(local, platform):
+            if pull == "always" or not self._local(name, platform):
                 self._pull(name, platform, auth, on_progress)
 
         self._pulls.call((str(name), platform, auth), fetch)
-        image = self.inspect(name)
+        image = self._local(name, platform) or self.inspect(name)
         if not image:
             raise ImagePullError(
                 f"image {str(name)!r} was pulled, but the engine does not have it",
@@ -112,6 +115,23 @@ class ImageStore:
     def inspect(self, name: ImageName) -> Image | None:
         """Return a local image, `None` if there is none of that name."""
         return self._inspect(str(name))
+
+    def _local(self, name: ImageName, platform: str) -> Image | None:
+        """
+        Return the local image for a platform; `None` if there is none.
+
+        An engine with the image store of containerd may have an image for several platforms. It describes the one of its host,
+        unless it is asked for another, and nothing of an image that it has for other platforms only.
+        """
+        image = self.inspect(name)
+        if not image or self._engine.is_podman or self._engine.api_version < _DESCRIBES_PLATFORMS:
+            return image if image and _fits(image, platform) else None
+        system, architecture, variant = (*_parts(platform), "", "", "")[:3]
+        if not architecture:
+            return image if any(image.platform) or image.attrs.get("Config") else None
+        described = {"os": system or "linux", "architecture": architecture, "variant": variant}
+        other = self._inspect(str(name), {"platform": json.dumps(described)})
+        return replace(other, id=image.id) if other else None
 
     def find_by_id(self, name: ImageName) -> ImageName | None:
         """
@@ -129,10 +149,10 @@ class ImageStore:
         is_id = image and image.id.removeprefix("sha256:").startswith(name.repository)
         return ImageName(image.id) if image and is_id else None
 
-    def _inspect(self, name: str) -> Image | None:
+    def _inspect(self, name: str, params: Mapping[str, object] | None = None) -> Image | None:
         try:
             image: Image = self._engine.get_images(
-                f"/images/{name}/json", what=f"inspect image {name!r}", parse=parse_image
+                f"/images/{name}/json", what=f"inspect image {name!r}", params=params, parse=parse_image
             )
         except EngineError as error:
             if error.status == 404:
@@ -208,6 +228,7 @@ class ImageStore:
         return self._credentials.find(registry)
 
 
+_DESCRIBES_PLATFORMS = (1, 49)  # the API version that can describe an image for a platform
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
 
 
@@ -217,14 +238,22 @@ def _fits(image: Image, platform: str) -> bool:
 
     A part that is unknown on either side matches. The requested platform may be an architecture alone.
     """
-    requested = platform.lower().split("/")
-    if len(requested) == 1 and requested[0] not in ("linux", "windows"):
-        requested.insert(0, "")
-    requested = [_ARCHITECTURES.get(part, part) for part in requested]
     return all(
         not actual or not part or actual.lower() == part
-        for actual, part in zip(image.platform, requested, strict=False)
+        for actual, part in zip(image.platform, _parts(platform), strict=False)
     )
+
+
+def _parts(platform: str) -> list[str]:
+    """
+    Return system, architecture and variant of a platform, as far as it names them.
+
+    The system may be empty.
+    """
+    parts = platform.lower().split("/")
+    if len(parts) == 1 and parts[0] not in ("linux", "windows"):
+        parts.insert(0, "")
+    return [_ARCHITECTURES.get(part, part) for part in parts]
 
 
 def _events(

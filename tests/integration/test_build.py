@@ -179,12 +179,17 @@ def test_tracebacks_and_logs_of_the_transport_have_no_build_arguments(
 
 
 def test_build_options_reach_the_builder(
-    pool: dockertest.Pool, engine: Engine, context: Path, image: str, version: Version
+    pool: dockertest.Pool,
+    engine: Engine,
+    context: Path,
+    image: str,
+    version: Version,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     The builder receives target, labels, platform and no-cache.
 
-    The run options name the image.
+    The run options name the image. By default, `DOCKER_DEFAULT_PLATFORM` is requested.
     """
     build = dockertest.BuildOptions(
         context,
@@ -202,6 +207,13 @@ def test_build_options_reach_the_builder(
         first = resource.container.attrs["Image"]
     with pool.build_and_run_with_build_options(build, options) as resource:
         assert resource.container.attrs["Image"] != first, "no_cache builds every step again"
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "no/such/platform")
+    with dockertest.Pool() as other:
+        other.build_and_run_with_build_options(
+            build, dataclasses.replace(options, platform="linux/amd64")
+        ).close()
+        with pytest.raises(dockertest.ImageBuildError):
+            other.build_and_run_with_build_options(dataclasses.replace(build, platform=None), options)
 
 
 def test_dockerignore_is_respected(

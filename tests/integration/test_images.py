@@ -342,9 +342,18 @@ def test_the_prefix_is_for_names_without_a_registry(
 
 
 def test_the_requested_platform_is_pulled(
-    pool: dockertest.Pool, engine: Engine, images: Images, registry: str, name: str
+    pool: dockertest.Pool,
+    engine: Engine,
+    images: Images,
+    registry: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A local image of another platform is not used."""
+    """
+    A local image of another platform is not used.
+
+    By default, `DOCKER_DEFAULT_PLATFORM` is requested.
+    """
     repository = f"{registry}/{name}"
     images.push(f"{repository}:1", layers=1)
     _publish_for(direct(registry, engine), name, ("amd64", "arm64"))
@@ -359,6 +368,14 @@ def test_the_requested_platform_is_pulled(
             pulled = images.client.images.get(resource.container.attrs["Image"])
             images.ids.append(str(pulled.id))  # the next image takes over its name
             assert pulled.attrs["Architecture"] == architecture
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    with dockertest.Pool() as other:
+        for platform, architecture in (("", "arm64"), ("linux/amd64", "amd64")):
+            with other.run(f"{repository}:all", cmd=SLEEP, platform=platform) as resource:
+                pulled = images.client.images.get(resource.container.attrs["Image"])
+                images.ids.append(str(pulled.id))
+                assert pulled.attrs["Architecture"] == architecture
+        assert other.pull(f"{repository}:all").platform[1] == "arm64"
     text = failure(pool, f"{repository}:all", platform="linux/s390x")
     assert "s390x" in text
     assert text.endswith("; the image does not exist for this platform; choose another one with platform=")
@@ -482,6 +499,9 @@ def test_credentials_are_sent_with_their_server(tmp_path: Path, name: str) -> No
                 pool.build_and_run_with_build_options(
                     dockertest.BuildOptions(tmp_path, auth=auth), dockertest.RunOptions(name=name)
                 )
+        # Podman would not use its own logins if it got an empty list.
+        with pytest.raises(dockertest.ImageBuildError):
+            pool.build_and_run(name, tmp_path / "Dockerfile")
     expected = {"username": USER, "password": PASSWORD, "serveraddress": host}
     assert RecordingProxy.credentials == [expected, {host: expected}] * 2
 
