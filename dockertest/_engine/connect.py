@@ -6,13 +6,16 @@ If no engine answers, the error states what to do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from dockertest._engine import sdk as _sdk
 from dockertest._engine import ssh as _ssh
@@ -33,6 +36,7 @@ NETWORK_SECONDS = (
     0.5  # more than that for everything together over a network, the resolution of the name included
 )
 LOGIN_SECONDS = 15.0  # for the same over ssh, once a server talks to it
+START_SECONDS = 60.0  # An engine that was started in this time may not answer yet, although it listens.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 
@@ -93,8 +97,9 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
 
     Args:
         endpoint: Its address.
-        timeout: Seconds that the engine may be silent within one request. For the first ones it is 4 at most; over a
-            network 4.5 for all of them, the resolution of the name included; over ssh 15.
+        timeout: Seconds that the engine may be silent within one request. For the first ones it is 4 at most, unless it
+            is an engine on this machine that is just starting; over a network 4.5 for all of them, the resolution of
+            the name included; over ssh 15.
         passed_over: The attempts that failed before.
 
     Raises:
@@ -105,12 +110,15 @@ def connect(endpoint: Endpoint, timeout: float, passed_over: tuple[Attempt, ...]
         with translate_errors(limit, ""):
             if endpoint.url.startswith("ssh://"):
                 return _connect_by_ssh(endpoint, timeout, limit, passed_over)
-            if endpoint.url.startswith("unix://"):
-                probe_socket(endpoint.url.removeprefix("unix://"), limit)
+            path = _socket_path(endpoint.url)
+            if path:
+                probe_socket(path, limit)
             tls = _sdk.tls_context(endpoint)
             client = _sdk.client(endpoint, timeout, NEWEST_API, tls=tls)
-            ping = ping_now if endpoint.is_socket else ping_in_time
-            ping(client, limit)
+            if endpoint.is_socket:
+                ping_now(client, limit, patience=lambda: timeout if _is_starting(path) else 0.0)
+            else:
+                ping_in_time(client, limit)
             endpoint = replace(endpoint, has_only_ipv6=_sdk.has_only_ipv6(client))
     except DockertestError as error:
         if not error.hint and not isinstance(error, InvalidOptionError):
@@ -150,7 +158,6 @@ def probe_socket(path: str, timeout: float) -> None:
 
     Without this check, the SDK would take 0.2 s to import, and leave a socket open.
     """
-    path = path if path.startswith("/") else f"/{path}"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise DockerUnavailableError(
             f"the path of the socket is longer than the {_SOCKET_PATH_BYTES} bytes that the system allows",
@@ -166,10 +173,72 @@ def probe_socket(path: str, timeout: float) -> None:
     _sdk.open_socket(connect)
 
 
-def ping_now(client: _sdk.DockerClient, timeout: float) -> None:
-    """Agree on an API version; the client is closed if that fails."""
+def _socket_path(url: str) -> str:
+    """Return the path in the URL of a unix socket; empty for another URL."""
+    scheme, _, path = url.partition("://")
+    return "/" + path.lstrip("/") if scheme == "unix" else ""
+
+
+def _is_starting(path: str) -> bool:
+    """
+    Return whether the engine at a socket was started in the last minute.
+
+    Until it answers, connections wait. systemd may listen for it, and starts it for the first connection.
+    """
+    if not path or not hasattr(socket, "SO_PEERCRED"):
+        return False
     try:
-        negotiate_api_version(client, timeout)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PROBE_SECONDS)
+            probe.connect(path)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        process: int = struct.unpack("3i", credentials)[0]
+        if _program(process) == "systemd":
+            process = _daemon(path)
+            if not process:
+                return True
+        return _program(process) in ("dockerd", "podman") and 0 <= _age(process) < START_SECONDS
+    except (OSError, ValueError):
+        return False
+
+
+def _daemon(path: str) -> int:
+    """Return the id of the process that systemd has started; 0 if it is unknown."""
+    if os.path.realpath(path) == "/run/docker.sock":
+        with contextlib.suppress(OSError, ValueError):
+            process = int(Path("/run/docker.pid").read_text(encoding="ascii"))
+            return process if _program(process) == "dockerd" else 0
+    return 0
+
+
+def _program(process: int) -> str:
+    return Path(f"/proc/{process}/comm").read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _age(process: int) -> float:
+    """Return the seconds since a process was started."""
+    stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    started = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0]) - started
+
+
+def ping_now(client: _sdk.DockerClient, timeout: float, patience: Callable[[], float] = lambda: 0.0) -> None:
+    """
+    Agree on an API version; the client is closed if that fails.
+
+    Args:
+        timeout: Seconds that the engine may be silent.
+        patience: Called if it was silent for that long: the seconds for another attempt, 0 for none.
+    """
+    try:
+        try:
+            negotiate_api_version(client, timeout)
+        except Exception as error:
+            seconds = patience() if _sdk.is_timeout(list(_sdk.error_chain(error))) else 0.0
+            if not seconds:
+                raise
+            with translate_errors(seconds, ""):
+                negotiate_api_version(client, seconds)
     except BaseException:
         client.close()
         raise

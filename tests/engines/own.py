@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,6 +115,24 @@ class OwnEngine:
         self.enter("kill", "-9", str(within))
         assert self._daemon is not None
         self._daemon.wait()
+
+    @contextmanager
+    def suspended(self, seconds: float) -> Iterator[None]:
+        """
+        Stop the daemon's process for some time.
+
+        Its sockets accept connections meanwhile.
+        """
+        within = (self._folder / "pid").read_text()
+        self.enter("kill", "-STOP", within)
+        assert self._daemon is not None
+        # nsenter stops itself with its child, and continues it with itself.
+        timer = threading.Timer(seconds, self._daemon.send_signal, (signal.SIGCONT,))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
 
     def load(self, image: str) -> None:
         """Copy an image from the default engine."""

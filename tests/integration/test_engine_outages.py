@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import dockertest
+from dockertest._engine import connect
 from tests.engines.own import OwnEngine, missing
 
 # The docker SDK does not close a socket that cannot be connected.
@@ -86,6 +87,24 @@ def test_a_session_survives_the_death_of_its_engine(  # noqa: PLR0915 - one stor
                 other.purge(again)
         with dockertest.Pool(own.endpoint, reaper=False) as other:
             assert other.inventory() == []
+
+
+def test_an_engine_that_is_just_starting_has_more_time(
+    own: OwnEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It listens before it can answer.
+
+    One that was started longer ago has four seconds.
+    """
+    with own.running():
+        with own.suspended(8):
+            began = time.monotonic()
+            dockertest.Pool(own.endpoint, reaper=False).close()
+            assert time.monotonic() - began > 6
+        monkeypatch.setattr(connect, "START_SECONDS", 0)
+        with own.suspended(8), pytest.raises(dockertest.DockerUnavailableError, match="within 4 s"):
+            dockertest.Pool(own.endpoint, reaper=False)
 
 
 KILLED = """
