@@ -356,6 +356,7 @@ class EngineError(DockertestError):
 
     - `"timeout"`: the engine did not answer in time;
     - `"disconnected"`: the connection was closed in the middle of an answer;
+    - `"log"`: the engine cannot read a container's log;
     - `"files"`: this process or this machine has too many open files;
     - `"blocked"`: a test tool, such as pytest-socket, blocks connections;
     - `"header"`: a header of the client cannot be sent.

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +36,8 @@ RECENT_MESSAGES = 10_000  # that are remembered if their times are precise
 CHECK_SECONDS = 5.0  # that the engine may take to answer whether the container has ended
 RESTART_SECONDS = 2.0  # that Podman may take to restart a container by its policy
 POLL_SECONDS = 0.02
+_HALF_WRITTEN = "is not a valid container log line"  # in Podman's answer
+_REQUESTS = 10  # for a log with such a line
 CUTS = 3  # in a row that come within a second
 SAFE_SECONDS = 0.1  # Podman leaves lines out of a followed log from 0.25 s after the container has ended.
 
@@ -61,8 +63,14 @@ def read(
     stderr: bool = True,
     max_bytes: int | None = streams.MAX_OUTPUT_BYTES,
     timeout: float | None = None,
+    is_partial: bool = False,
 ) -> str:
-    """Return a container's log so far; `Resource.logs` describes the options."""
+    """
+    Return a container's log so far; `Resource.logs` describes the options.
+
+    Args:
+        is_partial: If the engine cannot read all of it, return the rest, which ends with the engine's error.
+    """
     params: dict[str, object] = {
         "stdout": int(stdout),
         "stderr": int(stderr),
@@ -81,27 +89,51 @@ def read(
         params["since"] = f"{since:.9f}"
     end = streams.TailBuffer(_validation.parse_size("max_bytes", max_bytes))
     what = f"read the log of container {container[:12]}"
-    response = engine.send(
-        "get", f"/containers/{container}/logs", what=what, params=params, stream=True, timeout=timeout
-    )
+    response = _send(engine, container, what, params, stream=True, timeout=timeout)
     with engine.translate_errors(what, timeout), response:
-        for payload in _payloads(response, what, tty=tty):
+        for stream, payload in _payloads(response, what, tty=tty):
+            if stream == streams.ENGINE_ERROR and not is_partial:
+                raise _engine_error(what, payload)
             end.write(payload)
     content = end.getvalue()
     del end  # the text takes as much memory again
     return content.decode("utf-8", "replace")
 
 
-def _payloads(response: Any, what: str, *, tty: bool) -> Iterator[bytes]:
+def _send(
+    engine: EngineClient, container: str, what: str, params: Mapping[str, object], **options: Any
+) -> Any:
+    """
+    Ask for a log, and return the response.
+
+    Podman 4 refuses if it reads a line that is just being written.
+    """
+    path = f"/containers/{container}/logs"
+    for _ in range(_REQUESTS - 1):
+        try:
+            return engine.send("get", path, what=what, params=params, **options)
+        except EngineError as error:
+            if _HALF_WRITTEN not in str(error):
+                raise
+            _clock.sleep(POLL_SECONDS)
+    return engine.send("get", path, what=what, params=params, **options)
+
+
+def _payloads(response: Any, what: str, *, tty: bool) -> Iterator[streams.Frame]:
     chunks: Iterator[bytes] = response.iter_content(streams.CHUNK_BYTES)
     if tty:
-        yield from chunks
+        for chunk in chunks:
+            yield streams.STDOUT, chunk
         return
     decoder = streams.FrameDecoder(what)
     for chunk in chunks:
-        for _, payload in decoder.feed(chunk):
-            yield payload
+        yield from decoder.feed(chunk)
     decoder.finish()
+
+
+def _engine_error(what: str, payload: bytes) -> EngineError:
+    words = payload.decode("utf-8", "replace").strip()
+    return EngineError(f"cannot {what}: the engine reported: {words}", reason="log")
 
 
 def last_lines(engine: EngineClient, container: str, *, tty: bool, timeout: float | None = None) -> str:
@@ -114,6 +146,7 @@ def last_lines(engine: EngineClient, container: str, *, tty: bool, timeout: floa
             tail=streams.EVIDENCE_LINES,
             max_bytes=streams.CHUNK_BYTES,
             timeout=timeout,
+            is_partial=True,
         ).rstrip()
     except DockertestError as error:
         return f"({error})"
@@ -246,9 +279,7 @@ class FollowedLog:
         }
         if since := max(self._position.time / 1e9 - RESUME_OVERLAP_SECONDS, self._since):
             params["since"] = f"{since:.9f}"
-        response = self._engine.send(
-            "get", f"/containers/{self._container}/logs", what=self._what, params=params, stream=True
-        )
+        response = _send(self._engine, self._container, self._what, params, stream=True)
         self._followed = response if follow else None
         return response
 
@@ -268,8 +299,8 @@ class FollowedLog:
                 try:
                     yield from self._new_messages()
                 except EngineError as error:
-                    # Proxies close connections that are silent.
-                    is_cut = error.reason == "disconnected" and self._followed is not None
+                    # Proxies close connections that are silent, and engines stop at a message that is not all there yet.
+                    is_cut = error.reason in ("disconnected", "log") and self._followed is not None
                     cuts = cuts + 1 if is_cut and _clock.monotonic() < began + 1 else 0
                     is_over = cuts > CUTS if is_cut else not is_read_timeout(error)
                     if is_over and not self.is_last.is_set():
@@ -327,9 +358,7 @@ class FollowedLog:
         params: dict[str, object] = {"stdout": 1, "stderr": 1, "tail": 1}
         if self._since:
             params["since"] = f"{self._since:.9f}"
-        response = self._engine.send(
-            "get", f"/containers/{self._container}/logs", what=self._what, params=params
-        )
+        response = _send(self._engine, self._container, self._what, params)
         return bool(response.content)
 
     def _has_ended(self) -> bool:
@@ -370,9 +399,7 @@ class FollowedLog:
             return
         for stream, frame in streams.frames(self.response, self._what):
             if stream == streams.ENGINE_ERROR:
-                raise EngineError(
-                    f"cannot {self._what}: the engine reported: {frame.decode('utf-8', 'replace').strip()}"
-                )
+                raise _engine_error(self._what, frame)
             yield stream, *split_timestamp(frame)
 
 

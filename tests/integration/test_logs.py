@@ -4,6 +4,7 @@ import gc
 import math
 import re
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -17,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 import dockertest
-from tests.engines.fault_proxy import FaultProxy, relay
+from tests.engines.fault_proxy import FaultProxy, answer, relay
 
 from .conftest import Engine
 
@@ -372,3 +373,47 @@ def test_wait_for_log_continues_after_a_restart(engine: Engine, tmp_path: Path) 
 
         proxy.next(r"^GET \S*/containers/\S*/json", start_first)  # follows the end of the log
         assert resource.wait_for_log("ready|first", count=2, max_wait=30)[0] == "ready"
+
+
+def test_an_engine_that_cannot_read_the_whole_log_is_reported(tmp_path: Path) -> None:
+    """It writes its error into the answer, as a stream of its own."""
+
+    def broken(client: socket.socket, _forward: Callable[[], socket.socket]) -> None:
+        messages = ((1, b"line 1\n"), (3, b"Error grabbing logs: unexpected EOF\n"))
+        body = b"".join(struct.pack(">BxxxL", stream, len(text)) + text for stream, text in messages)
+        client.sendall(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        resource = pool.run("busybox:1.35", cmd=["sh", "-c", "echo up; sleep 600"])
+        proxy.next("/logs.*follow=1", broken)
+        with resource.stream_logs() as lines:
+            assert next(line for line in lines if line != "line 1") == "up"
+        proxy.next("/logs", broken)
+        with pytest.raises(
+            dockertest.EngineError, match="engine reported: Error grabbing logs: unexpected EOF"
+        ):
+            resource.logs()
+        resource.container.kill()
+        proxy.next("/logs", broken)
+        with pytest.raises(dockertest.ContainerExitedError) as caught:
+            pool.retry(lambda: False)
+        assert caught.value.logs == "line 1\nError grabbing logs: unexpected EOF"
+
+
+def test_a_half_written_line_is_read_again(tmp_path: Path) -> None:
+    """Podman 4 refuses a request that comes while a line is being written."""
+    refusal = "unable to read log file x for /x/ctr.log : '2026-11-30T03:' is not a valid container log line"
+    with FaultProxy(tmp_path / "front.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        resource = pool.run("busybox:1.35", cmd=["echo", "hello"])
+        resource.wait(60)
+
+        def followed() -> str:
+            with resource.stream_logs() as lines:
+                return next(lines)
+
+        reads: tuple[Callable[[], str], ...] = (resource.logs, followed)
+        for read in reads:
+            proxy.next("/logs", answer(500, refusal))
+            assert read().strip() == "hello"
