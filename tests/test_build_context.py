@@ -10,6 +10,9 @@ import re
 import socket
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -155,6 +158,34 @@ def test_folders_without_exceptions_are_not_read(folder: Path) -> None:
         patch.setattr(build_context, "_children", children)
         list(build_context.included(folder, rules, set()))
     assert read == ["", "src"]
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Obey the permissions of files, as root does not."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such permissions")
+def test_a_folder_that_cannot_be_read() -> None:
+    """It is skipped if it is left out, even if an exception could match in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "data").mkdir(mode=0)
+        (folder / "a.py").touch()
+        with unprivileged():
+            rules = build_context.parse_rules(["*", "!**/*.py"])
+            assert list(build_context.included(folder, rules, set())) == ["a.py"]
+            with pytest.raises(ImageBuildError, match="data' for the build: permission denied"):
+                list(build_context.included(folder, [], set()))
 
 
 def test_a_file_that_vanishes_is_named(folder: Path) -> None:

@@ -46,7 +46,7 @@ def pack(entries: Entries, mode: int = 0o644, *, dated: bool = True) -> Generato
     Args:
         entries: Paths in the archive and what to store there: bytes, a `File`, or a local file, folder or link as it is, without
             what is in it. A link is never followed.
-        mode: The mode of files made from bytes; local files keep theirs.
+        mode: The mode of files made from bytes; local files keep theirs, and have 0755 on Windows.
         dated: Whether to store modification times; without them, the same content yields the same archive.
 
     Raises:
@@ -95,16 +95,17 @@ def empty_folder(name: str, mode: int, owner: tuple[int, int]) -> bytes:
 def _pack_path(name: str, path: Path, dated: bool) -> Iterator[bytes]:
     status = path.lstat()
     mtime = status.st_mtime if dated else 0
+    mode = status.st_mode if os.name != "nt" else 0o755  # Windows knows no executable bit
     if stat.S_ISREG(status.st_mode):
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NOFOLLOW)) as file:
             status = os.fstat(file.fileno())
-            yield _header(name, status.st_mode, mtime, size=status.st_size)
+            yield _header(name, mode, mtime, size=status.st_size)
             yield from _read_exactly(status.st_size, file)
             yield from _padding(status.st_size)
     elif stat.S_ISDIR(status.st_mode):
-        yield _header(name, status.st_mode, mtime, kind=tarfile.DIRTYPE)
+        yield _header(name, mode, mtime, kind=tarfile.DIRTYPE)
     elif stat.S_ISLNK(status.st_mode):
-        yield _header(name, 0o777, mtime, kind=tarfile.SYMTYPE, link=str(path.readlink()))
+        yield _header(name, 0o777, mtime, kind=tarfile.SYMTYPE, link=path.readlink().as_posix())
     else:
         log.warning("%s is a device, pipe or socket and was not copied", path)
 

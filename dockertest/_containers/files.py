@@ -48,6 +48,7 @@ _ALWAYS_IN_MEMORY = ("/dev", "/proc", "/sys")
 _REMAPPED = re.compile(r"/(\d+)\.(\d+)$")
 _LISTED_REFUSALS = 20  # in an error message
 _UNPACK_SECONDS = 600.0  # An engine is silent while it writes the rest of an archive to a slow disk.
+_COPIES_UP_FIRST = (5, 4)  # Podman: into a volume, before it unpacks an archive
 _BEGINNING_BYTES = 8192  # of an archive: enough for the header of its first member
 
 
@@ -112,10 +113,10 @@ def copy_out(engine: EngineClient, inspection: Inspection, path: str, dst: str |
 
 def place(engine: EngineClient, inspection: Inspection, files: Mapping[str, bytes | Path | File]) -> None:
     """
-    Put *files* into a container that has not been started yet, in one archive.
+    Put *files* into a container that has not been started yet.
 
-    If the container's own file system is read-only, only volumes can take files. Engines then refuse an archive for "/", so
-    each volume gets its own.
+    They are sent in one archive where possible. If the container's own file system is read-only, only volumes can take files. Engines then refuse an archive for "/", so
+    each volume gets its own. With Podman, a mount that would hide the files needs one of its own in any case.
 
     Raises:
         InvalidOptionError: A file would be kept in memory, or on a read-only file system.
@@ -124,6 +125,7 @@ def place(engine: EngineClient, inspection: Inspection, files: Mapping[str, byte
     archives: dict[str, list[tuple[str, bytes | Path | File]]] = {}
     inspection = _with_real_mounts(engine, inspection, what)
     folders: dict[str, str] = {}  # where the folders of the files are
+    separate: dict[str, bool] = {}  # by mount point, whether it needs an archive of its own
     for path, content in files.items():
         folder, name = posixpath.split(path)
         if folder not in folders:
@@ -146,9 +148,26 @@ def place(engine: EngineClient, inspection: Inspection, files: Mapping[str, byte
                 f"files: {path!r} is on the read-only file system of the container",
                 hint="mount a volume where the file is to be, or leave out read_only=",
             )
-        archives.setdefault(root if inspection.is_read_only else "/", []).extend(added)
+        if root not in separate:
+            separate[root] = inspection.is_read_only or _is_hidden_by(engine, inspection, root)
+        archives.setdefault(root if separate[root] else "/", []).extend(added)
     for root, entries in archives.items():
         _upload(engine, inspection, root, lambda entries=entries: entries, what, error=ContainerStartError)  # type: ignore[misc]
+
+
+def _is_hidden_by(engine: EngineClient, inspection: Inspection, root: str) -> bool:
+    """
+    Return whether the mount at *root* would hide files of an archive for "/".
+
+    Podman unpacks such an archive below the mounts of a container that was not started. Before version 5.4, it copies the files
+    into an empty volume when the container starts.
+    """
+    if root == "/" or not engine.is_podman:
+        return False
+    kinds = {mount.kind for mount in inspection.mounts if mount.target == root}
+    if kinds != {"volume"} or engine.podman_version >= _COPIES_UP_FIRST:
+        return True
+    return not is_empty_folder(engine, inspection, root)
 
 
 def _without_existing_folders(
@@ -424,11 +443,11 @@ def _follow_links(engine: EngineClient, inspection: Inspection, folder: str, wha
     """
     Return where a folder is if links are followed.
 
-    Where the engine follows them as well, return *folder* itself: in a container without a tmpfs, unless it is read-only and
-    its files can only be in volumes, for each of which the engine needs an archive of its own.
+    Where the engine follows them as well, return *folder* itself: in a container without a tmpfs, unless the engine needs an
+    archive for each mount.
     """
     tmpfs = _tmpfs(inspection)
-    if not tmpfs and not (inspection.is_read_only and inspection.mounts):
+    if not tmpfs and not (inspection.mounts and (inspection.is_read_only or engine.is_podman)):
         return folder
     real = "/"
     for name in filter(None, folder.split("/")):

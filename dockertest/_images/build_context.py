@@ -308,7 +308,7 @@ def _pack_file(path: Path, name: str) -> Iterator[bytes]:
             yield from _content(file, size)
             yield _padding(size)
     elif stat.S_ISLNK(status.st_mode):
-        yield _header(name, tarfile.SYMTYPE, 0o777, link=os.fspath(path.readlink()), mtime=status.st_mtime)
+        yield _header(name, tarfile.SYMTYPE, 0o777, link=path.readlink().as_posix(), mtime=status.st_mtime)
     elif kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
         yield _header(name, kind, mode, device=status.st_rdev, mtime=status.st_mtime)
 
@@ -437,7 +437,12 @@ def included(context: Path, rules: Sequence[Rule], always: set[str]) -> Iterator
         if is_included:
             yield path
         if is_included or any(name.startswith(f"{path}/") or f"{path}/".startswith(name) for name in kept):
-            stack += [(child, matches) for child in _children(context, path)]
+            try:
+                stack += [(child, matches) for child in _children(context, path)]
+            except ImageBuildError as error:
+                # What an exception could keep in a folder that is left out cannot be read either.
+                if is_included or not isinstance(error.__cause__, PermissionError):
+                    raise
 
 
 def _children(context: Path, folder: str) -> list[str]:

@@ -11,8 +11,10 @@ import textwrap
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import docker
 import pytest
 
 import dockertest
@@ -494,6 +496,40 @@ def test_files_in_a_volume_behind_a_link_of_a_read_only_container(
         assert box.read_file("/app/data/new/f") == b"written"
         with pytest.raises(dockertest.EngineError, match="read-only"):
             box.write_file("/app/f", "x")
+
+
+@pytest.mark.parametrize(
+    "place", ["a used volume", "a new volume", "an image's volume", "a folder of the host"]
+)
+def test_files_in_a_mount(
+    pool: dockertest.Pool, engine: Engine, name: str, tmp_path: Path, place: str
+) -> None:
+    """What is there already stays, and other files are placed as well."""
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {pool.image_prefix}busybox:1.35\nRUN mkdir /data && printf 1 > /data/a\n"
+        + ("VOLUME /data\n" if "image" in place else "")
+    )
+    pool.build_and_run(name, tmp_path / "Dockerfile").close()
+    folder = f"/var/tmp/{name}"
+    source = folder if "host" in place else name
+    mounts = [] if "image" in place else [f"{source}:/data"]
+    try:
+        if "host" in place:
+            with pool.run("busybox:1.35", cmd=SLEEP, mounts=["/var/tmp:/host"]) as helper:
+                sh(helper, f"mkdir /host/{name}; printf 1 > /host/{name}/a")
+        if "used" in place:
+            with pool.run(name, cmd=["true"], mounts=mounts) as first:
+                first.wait(60)
+        files = {"/data/deep/b": "2", "/etc/c": "3"}
+        with pool.run(name, cmd=SLEEP, mounts=mounts, files=files) as resource:
+            assert sh(resource, "cat /data/a /data/deep/b /etc/c") == "123"
+    finally:
+        if "host" in place:
+            with pool.run("busybox:1.35", cmd=SLEEP, mounts=["/var/tmp:/host"]) as helper:
+                sh(helper, f"rm -r /host/{name}")
+        with suppress(docker.errors.NotFound):
+            engine.client.volumes.get(name).remove()
+        engine.client.images.remove(f"{name}:latest")
 
 
 def test_invalid_files_leave_no_container(pool: dockertest.Pool, name: str, tmp_path: Path) -> None:
