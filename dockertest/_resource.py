@@ -552,14 +552,19 @@ class Resource:
             ContainerExitedError: The container is gone, and its exit code with it.
         """
         self._handle.check_open()
-        self._handle.acknowledge_exit()
         limit = float("inf") if timeout is None else _validation.parse_seconds("timeout", timeout)
+        was_acknowledged = self._handle.exit_acknowledged
+        self._handle.acknowledge_exit()
+        code = None
         try:
             code = self._runtime.engine.wait(self.id, limit)
         except EngineError as error:
             if error.status == 404:
                 raise ContainerExitedError.of(self._handle.report()) from error
             raise
+        finally:
+            if code is None:
+                self._handle.acknowledge_exit(is_acknowledged=was_acknowledged)
         if code is None:
             raise RetryTimeoutError(
                 f"{self._handle.label} has not ended within {limit:g} s", attempts=1, elapsed=limit
@@ -570,12 +575,13 @@ class Resource:
 
     # Life cycle
 
-    def stop(self, timeout: float = 10) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """
         Stop the container; succeed if it has already exited.
 
         Args:
-            timeout: Seconds that its command has to end before it is killed.
+            timeout: Seconds that its command has to end before it is killed; by default the container's `stop_timeout`, else
+                10.
 
         Raises:
             EngineError: The engine refused.
@@ -583,7 +589,7 @@ class Resource:
         self._handle.check_open()
         self._handle.acknowledge_exit()
         self._handle.unpause(only_ours=True)
-        self._control("stop", _validation.parse_seconds("timeout", timeout))
+        self._control("stop", self._stop_seconds(timeout))
         self._inspect()
 
     def start(self) -> None:
@@ -599,21 +605,23 @@ class Resource:
         self._handle.continue_log()
         self._sync(self._handle.await_ports())
 
-    def restart(self, timeout: float = 10) -> None:
+    def restart(self, timeout: float | None = None) -> None:
         """
         Stop the container and start it again; its published ports may change.
 
         Args:
-            timeout: Seconds that its command has to end before it is killed.
+            timeout: Seconds that its command has to end before it is killed; by default the container's `stop_timeout`, else
+                10.
 
         Raises:
             EngineError: The engine refused.
         """
         self._handle.check_open()
+        seconds = self._stop_seconds(timeout)
         self._handle.acknowledge_exit(is_acknowledged=False)
         self._handle.unpause(only_ours=True)
         with self._handle.restarting():
-            self._control("restart", _validation.parse_seconds("timeout", timeout))
+            self._control("restart", seconds)
             self._handle.continue_log()
             self._sync(self._handle.await_ports())
 
@@ -978,6 +986,12 @@ class Resource:
             return _validation.parse_signal("", int(written) if written.isdigit() else written or "TERM")
         except InvalidOptionError:
             return ""
+
+    def _stop_seconds(self, timeout: float | None) -> float:
+        """Return how long the command has to end; by default the container's own time."""
+        if timeout is not None:
+            return _validation.parse_seconds("timeout", timeout)
+        return self._handle.inspection.stop_timeout
 
     def _control(self, verb: str, timeout: float | None = None, signal: str = "") -> None:
         params: dict[str, object] = {} if timeout is None else {"t": math.ceil(timeout)}

@@ -329,14 +329,20 @@ class Container:
         Let a paused container continue.
 
         Args:
-            only_ours: Do nothing unless it was paused by this handle.
+            only_ours: Do nothing unless it was paused by this handle, and it still is.
 
         Raises:
             EngineError: The engine refused, for example because the container is not paused.
         """
         if self._is_paused or not only_ours:
             self._is_paused = False
-            self._send("unpause")
+            try:
+                self._send("unpause")
+            except EngineError as error:
+                if (
+                    error.status is None or not only_ours
+                ):  # Meanwhile it has ended, or someone else has unpaused it.
+                    raise
 
     def commit(self, image: ImageName) -> str:
         """

@@ -67,6 +67,7 @@ class Inspection:
         exit_code: The exit code of the first process; `None` unless the container has ended.
         error: Why the engine could not start it; empty otherwise.
         stop_signal: The signal that a stop sends; empty for the engine's default.
+        stop_timeout: The seconds that a stop waits for the command to end.
         started_at: When it was last started, in seconds since the epoch by the engine's clock; 0 if it never was.
         finished_at: When it last ended, in seconds since the epoch by the engine's clock; 0 if it never did.
         health: `"starting"`, `"healthy"` or `"unhealthy"`; `"none"` without a health check.
@@ -94,6 +95,7 @@ class Inspection:
     tty: bool
     hostname: str
     stop_signal: str
+    stop_timeout: float
     labels: Mapping[str, str]
     env: tuple[str, ...]
     entrypoint: tuple[str, ...]
@@ -139,6 +141,7 @@ class Inspection:
             tty=bool(config.get("Tty")),
             hostname=str(config.get("Hostname") or ""),
             stop_signal=str(config.get("StopSignal") or ""),
+            stop_timeout=_stop_timeout(config.get("StopTimeout")),
             labels=dict(config.get("Labels") or {}),
             env=tuple(Assignment(pair) for pair in config.get("Env") or ()),
             entrypoint=_words(config.get("Entrypoint")),
@@ -284,6 +287,12 @@ def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(value) if isinstance(value, (list, tuple)) else ()
+
+
+def _stop_timeout(configured: object) -> float:
+    """Return the engine's default if nothing is configured, an hour for no limit."""
+    seconds = configured if isinstance(configured, int) else 10
+    return 3600.0 if seconds < 0 else float(seconds)
 
 
 def _declares_healthcheck(config: Mapping[str, Any]) -> bool:

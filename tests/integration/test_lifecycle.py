@@ -40,6 +40,17 @@ def test_stop_waits_for_the_command(pool: dockertest.Pool) -> None:
         assert resource.wait(10) == 7
 
 
+@pytest.mark.parametrize("end", ["stop", "restart"])
+def test_the_own_time_of_a_container_to_end(pool: dockertest.Pool, end: str) -> None:
+    """By default, a stop waits as long as the container was created to need."""
+    ignores = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    with pool.run("busybox:1.35", cmd=["sh", "-c", ignores], stop_timeout=1) as resource:
+        resource.wait_for_log("ready")
+        began = time.monotonic()
+        getattr(resource, end)()
+        assert time.monotonic() - began < 9.5  # The engine's own default is ten seconds.
+
+
 def test_wait_returns_the_exit_code(pool: dockertest.Pool) -> None:
     """The container may exit later or may have exited already."""
     with pool.run("busybox:1.35", cmd=["sh", "-c", "sleep 0.5; exit 5"]) as resource:
@@ -67,6 +78,9 @@ def test_wait_times_out(pool: dockertest.Pool) -> None:
             resource.wait(0)
         assert time.monotonic() - began < 60
         assert resource.status == "running"
+        resource.container.kill()
+        with pytest.raises(dockertest.ContainerExitedError, match=resource.name):
+            pool.retry(lambda: False)
 
 
 def test_a_pool_ignores_containers_that_the_user_stopped_or_waited_for(pool: dockertest.Pool) -> None:

@@ -63,6 +63,17 @@ class TestPause:
             resource.close()
         assert not engine.has(resource.id)
 
+    @pytest.mark.parametrize("end", ["stop", "restart"])
+    def test_one_that_was_killed_can_be_ended(self, pool: dockertest.Pool, end: str) -> None:
+        """A kill ends the pause as well."""
+        with pool.run("busybox:1.35", cmd=SLEEP, stop_timeout=0) as resource:
+            resource.pause()
+            resource.kill()
+            if end == "stop":
+                resource.start()
+            getattr(resource, end)()
+            assert resource.status == ("running" if end == "restart" else "exited")
+
     def test_a_reused_container_is_unpaused(self, pool: dockertest.Pool, name: str) -> None:
         """Others would replace it."""
         first = pool.run("busybox:1.35", name=name, cmd=SLEEP, reuse=True)
