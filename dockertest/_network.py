@@ -76,14 +76,15 @@ class Network:
         return self
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
-        _resource.close_after(self, failure)
+        if not (failure and self._runtime.session.postpones(self, failure)):
+            _resource.close_after(self, failure)
 
     def close(self) -> None:
         """
         Remove a network that a pool created.
 
-        Containers that are still attached are disconnected first. A borrowed network is left alone. Closing twice does
-        nothing. In a forked child, the parent's network is left alone.
+        Containers that are still attached are disconnected first. A borrowed network, and one that a kept container needs, are
+        left alone. Closing twice does nothing. In a forked child, the parent's network is left alone.
 
         Raises:
             EngineError: The engine did not remove it; call again to try again.
@@ -92,7 +93,7 @@ class Network:
             self._state = State.CLOSED
             return
         is_owned = self._ownership is Ownership.OWNED
-        is_kept = self._runtime.defaults.keep and is_owned
+        is_kept = is_owned and (self._runtime.defaults.keep or self._runtime.session.is_kept(self.id))
         if is_kept and self._state is State.OPEN:
             cli = self._runtime.engine.endpoint.cli
             registry.keep(f"kept network {self.name!r}; remove: {cli} network rm {self.id[:12]}")

@@ -162,7 +162,7 @@ class Database:
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
         if not (failure and self._postpones(self, failure)):
-            self.close()
+            _resource.close_after(self, failure)
 
     def restore(self) -> None:
         """

@@ -10,6 +10,7 @@ from typing import NoReturn, Self
 
 from dockertest import _resource
 from dockertest._cleanup.registry import registry
+from dockertest._cleanup.session import volume_record
 from dockertest._containers.container import State
 from dockertest._engine import volumes
 from dockertest._interruption import interrupts_package
@@ -51,13 +52,14 @@ class Volume:
         return self
 
     def __exit__(self, _type: object, failure: BaseException | None, _traceback: object) -> None:
-        _resource.close_after(self, failure)
+        if not (failure and self._runtime.session.postpones(self, failure)):
+            _resource.close_after(self, failure)
 
     def close(self) -> None:
         """
         Remove the volume; close the containers that use it before.
 
-        Closing twice does nothing. In a forked child, the parent's volume is left alone.
+        It stays if a kept container needs it. Closing twice does nothing. In a forked child, the parent's volume is left alone.
 
         Raises:
             EngineError: The engine did not remove it, for example because a container uses it; call again to try again.
@@ -65,7 +67,7 @@ class Volume:
         if self._pid != os.getpid():  # The thread that held the lock at the fork may not exist here.
             self._state = State.CLOSED
             return
-        is_kept = self._runtime.defaults.keep
+        is_kept = self._runtime.defaults.keep or self._runtime.session.is_kept(volume_record(self.name))
         if is_kept and self._state is State.OPEN:
             cli = self._runtime.engine.endpoint.cli
             registry.keep(f"kept volume {self.name!r}; remove: {cli} volume rm {self.name}")

@@ -140,8 +140,17 @@ def pytest_runtest_makereport(
         for container in embedding.reports(report.longreprtext):
             title, _, details = str(container).partition("\n")
             report.sections.append((title, details))
-    _pool.finish_test(failed=report.failed)
+    _pool.finish_test(failed=report.failed and not _will_run_again(item))
     return report
+
+
+def _will_run_again(item: pytest.Item) -> bool:
+    """Return whether pytest-rerunfailures runs a failed test again."""
+    plugin = sys.modules.get("pytest_rerunfailures")
+    attempt: int | None = getattr(item, "execution_count", None)
+    if plugin is None or attempt is None or any(getattr(item, "_terminal_errors", {}).values()):
+        return False
+    return attempt <= (plugin.get_reruns_count(item) or 0)
 
 
 @pytest.hookimpl(trylast=True)

@@ -254,6 +254,16 @@ def list_labelled(request: Request, kind: str, *labels: str) -> list[dict[str, A
     return [thing for thing in answer if isinstance(thing, dict) and isinstance(thing.get("Id"), str)]
 
 
+def list_managed(request: Request) -> dict[str, list[dict[str, Any]]]:
+    """
+    Return, by kind, everything but images that this library has made.
+
+    Raises:
+        OSError: The engine does not answer, or refuses.
+    """
+    return {kind: list_labelled(request, kind, MANAGED) for kind in _KINDS}
+
+
 def remove(request: Request, kind: str, thing: str, *, force: bool = True, session: str = "") -> bool:
     """
     Remove one container, network, volume or image; return whether it is gone.
@@ -1061,10 +1071,9 @@ def recover(
         OSError: The engine does not answer, or refuses.
     """
     records = evidence.records
-    listed = {kind: list_labelled(request, kind, MANAGED) for kind in _KINDS}
-    labels = [
-        labels_of(thing) for things in (*listed.values(), _list_intermediate(request)) for thing in things
-    ]
+    listed = list_managed(request)
+    images = _list_intermediate(request)
+    labels = [labels_of(thing) for things in (*listed.values(), images) for thing in things]
     dead = {one[SESSION] for one in labels if evidence.is_dead(one)}
     ids = remove_sessions(request, dead, records)
     for hold in {hold for one in labels if evidence.sees_holders(one) and (hold := hold_of(one))}:
@@ -1077,6 +1086,8 @@ def recover(
         left = [thing for thing in things if thing["Id"] not in ids and not records.is_kept(thing)]
         expired = [thing for thing in left if evidence.may_go(thing, reused=reused)]
         ids += _remove_in_parallel(request, kind, expired, force=True)
+    outdated = [image["Id"] for image in images if image["Id"] not in ids and is_expired(labels_of(image))]
+    ids += [image for image in outdated if remove(request, "images", image)]
     known = {one.get(name, "") for one in labels for name in (SESSION, SHARED, REUSE)}
     known |= {record_name(thing) for one in listed.values() for thing in one}
     ids += _tidy(request, evidence, known)

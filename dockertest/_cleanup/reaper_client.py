@@ -243,10 +243,10 @@ class ReaperClient:
         self._address = engine.address()
         self._obstacle = engine.address_obstacle()
         self._engine_name = str(engine.endpoint)
-        # Python needs the first two to start at all, and ssh the others to be the one that the user has.
-        names: tuple[str, ...] = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-        names += ("HOME", "PATH", "SSH_AUTH_SOCK", "USER") if (self._address or {}).get("dial") else ()
-        self._environ = {"PATH": os.defpath, **{name: environ[name] for name in names if name in environ}}
+        # Python needs these two to start at all. The user's configuration of ssh may refer to any variable.
+        is_ssh = bool((self._address or {}).get("dial"))
+        names = [name for name in environ if is_ssh or name in ("LD_LIBRARY_PATH", "SYSTEMROOT")]
+        self._environ = {"PATH": os.defpath, **{name: environ[name] for name in names}}
         self._records = Records(state_folder(environ))
         self._unused = prepared_unused(environ)
         log_file = environ.get("DOCKERTEST_REAPER_LOG")
@@ -604,8 +604,14 @@ class ReaperClient:
             prepared: Remove also all prepared images of this user on this machine that are not in use.
             unused: Seconds after its last use when a prepared image is removed in any case.
         """
-        evidence = self._evidence(engine)
-        return reaper.recover(_request(engine), evidence, reused=reused, prepared=prepared, unused=unused)
+        request, evidence = _request(engine), self._evidence(engine)
+        tried = reaper.recover(request, evidence, reused=reused, prepared=prepared, unused=unused)
+        listed = reaper.list_managed(request) if tried else {}
+        left = {thing["Id"] for things in listed.values() for thing in things}.intersection(tried)
+        if left:
+            names = ", ".join(sorted(map(reaper.short, left)))
+            log.warning("not removed: %s; if your containers use them, remove those first", names)
+        return [thing for thing in tried if thing not in left]
 
     def sweep(self, engine: EngineClient, session: str) -> list[str]:
         """

@@ -433,6 +433,14 @@ class Session:
             self.untrack(network, is_gone=False)
         _discard(self.members.volumes, lambda volume: volume in kept_volumes)
 
+    def is_kept(self, record: str) -> bool:
+        """
+        Return whether a network or volume is kept with a container.
+
+        *record* is the id of the network, or the `volume_record` of the volume.
+        """
+        return self._reaper.is_kept(record)
+
     def postpones(self, pool: Closable, failure: BaseException) -> bool:
         """
         Return whether to close *pool* later because a `with` body has failed.

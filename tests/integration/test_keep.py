@@ -210,6 +210,89 @@ def test_only_failed_tests_keep(
     assert f"remove: docker rm -f -v {kept[0][:12]}" in output
 
 
+def test_only_the_last_of_several_attempts_counts(suite: Suite, engine: Engine, kept: "list[str]") -> None:
+    """If pytest-rerunfailures runs a test again, nothing is kept."""
+    suite.write(
+        "test_it.py",
+        """
+        import pytest
+
+        attempts = []
+
+        @pytest.fixture(scope="module")
+        def server(dockertest_pool):
+            with dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL) as server:
+                yield server
+
+        def test_flaky(dockertest_pool, server):
+            attempts.append(1)
+            with dockertest_pool.run("busybox:1.35", cmd=["sleep", "600"], labels=LABEL):
+                assert len(attempts) == 2
+
+        def test_other_error():
+            raise OSError
+        """,
+    )
+    arguments = [
+        "pytest",
+        "--dockertest-keep-failed",
+        "--reruns",
+        "1",
+        "--only-rerun",
+        "AssertionError",
+        "test_it.py",
+    ]
+    code, output = suite.run(*arguments, "-k", "flaky", PYTEST_ADDOPTS="")
+    kept += engine.labelled(suite.label)
+    assert (code, kept) == (0, []), output
+    code, output = suite.run(*arguments, PYTEST_ADDOPTS="")
+    kept += engine.labelled(suite.label)
+    assert (code, len(kept)) == (1, 1), output  # The module's server was running when the other test failed.
+
+
+def test_a_network_and_a_volume_stay_with_their_kept_container(
+    pool: dockertest.Pool, engine: Engine, kept: "list[str]"
+) -> None:
+    """Also if their own handles are closed; closing them again removes nothing."""
+    with dockertest.Pool() as own, own.create_network() as network, own.create_volume() as volume:
+        resource = own.run("busybox:1.35", cmd=SLEEP, networks=[network], mounts=[(volume, "/data")])
+        kept.append(resource.id)
+        resource.keep()
+    volume.close()
+    try:
+        found = pool.container_by_name(engine.inspect(resource.id)["Name"])
+        assert found
+        assert found.get_ip_in_network(network.name)
+        assert engine.client.volumes.get(volume.name)
+    finally:
+        engine.remove(kept.pop())
+        engine.client.networks.get(network.id).remove()
+        engine.client.volumes.get(volume.name).remove()
+
+
+def test_a_body_that_failed_keeps_its_network(engine: Engine, kept: "list[str]", name: str) -> None:
+    """Its block ends before that of the pool."""
+    code = f"""
+import dockertest
+with dockertest.Pool() as pool, pool.create_network({name!r}) as network:
+    pool.run("busybox:1.35", cmd=["sleep", "600"], labels={{{name!r}: "1"}}, networks=[network])
+    1 / 0
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    kept += engine.labelled(name)
+    (container,) = kept
+    try:
+        assert name in engine.inspect(container)["NetworkSettings"]["Networks"]
+    finally:
+        engine.remove(kept.pop())
+        engine.client.networks.get(name).remove()
+
+
 def test_a_body_that_failed_keeps_its_database(
     pool: dockertest.Pool, engine: Engine, kept: "list[str]", name: str
 ) -> None:

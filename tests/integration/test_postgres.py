@@ -762,10 +762,16 @@ class TestServer:
 
         No error hides that of the body.
         """
+
+        def end(server: Any) -> None:
+            server.kill()
+            raise KeyboardInterrupt
+
         try:
             with TemplateDatabase(pool, migrate, name=name, reuse=True) as own:
-                own.clone()
-                engine.client.containers.get(own.resource.id).kill()
+                server = engine.client.containers.get(own.resource.id)
+                with pytest.raises(KeyboardInterrupt), own.clone():
+                    end(server)
             with pytest.raises(dockertest.ResourceClosedError):
                 own.clone()
         finally:

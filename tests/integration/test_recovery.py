@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 import dockertest
@@ -466,6 +468,36 @@ def creator_of(processes: "list[subprocess.Popen[str]]", session: str) -> "subpr
             except OSError:
                 continue
     return None
+
+
+def test_images_of_an_expired_session_are_removed(
+    engine: Engine, pool: dockertest.Pool, tmp_path: Path
+) -> None:
+    """Its process may have run elsewhere, so that nothing proves its end."""
+    labels = {**labelled("0.a.b.1", expires="1"), _reaper.INTERMEDIATE: "true"}
+    lines = [
+        f"FROM {pool.image_prefix}busybox:1.35",
+        *(f"LABEL {key}={value}" for key, value in labels.items()),
+    ]
+    (tmp_path / "Dockerfile").write_text("\n".join(lines))
+    image, _ = engine.client.images.build(path=str(tmp_path))
+    pool.prune()  # Podman answers with an error although it has removed the image.
+    assert not engine.has_image(str(image.id))
+
+
+def test_what_cannot_be_removed_is_not_reported_as_removed(
+    engine: Engine, pool: dockertest.Pool, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container of the user may use a volume of a dead session."""
+    engine.client.volumes.create(name, labels=labelled("0.a.b.1", expires="1"))
+    try:
+        with pool.run("busybox:1.35", cmd=SLEEP, mounts=[f"{name}:/data"]):
+            assert name not in pool.prune()
+            assert f"not removed: {name}" in caplog.text
+        assert name in pool.prune()
+    finally:
+        with suppress(docker.errors.NotFound):
+            engine.client.volumes.get(name).remove()
 
 
 # Records of things that are gone

@@ -159,6 +159,25 @@ def test_everything_is_removed_when_the_process_ends(sshd: Sshd, engine: Engine,
     wait_until_removed(engine, done.stdout.strip())
 
 
+def test_the_reapers_ssh_has_the_users_environment(
+    sshd: Sshd, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's configuration of ssh may refer to any variable."""
+    config = Path(sshd.environ["HOME"], ".ssh", "config")
+    kept = config.read_text() if config.exists() else None
+    config.write_text((kept or "") + "\nHost *\n  ControlMaster no\n  ControlPath ${OF_A_TEST}/x\n")
+    monkeypatch.setenv("OF_A_TEST", str(tmp_path))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, sshd.url, "killed"], capture_output=True, text=True
+        )
+        wait_until_removed(engine, done.stdout.strip())
+    finally:
+        config.unlink()
+        if kept is not None:
+            config.write_text(kept)
+
+
 def test_logging_in_may_take_a_while(sshd: Sshd) -> None:
     """
     A login may take longer than an engine is allowed to.
