@@ -53,11 +53,20 @@ else:
 
 def sleep(seconds: float) -> None:
     """Pause this thread, or this greenlet if gevent has patched `time.sleep`."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey and monkey.is_object_patched("time", "sleep"):
+    if is_cooperative():
         sys.modules["gevent"].sleep(seconds)
     else:
         _private.sleep(seconds)
+
+
+def is_cooperative() -> bool:
+    """
+    Return whether threads are greenlets of gevent.
+
+    All of them wait while one of them waits in the kernel.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return bool(monkey and monkey.is_object_patched("time", "sleep"))
 
 
 def monotonic() -> float:

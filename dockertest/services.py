@@ -452,6 +452,11 @@ def _mongo(settings: Mapping[str, str], address: str) -> str:
     return _url("mongodb", address, user, password, f"/{'?' if options else ''}{'&'.join(options)}")
 
 
+def _nats(settings: Mapping[str, str], address: str) -> str:
+    token = settings.get("auth", "")
+    return _url("nats", address, settings.get("user") or token, settings.get("pass", ""))
+
+
 def _login(
     scheme: str, user: str, password: str, *, default: str = ""
 ) -> Callable[[Mapping[str, str], str], str]:
@@ -578,7 +583,7 @@ SERVICES = (
         images=("nats",),
         port="4222/tcp",
         probe=_probes.nats,
-        url=_login("nats", "user", "pass"),
+        url=_nats,
     ),
     Service(images=("etcd",), port="2379/tcp", probe=http_probe("/health", accepted=(200,)), url=_http),
     Service(images=("zookeeper",), port="2181/tcp", probe=_probes.zookeeper, url=_plain),

@@ -81,6 +81,21 @@ def test_other_greenlets_run_while_retry_pauses() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("on_start", ["None", "print"])
+def test_a_program_runs_beside_greenlets(on_start: str) -> None:
+    """They also read its output, and let it begin."""
+    code = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import os\n"
+        "from dockertest._images.process import run_program\n"
+        "output = []\n"
+        "command = ['head', '-c', '300000', '/dev/zero']\n"
+        f"code = run_program(command, os.environ, output.append, on_start={on_start}, timeout=30)\n"
+        "assert (code, len(b''.join(output))) == (0, 300000)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
 def test_time_is_exact_unless_it_is_mocked() -> None:
     """The coarse clock is used only if time is mocked."""
     before = time.time()

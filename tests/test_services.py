@@ -47,6 +47,7 @@ BITNAMI = {"BITNAMI_APP_NAME": "x"}  # their images have this variable
         ("rabbitmq", {}, f"amqp://guest:guest@{ADDRESS}"),
         ("rabbitmq:3", {"RABBITMQ_DEFAULT_VHOST": "/x"}, f"amqp://guest:guest@{ADDRESS}/%2Fx"),
         ("nats", {"user": "u", "pass": "p"}, f"nats://u:p@{ADDRESS}"),
+        ("nats", {"auth": "t/1"}, f"nats://t%2F1@{ADDRESS}"),
         (
             "mongo:7",
             {"MONGO_INITDB_ROOT_USERNAME": "u", "MONGO_INITDB_ROOT_PASSWORD": "p"},

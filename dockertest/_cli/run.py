@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from dockertest import (
@@ -135,8 +135,10 @@ def _wait_until_ready(resource: Resource, max_wait: float, console: Console) -> 
         console.note(f"started {_label(resource)}; waiting until it answers")
         resource.wait_ready(max_wait=max_wait)
         how = "answers"
-        with suppress(InvalidOptionError):  # Its password is in a file in the image or a volume.
+        try:
             url = resource.url()
+        except InvalidOptionError as error:  # The image makes up its password, for example.
+            console.note(f"dockertest: no URL: {error}")
     elif resource.health != "none":
         resource.wait_healthy(max_wait)
         how = "healthy"

@@ -15,6 +15,7 @@ from typing import IO, cast
 
 from dockertest import _clock
 
+_POLL_SECONDS = 0.02
 _DRAIN_SECONDS = 1.0  # for the rest of the output, when a daemon that the program left behind holds it open
 
 
@@ -144,7 +145,10 @@ def _await_exit(process: subprocess.Popen[bytes], events: queue.SimpleQueue[byte
     """
     with suppress(ChildProcessError):  # where SIGCHLD is ignored, the system has reaped it
         if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # gevent does not patch this call, which would block all greenlets.
+            pause = os.WNOHANG if _clock.is_cooperative() else 0
+            while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | pause):
+                _clock.sleep(_POLL_SECONDS)
         else:
             process.wait()
     events.put(None)

@@ -401,6 +401,23 @@ def test_it_waits_for_a_known_service(image: str, name: str, pool: dockertest.Po
         pool.remove_container_by_name(name)
 
 
+def test_an_unknown_url_is_explained(name: str, pool: dockertest.Pool) -> None:
+    """It answers all the same."""
+    ended = call(
+        *("run", "mariadb:10.11", "-d", "--json", "--wait", "100s", "--name", name),
+        *("-e", "MARIADB_RANDOM_ROOT_PASSWORD=1"),
+    )
+    try:
+        assert ended.returncode == 0, ended.stderr
+        answer = json.loads(ended.stdout)
+        assert (answer["ready"], answer["url"]) == ("answers", None)
+        assert (
+            "no URL: env: the password is not known, because of MARIADB_RANDOM_ROOT_PASSWORD" in ended.stderr
+        )
+    finally:
+        pool.remove_container_by_name(name)
+
+
 def listed(name: str, *command: str) -> dict[str, Any]:
     """Return what `ps` prints about a container or network."""
     ended = subprocess.run(
