@@ -22,7 +22,7 @@ from dockertest._containers.create import endpoint_config
 from dockertest._containers.exec import ExecOptions, ExecResult
 from dockertest._containers.logs import LogCondition, LogStream
 from dockertest._engine import networks, sdk
-from dockertest._engine.inspection import Inspection, NetworkEndpoint
+from dockertest._engine.inspection import DEFAULT_STOP_SECONDS, Inspection, NetworkEndpoint
 from dockertest._engine.reachability import DEFAULT_NETWORKS, join_host_port
 from dockertest._image_name import parse_image_name
 from dockertest._interruption import is_of_handler
@@ -589,7 +589,7 @@ class Resource:
         self._handle.check_open()
         self._handle.acknowledge_exit()
         self._handle.unpause(only_ours=True)
-        self._control("stop", self._stop_seconds(timeout))
+        self._end("stop", timeout)
         self._inspect()
 
     def start(self) -> None:
@@ -617,11 +617,10 @@ class Resource:
             EngineError: The engine refused.
         """
         self._handle.check_open()
-        seconds = self._stop_seconds(timeout)
         self._handle.acknowledge_exit(is_acknowledged=False)
         self._handle.unpause(only_ours=True)
         with self._handle.restarting():
-            self._control("restart", seconds)
+            self._end("restart", timeout)
             self._handle.continue_log()
             self._sync(self._handle.await_ports())
 
@@ -671,7 +670,7 @@ class Resource:
         if name in _ENDING_SIGNALS or name == self._stop_signal():
             self._handle.acknowledge_exit()
         try:
-            self._control("kill", signal=name)
+            self._control("kill", {"signal": name})
         except EngineError as error:
             self._handle.acknowledge_exit(is_acknowledged=was_acknowledged)
             if error.status is not None:
@@ -987,20 +986,26 @@ class Resource:
         except InvalidOptionError:
             return ""
 
-    def _stop_seconds(self, timeout: float | None) -> float:
-        """Return how long the command has to end; by default the container's own time."""
-        if timeout is not None:
-            return _validation.parse_seconds("timeout", timeout)
-        return self._handle.inspection.stop_timeout
+    def _end(self, verb: str, timeout: float | None) -> None:
+        """
+        Stop or restart the container; by default in the time that it was created with.
 
-    def _control(self, verb: str, timeout: float | None = None, signal: str = "") -> None:
-        params: dict[str, object] = {} if timeout is None else {"t": math.ceil(timeout)}
+        Podman would not wait at all for a restart without a time. Podman 4 reports 0 also if no time was configured.
+        """
+        if timeout is None:
+            seconds = self._handle.inspection.stop_timeout
+            seconds = seconds or (DEFAULT_STOP_SECONDS if self._runtime.engine.is_podman_4 else 0.0)
+        else:
+            seconds = _validation.parse_seconds("timeout", timeout)
+        self._control(verb, {"t": math.ceil(seconds)}, patience=seconds)
+
+    def _control(self, verb: str, params: dict[str, object] | None = None, *, patience: float = 0.0) -> None:
         self._runtime.engine.send(
             "post",
             f"/containers/{self.id}/{verb}",
             what=f"{verb} {self._handle.label}",
-            params=params | ({"signal": signal} if signal else {}),
-            extra_timeout=timeout or 0,
+            params=params,
+            extra_timeout=patience,
         )
 
     def _address(self, port: str | int) -> tuple[str, int]:

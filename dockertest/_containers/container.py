@@ -339,9 +339,8 @@ class Container:
             try:
                 self._send("unpause")
             except EngineError as error:
-                if (
-                    error.status is None or not only_ours
-                ):  # Meanwhile it has ended, or someone else has unpaused it.
+                # Meanwhile it may have ended, or someone else may have unpaused it.
+                if error.status is None or not only_ours:
                     raise
 
     def commit(self, image: ImageName) -> str:

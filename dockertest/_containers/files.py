@@ -115,8 +115,9 @@ def place(engine: EngineClient, inspection: Inspection, files: Mapping[str, byte
     """
     Put *files* into a container that has not been started yet.
 
-    They are sent in one archive where possible. If the container's own file system is read-only, only volumes can take files. Engines then refuse an archive for "/", so
-    each volume gets its own. With Podman, a mount that would hide the files needs one of its own in any case.
+    They are sent in one archive where possible. If the container's own file system is read-only, only volumes can take files.
+    Engines then refuse an archive for "/", so each volume gets its own. With Podman, a mount that would hide the files
+    needs one of its own in any case.
 
     Raises:
         InvalidOptionError: A file would be kept in memory, or on a read-only file system.

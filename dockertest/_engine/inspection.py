@@ -13,6 +13,7 @@ from dockertest._public import public
 from dockertest._secret import Assignment
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))?")
+DEFAULT_STOP_SECONDS = 10.0  # of Docker and Podman, until they kill a container
 # Podman calls a container "stopped" until it has cleaned up.
 ENDED_STATUSES = ("exited", "stopped", "dead", "removing")
 
@@ -67,7 +68,7 @@ class Inspection:
         exit_code: The exit code of the first process; `None` unless the container has ended.
         error: Why the engine could not start it; empty otherwise.
         stop_signal: The signal that a stop sends; empty for the engine's default.
-        stop_timeout: The seconds that a stop waits for the command to end.
+        stop_timeout: The seconds that a stop may wait for the command to end.
         started_at: When it was last started, in seconds since the epoch by the engine's clock; 0 if it never was.
         finished_at: When it last ended, in seconds since the epoch by the engine's clock; 0 if it never did.
         health: `"starting"`, `"healthy"` or `"unhealthy"`; `"none"` without a health check.
@@ -291,8 +292,8 @@ def _words(value: object) -> tuple[str, ...]:
 
 def _stop_timeout(configured: object) -> float:
     """Return the engine's default if nothing is configured, an hour for no limit."""
-    seconds = configured if isinstance(configured, int) else 10
-    return 3600.0 if seconds < 0 else float(seconds)
+    seconds = float(configured) if isinstance(configured, int) else DEFAULT_STOP_SECONDS
+    return 3600.0 if seconds < 0 else seconds
 
 
 def _declares_healthcheck(config: Mapping[str, Any]) -> bool:
