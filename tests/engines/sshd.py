@@ -30,6 +30,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 UsePAM no
+SetEnv DOCKER_HOST=unix://{engine}
 """
 CLIENT = """\
 Host Engine.Example
@@ -46,7 +47,7 @@ exec {ssh} -F {folder}/home/.ssh/config -i {folder}/home/.ssh/id_ed25519 -o User
 
 class Sshd:
     """
-    A context manager that runs the server.
+    A context manager that runs the server in front of an engine.
 
     Attributes:
         url: The endpoint for a pool.
@@ -56,9 +57,10 @@ class Sshd:
         known: The file with the known hosts.
     """
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, engine: str) -> None:
         self._folder = folder
         self._program = program
+        self._engine = engine
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -70,7 +72,7 @@ class Sshd:
             port = listener.getsockname()[1]
         self.authorized, self.known = folder / "authorized_keys", home / "known_hosts"
         self.authorized.write_text((home / "id_ed25519.pub").read_text())
-        (folder / "config").write_text(SERVER.format(port=port, folder=folder))
+        (folder / "config").write_text(SERVER.format(port=port, folder=folder, engine=self._engine))
         (home / "config").write_text(CLIENT.format(port=port, user=user))
         public = (folder / "host_key.pub").read_text()
         self.known.write_text(f"[127.0.0.1]:{port} {public}")

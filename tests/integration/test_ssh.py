@@ -19,7 +19,8 @@ import pytest
 import dockertest
 from dockertest._engine import ssh
 
-from ..engines.sshd import Sshd, sshd_program  # noqa: TID252 - `tests` is on no path
+from ..engines.fault_proxy import engine_socket  # noqa: TID252 - `tests` is on no path
+from ..engines.sshd import Sshd, sshd_program  # noqa: TID252
 from .conftest import Engine
 from .test_reaper import wait_until_removed
 
@@ -33,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sshd]":
         program = sshd_program()
     except FileNotFoundError as error:
         pytest.skip(f"machine: {error}")
-    with Sshd(tmp_path_factory.mktemp("ssh"), program) as server:
+    with Sshd(tmp_path_factory.mktemp("ssh"), program, engine_socket()) as server:
         yield server
 
 
@@ -46,7 +47,7 @@ def sshd(server: Sshd, local: str, monkeypatch: pytest.MonkeyPatch) -> Sshd:
     return server
 
 
-def test_a_whole_session_works_over_ssh(sshd: Sshd) -> None:
+def test_a_whole_session_works_over_ssh(sshd: Sshd, engine: Engine) -> None:
     """Containers, commands, logs, files and concurrent requests."""
     with dockertest.Pool(sshd.url) as pool:
         resource = pool.run(
@@ -66,6 +67,7 @@ def test_a_whole_session_works_over_ssh(sshd: Sshd) -> None:
             [dockertest.RunOptions(repository="busybox:1.35", cmd=SLEEP, stop_timeout=0)] * 12
         )
         assert len({resource.id for resource in resources}) == 12
+        assert engine.has(resource.id), "it is the engine under test"
 
 
 def test_host_names_of_the_ssh_configuration_are_resolved(sshd: Sshd) -> None:
