@@ -494,7 +494,8 @@ def test_what_cannot_be_removed_is_not_reported_as_removed(
         with pool.run("busybox:1.35", cmd=SLEEP, mounts=[f"{name}:/data"]):
             assert name not in pool.prune()
             assert f"not removed: {name}" in caplog.text
-        assert name in pool.prune()
+        pool.prune()  # Sessions of other tests may be faster.
+        dockertest.retry(lambda: name not in {one.name for one in engine.client.volumes.list()}, max_wait=30)
     finally:
         with suppress(docker.errors.NotFound):
             engine.client.volumes.get(name).remove()
