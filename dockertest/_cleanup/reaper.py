@@ -95,8 +95,8 @@ INTERMEDIATE = "dockertest.intermediate"
 """`"true"` for an image that a session makes on the way to another one, or that is removed with its container."""
 BUILT = "dockertest.built"
 """
-The name of a built image that is removed with its container. Because of it, no image has two names: engines refuse to remove such
-an image by its id.
+The name of a built image that is removed with its container. The label makes the image unique, so that it has no other name: engines
+refuse to remove an image with two names by its id.
 """
 PREPARED = "dockertest.prepared"
 """The key of a prepared image; see `Records.prepared`."""

@@ -597,7 +597,7 @@ class ReaperClient:
 
     def prune(self, engine: EngineClient, *, reused: bool, prepared: bool, unused: float) -> list[str]:
         """
-        Remove what dead sessions left on this engine, and return the ids.
+        Remove what dead sessions left on this engine; return the removed ids.
 
         Args:
             reused: Remove also the containers that this user started for reuse on this machine.

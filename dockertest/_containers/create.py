@@ -113,9 +113,9 @@ def _first_endpoint(options: RunOptions, network: str, host_config: Mapping[str,
 
 def adapt_to_podman(request: CreateRequest, version: tuple[int, ...]) -> None:
     """
-    Write GPUs as Podman expects them, and refuse options that it does not support.
+    Write GPUs as Podman expects them.
 
-    Only those are refused that it does not report clearly.
+    Options that it would ignore, or refuse without a clear reason, are refused here.
 
     Raises:
         InvalidOptionError: The engine would ignore the GPUs, or have to choose a free port of a range.
@@ -128,7 +128,7 @@ def adapt_to_podman(request: CreateRequest, version: tuple[int, ...]) -> None:
                 hint="use Podman 5.4 or newer, or devices=",
             )
         host_config["DeviceRequests"] = [_as_cdi(one) for one in requests]
-    for port, bindings in (request.body["HostConfig"].get("PortBindings") or {}).items():
+    for port, bindings in (host_config.get("PortBindings") or {}).items():
         if any("-" in str(binding.get("HostPort")) for binding in bindings or ()):
             raise InvalidOptionError(
                 f"port_bindings: Podman cannot choose a port of the host for {port} from a range",

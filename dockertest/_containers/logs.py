@@ -299,7 +299,7 @@ class FollowedLog:
                 try:
                     yield from self._new_messages()
                 except EngineError as error:
-                    # Proxies close connections that are silent, and engines stop at a message that is not all there yet.
+                    # Proxies close silent connections, and engines stop at an incomplete message.
                     is_cut = error.reason in ("disconnected", "log") and self._followed is not None
                     cuts = cuts + 1 if is_cut and _clock.monotonic() < began + 1 else 0
                     is_over = cuts > CUTS if is_cut else not is_read_timeout(error)

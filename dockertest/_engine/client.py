@@ -108,13 +108,13 @@ class EngineClient:
     @property
     def api_version(self) -> tuple[int, ...]:
         """The version of the API that is spoken with the engine, such as `(1, 51)`."""
-        return tuple(map(int, str(self.client.api.api_version).split(".")))
+        return parse_version(str(self.client.api.api_version))
 
     @property
     def podman_version(self) -> tuple[int, ...]:
         """The version of Podman, such as `(5, 8, 6)`; empty for another engine."""
         found = _PODMAN_VERSION.match(self._server) if self.is_podman else None
-        return tuple(map(int, found[1].split("."))) if found else ()
+        return parse_version(found[1]) if found else ()
 
     @property
     def is_podman_4(self) -> bool:
@@ -552,3 +552,8 @@ def quote_path(name: str) -> str:
 
 def _unchanged(answer: Any) -> Any:
     return answer
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers in a version such as `1.51`."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

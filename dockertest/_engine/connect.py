@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dockertest._engine import sdk as _sdk
 from dockertest._engine import ssh as _ssh
-from dockertest._engine.client import EngineClient
+from dockertest._engine.client import EngineClient, parse_version
 from dockertest._engine.endpoint import Attempt, Endpoint
 from dockertest._engine.sdk import translate_errors
 from dockertest._settings import ENDPOINTS
@@ -183,7 +183,8 @@ def _is_starting(path: str) -> bool:
     """
     Return whether the engine at a socket was started in the last minute.
 
-    Until it answers, connections wait. systemd may listen for it, and starts it for the first connection.
+    Until it answers, connections wait. systemd may listen for it, and starts it for the first connection. How a listener is
+    recognized is described in `reaper.is_engine_behind`, whose file imports nothing of this package.
     """
     if not path or not hasattr(socket, "SO_PEERCRED"):
         return False
@@ -295,23 +296,19 @@ def negotiate_api_version(client: _sdk.DockerClient, timeout: float) -> None:
     newest = response.headers.get("Api-Version", "")
     if not newest:
         raise EngineError("the server there is not a container engine", reason="not-an-engine")
-    if _version(newest) < _version(OLDEST_API):
+    if parse_version(newest) < parse_version(OLDEST_API):
         raise EngineError(
             f"its API version {newest} is older than {OLDEST_API}, the oldest supported one",
             hint="update the engine",
             reason="too-old",
         )
-    version = min(newest, NEWEST_API, key=_version)
-    if _version(newest) > _version(NEWEST_API):
+    version = min(newest, NEWEST_API, key=parse_version)
+    if parse_version(newest) > parse_version(NEWEST_API):
         response = _sdk.request(client, "get", "/version", timeout=timeout, versioned=False)
         # If a proxy does not allow this request, most likely the engine still supports our version.
         oldest = response.json().get("MinAPIVersion") if response.ok else ""
-        version = max(NEWEST_API, oldest or "", key=_version)
+        version = max(NEWEST_API, oldest or "", key=parse_version)
     _sdk.use_api_version(client, version)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _message(error: DockertestError) -> str:

@@ -270,6 +270,17 @@ def test_a_network_and_a_volume_stay_with_their_kept_container(
         engine.client.volumes.get(volume.name).remove()
 
 
+def run_keeping_failed(code: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program with `DOCKERTEST_KEEP=failed`."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_body_that_failed_keeps_its_network(engine: Engine, kept: "list[str]", name: str) -> None:
     """Its block ends before that of the pool."""
     code = f"""
@@ -278,12 +289,7 @@ with dockertest.Pool() as pool, pool.create_network({name!r}) as network:
     pool.run("busybox:1.35", cmd=["sleep", "600"], labels={{{name!r}: "1"}}, networks=[network])
     1 / 0
 """
-    subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    run_keeping_failed(code)
     kept += engine.labelled(name)
     (container,) = kept
     try:
@@ -310,13 +316,7 @@ with TemplateDatabase(pool, print, labels={{{name!r}: "1"}}) as template, templa
     finally:
         print("names", name, other_name)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run_keeping_failed(code)
     kept += engine.labelled(name)
     (container,) = kept
     query = ["psql", "-U", "postgres", "-At", "-c", "SELECT datname FROM pg_database"]
@@ -340,11 +340,6 @@ with dockertest.Pool() as pool:
     with pool.run("busybox:1.35", cmd=["sleep", "600"], labels={{{name!r}: "1"}}):
         {failure}
 """
-    subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "DOCKERTEST_KEEP": "failed"},
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    run_keeping_failed(code)
     kept += engine.labelled(name)
     assert len(kept) == count

@@ -41,14 +41,18 @@ def test_stop_waits_for_the_command(pool: dockertest.Pool) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "restart"])
-def test_the_own_time_of_a_container_to_end(pool: dockertest.Pool, end: str) -> None:
-    """By default, a stop waits as long as the container was created to need."""
-    ignores = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
-    with pool.run("busybox:1.35", cmd=["sh", "-c", ignores], stop_timeout=1) as resource:
+@pytest.mark.parametrize(("stop_timeout", "seconds"), [(1, 1), (None, 10)])
+def test_the_own_time_of_a_container_to_end(
+    tmp_path: Path, end: str, stop_timeout: "int | None", seconds: int
+) -> None:
+    """By default, it has the time that it was created with, else that of the engines."""
+    with FaultProxy(tmp_path / "engine.sock").running() as proxy, dockertest.Pool(proxy.endpoint) as pool:
+        # A shell as the first process ends at a signal only if it handles it.
+        command = ["sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"]
+        resource = pool.run("busybox:1.35", cmd=command, stop_timeout=stop_timeout)
         resource.wait_for_log("ready")
-        began = time.monotonic()
         getattr(resource, end)()
-        assert time.monotonic() - began < 9.5  # The engine's own default is ten seconds.
+        assert [line for line in proxy.requests if f"/{end}?t={seconds} " in line]
 
 
 def test_wait_returns_the_exit_code(pool: dockertest.Pool) -> None:

@@ -10,11 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 import dockertest
@@ -486,19 +484,17 @@ def test_images_of_an_expired_session_are_removed(
 
 
 def test_what_cannot_be_removed_is_not_reported_as_removed(
-    engine: Engine, pool: dockertest.Pool, name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A container of the user may use a volume of a dead session."""
-    engine.client.volumes.create(name, labels=labelled("0.a.b.1", expires="1"))
-    try:
-        with pool.run("busybox:1.35", cmd=SLEEP, mounts=[f"{name}:/data"]):
-            assert name not in pool.prune()
-            assert f"not removed: {name}" in caplog.text
-        pool.prune()  # Sessions of other tests may be faster.
-        dockertest.retry(lambda: name not in {one.name for one in engine.client.volumes.list()}, max_wait=30)
-    finally:
-        with suppress(docker.errors.NotFound):
-            engine.client.volumes.get(name).remove()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    code = "import dockertest, os; print(dockertest.Pool(reaper=False).create_volume().name, flush=True); os._exit(0)"
+    volume = run(code).stdout.strip()
+    with dockertest.Pool(reaper=False) as own:
+        with own.run("busybox:1.35", cmd=SLEEP, mounts=[f"{volume}:/data"]):
+            assert own.prune() == []
+            assert f"not removed: {volume}" in caplog.text
+        assert volume in own.prune()
 
 
 # Records of things that are gone

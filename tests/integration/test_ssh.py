@@ -173,6 +173,7 @@ def test_the_reapers_ssh_has_the_users_environment(
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, sshd.url, "killed"], capture_output=True, text=True
         )
+        assert done.returncode == -signal.SIGKILL, done.stderr
         wait_until_removed(engine, done.stdout.strip())
     finally:
         config.unlink()

@@ -20,6 +20,7 @@ import pytest
 
 import dockertest
 
+from ..engines.fault_proxy import engine_socket  # noqa: TID252 - `tests` is on no path
 from ..engines.tls_front import Front, certificates  # noqa: TID252 - `tests` is on no path
 from ..engines.versions import OtherVersions  # noqa: TID252 - `tests` is on no path
 
@@ -329,6 +330,45 @@ def test_the_socket_of_another_program(tmp_path: Path, answer: "bytes | None", w
     assert words in text
     silent = "restart the engine, or use another endpoint"
     assert text.endswith(f"; {silent if answer is None else 'use the socket of a container engine'}")
+
+
+SYSTEMD = """
+import sys, threading
+from pathlib import Path
+from tests.engines.fault_proxy import FaultProxy, relay
+
+def start(client, forward):
+    started.wait(7)
+    relay(client, forward())
+
+started = threading.Event()
+proxy = FaultProxy(Path(sys.argv[1]), sys.argv[2])
+proxy.always = start
+proxy.start()
+Path("/proc/self/comm").write_text("systemd")
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system: only Linux names the listener of a socket")
+def test_an_engine_that_systemd_starts_has_more_time(tmp_path: Path) -> None:
+    """
+    The first connection starts it.
+
+    The test above has the limit for other programs.
+    """
+    path = tmp_path / "engine.sock"
+    command = [sys.executable, "-c", SYSTEMD, str(path), engine_socket()]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+    ) as listener:
+        try:
+            assert listener.stdout
+            assert listener.stdout.readline() == "listening\n"
+            dockertest.Pool(f"unix://{path}", reaper=False).close()
+        finally:
+            listener.kill()
 
 
 def test_an_engine_too_old(local: str, pool: dockertest.Pool, tmp_path: Path) -> None:
